@@ -1,0 +1,32 @@
+"""Enlarge real photos with Real-ESRGAN networks."""
+
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+__all__ = ["FileOptions", "ImageOptions", "UpscaleResult", "Upscaler", "__version__", "errors", "upscale"]
+
+_HOMES = {
+    "FileOptions": "realesr.options",
+    "ImageOptions": "realesr.options",
+    "UpscaleResult": "realesr.file_job",
+    "Upscaler": "realesr.api",
+    "errors": "realesr.errors",
+    "upscale": "realesr.api",
+}
+
+if TYPE_CHECKING:
+    from realesr import errors
+    from realesr.api import Upscaler, upscale
+    from realesr.file_job import UpscaleResult
+    from realesr.options import FileOptions, ImageOptions
+
+
+def __getattr__(name: str) -> Any:
+    """Import the public names when they are first used, so that `realesr --help` loads nothing heavy."""
+    if name not in _HOMES:
+        raise AttributeError(f"module 'realesr' has no attribute {name!r}")
+    from importlib import import_module
+
+    module = import_module(_HOMES[name])
+    return module if name == "errors" else getattr(module, name)

@@ -1,0 +1,261 @@
+"""The Python API: `upscale` for one image, `Upscaler` to keep a network open for many images or files."""
+
+import math
+import threading
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from realesr import file_job, pixels
+from realesr.file_job import Progress, UpscaleResult
+from realesr.options import FileOptions, ImageOptions, NetworkOptions
+from realesr.pipeline import Job, enlarge
+from realesr.tiled import Network, Tiling
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+    from realesr.engine import Engine
+    from realesr.engines import ModelFacts
+
+ImageLike = TypeVar("ImageLike", "Image.Image", NDArray[Any])
+
+BLEND_OVERLAP_PX = 32
+"""Overlap of networks whose receptive radius is too large to be exact; in pixels of the network's own grid."""
+EXACT_OVERLAP_PX = 128
+"""Overlap at which x4plus differs from the untiled result by at most one 8-bit level (benchmarks/bench_seams.py)."""
+CHEAP_RADIUS_PX = 40
+"""Up to this receptive radius tiles overlap by all of it, and are exact."""
+
+
+def upscale(
+    image: ImageLike,
+    model: str | Path = "realesrgan-x4plus",
+    scale: float | None = None,
+    *,
+    alpha: Literal["network", "lanczos"] = "network",
+    denoise: float | None = None,
+    engine: str = "auto",
+    device: str = "auto",
+    precision: str = "auto",
+    threads: int | None = None,
+) -> ImageLike:
+    """Enlarge one image in memory; see `Upscaler.upscale`. For many images keep an `Upscaler` open instead.
+
+    Example:
+        >>> import numpy as np
+        >>> upscale(np.zeros((20, 30, 3), np.uint8), scale=2.5, engine="nearest").shape
+        (50, 75, 3)
+    """
+    with Upscaler(
+        model, denoise=denoise, engine=engine, device=device, precision=precision, threads=threads
+    ) as upscaler:
+        return upscaler.upscale(image, scale, alpha=alpha)
+
+
+class Upscaler:
+    """An open network for many images. Safe to use from several threads; tiles of one image after the other.
+
+    Args:
+        model: name in the zoo, or a path to .onnx, .safetensors, .pth or ncnn files.
+        denoise: 0 (keep noise) to 1 (remove most), for networks with a partner to blend with.
+        engine: "auto", "onnxruntime", "torch" or "nearest".
+        device: "auto", "cpu", "cuda", "cuda:1", ...: what the engine offers.
+        precision: "auto", "fp32", "fp16" or "bf16".
+        threads: CPU threads; none takes every core that this process may use.
+        tta: mean over eight flips and transposes; eight times slower.
+        tile_px: side of the part of an image that one tile answers for; none follows the free memory.
+        overlap_px: what a tile reads beyond that on each side; none follows the network.
+        exact: overlap so wide that the result differs from the untiled one by at most one 8-bit level.
+        on_download: called with bytes done and bytes in all while weights are fetched.
+
+    Raises:
+        UsageError: an option makes no sense.
+        ModelError: the network is unknown, damaged or of no known architecture.
+        EngineError: the engine cannot run here.
+        MissingDependency: the engine's package is not installed.
+
+    Example:
+        >>> import numpy as np
+        >>> with Upscaler(engine="nearest") as upscaler:
+        ...     large = upscaler.upscale(np.zeros((20, 30, 3), np.uint8))
+        >>> large.shape
+        (80, 120, 3)
+    """
+
+    def __init__(
+        self,
+        model: str | Path = "realesrgan-x4plus",
+        *,
+        denoise: float | None = None,
+        engine: str = "auto",
+        device: str = "auto",
+        precision: str = "auto",
+        threads: int | None = None,
+        tta: bool = False,
+        tile_px: int | None = None,
+        overlap_px: int | None = None,
+        exact: bool = False,
+        on_download: Progress | None = None,
+    ) -> None:
+        self.options = NetworkOptions(
+            model=str(model),
+            denoise=denoise,
+            engine=engine,
+            device=device,
+            precision=precision,
+            threads=threads,
+            tta=tta,
+            tile_px=tile_px,
+            overlap_px=overlap_px,
+            exact=exact,
+        )
+        self._model, self._facts = _load_model(self.options, on_download)
+        self._networks: dict[str, Network] = {}
+        self._opening = threading.Lock()
+        self._network_for(bits=8)
+
+    @property
+    def scale(self) -> int:
+        """Output pixels per input pixel and side of the network itself."""
+        return int(self._facts.scale)
+
+    def upscale(
+        self, image: ImageLike, scale: float | None = None, *, alpha: Literal["network", "lanczos"] = "network"
+    ) -> ImageLike:
+        """Enlarge an image in memory.
+
+        Args:
+            image: a PIL image, or an array (height, width[, channels]) with 1 to 4 channels (grey or RGB, then alpha),
+                uint8, uint16 or floats in [0, 1]. A PIL image comes back upright.
+            scale: output pixels per input pixel and side, 1 to 16; none takes the network's own.
+            alpha: how an alpha channel is enlarged: "network" or "lanczos".
+
+        Returns:
+            The same kind, type and channels, each side round(side * scale) px long. PIL's palettes, 1-bit and CMYK
+            images come back as RGB or grey.
+
+        Raises:
+            UsageError: a scale or a way of enlarging alpha that there is not.
+            InputError: an array or a mode that is no image.
+            EngineError: the engine failed.
+        """
+        options = ImageOptions(scale=scale, alpha=alpha)
+        if not isinstance(image, np.ndarray):
+            array = pixels.array_from_pil(image)
+            return pixels.pil_from_array(self._upscale_array(array, options), image)
+        return self._upscale_array(image, options)
+
+    def _upscale_array(self, array: NDArray[Any], options: ImageOptions) -> NDArray[Any]:
+        planes, info = pixels.planes_from_array(array)
+        network = self._network_for(bits=info.bits)
+        constant = None
+        if info.has_alpha and planes[-1].min() == planes[-1].max():
+            constant = float(planes[-1, 0, 0])
+        job = Job(info=info, network=network, options=options, constant_alpha=constant)
+        return pixels.array_from_planes(np.concatenate(list(enlarge(iter([planes]), job)), axis=1), array)
+
+    def upscale_file(
+        self,
+        source: Path,
+        target: Path | None = None,
+        *,
+        image: ImageOptions | None = None,
+        file: FileOptions | None = None,
+        on_progress: Progress | None = None,
+    ) -> UpscaleResult:
+        """Enlarge a file into another, in bounded memory; see `file_job.upscale_file`.
+
+        Args:
+            source: the image file.
+            target: where the result goes; none is `<stem>_x4.<suffix>` beside the source.
+            image: what is done to the pixels.
+            file: how files are read and written.
+            on_progress: called with the pixels done and the pixels in all, from a thread of its own.
+
+        Raises:
+            InputError: the source cannot be read.
+            OutputExists: the target is there and `file.overwrite` is false.
+            OutputError: the target cannot be written or cannot hold the image.
+            EngineError: the engine failed.
+        """
+        return file_job.upscale_file(
+            source,
+            target,
+            network_for=lambda bits: self._network_for(bits=bits),
+            model=self._facts.name,
+            image=image or ImageOptions(),
+            file=file or FileOptions(),
+            on_progress=on_progress,
+        )
+
+    def close(self) -> None:
+        """Free the network."""
+        for network in self._networks.values():
+            network.close()
+        self._networks.clear()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _network_for(self, *, bits: int) -> Network:
+        """The open network for images of this depth: 16 bit takes float32 unless a precision was asked for."""
+        precision = "fp32" if bits == 16 and self.options.precision == "auto" else self.options.precision
+        with self._opening:
+            if precision not in self._networks:
+                self._networks[precision] = self._open_network(precision)
+            return self._networks[precision]
+
+    def _open_network(self, precision: str) -> Network:
+        engine = self._open_engine(precision)
+        for network in self._networks.values():
+            if network.spec.precision == engine.spec.precision:
+                engine.close()
+                return network
+        open_fp32 = None if engine.spec.precision == "fp32" else lambda: self._open_engine("fp32")
+        return Network(engine, tiling=tiling_for(self._facts, self.options, engine.spec.name), open_fp32=open_fp32)
+
+    def _open_engine(self, precision: str) -> "Engine":
+        from realesr.engines import open_engine
+        from realesr.tta import SelfEnsembleEngine
+
+        options = self.options
+        engine = open_engine(
+            self._model, engine=options.engine, device=options.device, precision=precision, threads=options.threads
+        )
+        return SelfEnsembleEngine(engine) if options.tta else engine
+
+
+def tiling_for(facts: "ModelFacts", options: NetworkOptions, engine_name: str) -> Tiling:
+    """How images are cut for this network: what was asked for, else what it needs and the free memory allows."""
+    from realesr import memory
+
+    radius = math.inf if facts.radius_px is None else facts.radius_px
+    exact_overlap = min(radius, EXACT_OVERLAP_PX * facts.multiple_of)
+    if options.overlap_px is not None:
+        overlap = options.overlap_px
+    elif options.exact or radius <= CHEAP_RADIUS_PX:
+        overlap = int(exact_overlap)
+    else:
+        overlap = BLEND_OVERLAP_PX * facts.multiple_of
+    tile = options.tile_px
+    if tile is None:
+        read = memory.tile_px_for(facts.architecture, engine_name, memory.free_bytes())
+        tile = max(read - 2 * overlap, read // 2)
+    return Tiling(tile_px=tile, overlap_px=overlap, blend=overlap < radius)
+
+
+def _load_model(options: NetworkOptions, on_download: Progress | None) -> tuple[Any, "ModelFacts"]:
+    from realesr.engines import model_facts
+    from realesr.zoo import load_model
+
+    model = load_model(options.model, denoise=options.denoise, progress=on_download)
+    return model, model_facts(model)

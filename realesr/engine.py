@@ -1,0 +1,125 @@
+"""What a way of running a network looks like from outside, and the smallest one: `NearestEngine`."""
+
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Literal, Protocol, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from realesr.errors import BadShape
+
+Precision = Literal["fp32", "fp16", "bf16"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class SizeRule:
+    """Heights and widths that an engine takes, in input pixels."""
+
+    minimum_px: int = 1
+    """Smallest side; a multiple of `multiple_of`."""
+    multiple_of: int = 1
+    """Every side is a multiple of this: 2 or 4 for networks that begin with a pixel-unshuffle."""
+
+    def fits(self, height_px: int, width_px: int) -> bool:
+        """Whether an image of this size may be given to the engine."""
+        return all(side >= self.minimum_px and side % self.multiple_of == 0 for side in (height_px, width_px))
+
+
+@dataclass(frozen=True, kw_only=True)
+class EngineSpec:
+    """Facts about an open engine."""
+
+    name: str
+    """Name as in `--engine`."""
+    scale: int
+    """Output pixels per input pixel and side."""
+    precision: Precision
+    """Arithmetic of the network's body; input and output are always float32."""
+    device: str
+    """Where it runs: "cpu", "cuda:0", ..."""
+    size: SizeRule = SizeRule()
+    max_batch: int = 1
+    """Largest N that `run` takes, and the one that is fastest."""
+
+
+class Engine(Protocol):
+    """One open network on one device. Not thread-safe; `with` closes it."""
+
+    @property
+    def spec(self) -> EngineSpec:
+        """Facts about this engine; they do not change while it is open."""
+        ...
+
+    def run(self, batch: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Enlarge a batch.
+
+        Args:
+            batch: (N, 3, h, w) float32 RGB in [0, 1], C-contiguous, N <= spec.max_batch.
+
+        Returns:
+            (N, 3, h * scale, w * scale) float32 RGB, not clamped, owned by the caller.
+
+        Raises:
+            OutOfMemory: the batch does not fit; the engine stays usable for a smaller one.
+            BadShape: the batch breaks `spec.size` or `spec.max_batch`.
+        """
+        ...
+
+    def close(self) -> None:
+        """Free the network; closing twice is allowed."""
+        ...
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None: ...
+
+
+def check_batch(batch: NDArray[np.float32], spec: EngineSpec) -> None:
+    """Raise BadShape, in the words that every engine uses, where `batch` is not what `Engine.run` takes."""
+    if batch.ndim != 4 or batch.shape[1] != 3 or batch.dtype != np.float32:
+        raise BadShape(f"engine {spec.name} got {batch.dtype} {batch.shape}, expected float32 (N, 3, height, width)")
+    count, _, height, width = batch.shape
+    if not 1 <= count <= spec.max_batch:
+        raise BadShape(f"engine {spec.name} got a batch of {count}, expected 1 to {spec.max_batch}")
+    if not spec.size.fits(height, width):
+        raise BadShape(
+            f"engine {spec.name} got {width} x {height} px, expected sides of at least {spec.size.minimum_px} px "
+            f"that are multiples of {spec.size.multiple_of}"
+        )
+
+
+class EngineBase:
+    """`with` for engines: leaving the block closes them."""
+
+    def close(self) -> None:
+        """Nothing to free."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+class NearestEngine(EngineBase):
+    """Repeats every pixel: for tests, dry runs, and to time everything but the network."""
+
+    def __init__(self, scale: int = 4, size: SizeRule | None = None, max_batch: int = 1) -> None:
+        self.spec = EngineSpec(
+            name="nearest",
+            scale=scale,
+            precision="fp32",
+            device="cpu",
+            size=size or SizeRule(),
+            max_batch=max_batch,
+        )
+
+    def run(self, batch: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Enlarge a batch by repeating pixels; see `Engine.run`."""
+        check_batch(batch, self.spec)
+        return batch.repeat(self.spec.scale, axis=2).repeat(self.spec.scale, axis=3)

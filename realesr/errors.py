@@ -1,0 +1,64 @@
+"""Every error that realesr raises on purpose, as one tree. Each class carries the exit code of the command line.
+
+RealesrError                  1   base class: never raised itself
+├── UsageError                2   what was asked makes no sense: the message says what would
+├── InputError                1   the input cannot be read as what it was taken for
+├── OutputError               1   the output cannot be written, or cannot hold what it was given
+│   └── OutputExists          1   there is a file of that name, and overwriting was not asked for
+├── ModelError                1   weights that are unknown, damaged or of no known architecture
+├── EngineError               1   an engine cannot be opened or failed while running
+│   ├── OutOfMemory           1   the batch does not fit; a smaller one may
+│   ├── BadShape              1   the batch breaks the engine's size rule
+│   └── NotFinite             1   the network's output has values that are not numbers, even in float32
+└── MissingDependency         1   an optional package is needed: the message has the line that installs it
+
+A message is one line: what was got, what was expected, what to do.
+"""
+
+
+class RealesrError(Exception):
+    """Base of all errors that realesr raises on purpose."""
+
+    exit_code = 1
+
+
+class UsageError(RealesrError, ValueError):
+    """An option or argument makes no sense; nothing was started."""
+
+    exit_code = 2
+
+
+class InputError(RealesrError):
+    """An input is missing, empty, truncated, too large or of an unknown kind."""
+
+
+class OutputError(RealesrError):
+    """An output cannot be written, or its format cannot hold the image."""
+
+
+class OutputExists(OutputError):  # noqa: N818
+    """There is a file of that name already, and overwriting was not asked for."""
+
+
+class ModelError(RealesrError):
+    """A network is unknown, its file is damaged, or its architecture is not one of ours."""
+
+
+class EngineError(RealesrError):
+    """An engine cannot be opened, or failed while running."""
+
+
+class OutOfMemory(EngineError):  # noqa: N818 - the field's own word for it
+    """A batch does not fit into the device's memory; a smaller one may."""
+
+
+class BadShape(EngineError):  # noqa: N818
+    """A batch breaks the engine's size rule."""
+
+
+class NotFinite(EngineError):  # noqa: N818
+    """The network's output has values that are not finite, even in float32."""
+
+
+class MissingDependency(RealesrError):  # noqa: N818
+    """An optional package is needed; the message has the line that installs it."""

@@ -1,0 +1,87 @@
+"""What can be asked of an upscale, checked once, before anything is opened."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from realesr.errors import UsageError
+
+MAX_SCALE = 16.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class NetworkOptions:
+    """Which network runs, where and how."""
+
+    model: str = "realesrgan-x4plus"
+    """Name in the zoo, or a path to .onnx, .safetensors, .pth or ncnn files."""
+    denoise: float | None = None
+    """0 keeps noise, 1 removes most; only for networks with a partner to blend with."""
+    engine: str = "auto"
+    device: str = "auto"
+    precision: str = "auto"
+    """"auto", "fp32", "fp16" or "bf16"."""
+    threads: int | None = None
+    """CPU threads; none takes every core that this process may use."""
+    tta: bool = False
+    """Mean over eight flips and transposes: eight times slower."""
+    tile_px: int | None = None
+    """Side of what one tile answers for; none follows the free memory."""
+    overlap_px: int | None = None
+    """What a tile reads beyond that on each side; none follows the network."""
+    exact: bool = False
+    """Overlap so wide that tiles differ from the whole image by at most one 8-bit level."""
+
+    def __post_init__(self) -> None:
+        if self.denoise is not None and not 0 <= self.denoise <= 1:
+            raise UsageError(f"got --denoise {self.denoise:g}, expected a number from 0 to 1")
+        if self.precision not in ("auto", "fp32", "fp16", "bf16"):
+            raise UsageError(f"got --precision {self.precision}, expected auto, fp32, fp16 or bf16")
+        if self.threads is not None and self.threads < 1:
+            raise UsageError(f"got --threads {self.threads}, expected at least 1")
+        if self.tile_px is not None and self.tile_px < 16:
+            raise UsageError(f"got --tile {self.tile_px}, expected at least 16 px")
+        if self.overlap_px is not None and self.overlap_px < 0:
+            raise UsageError(f"got --overlap {self.overlap_px}, expected 0 px or more")
+        if self.exact and self.overlap_px is not None:
+            raise UsageError("got --exact and --overlap: --exact chooses the overlap; give one of them")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageOptions:
+    """What is done to the pixels of one image."""
+
+    scale: float | None = None
+    """Output pixels per input pixel and side, 1 to 16; none takes the network's own."""
+    alpha: Literal["network", "lanczos"] = "network"
+    """How an alpha channel is enlarged."""
+
+    def __post_init__(self) -> None:
+        if self.scale is not None and not 1 <= self.scale <= MAX_SCALE:
+            raise UsageError(f"got --scale {self.scale:g}, expected a number from 1 to {MAX_SCALE:g}")
+        if self.alpha not in ("network", "lanczos"):
+            raise UsageError(f"got --alpha {self.alpha}, expected network or lanczos")
+
+
+@dataclass(frozen=True, kw_only=True)
+class FileOptions:
+    """How files are read and written."""
+
+    format: str | None = None
+    """"png", "jpeg", "tiff", "webp" or "avif"; none follows the target's suffix, then the input."""
+    quality: int | None = None
+    """1 to 100, for JPEG, WebP and AVIF."""
+    overwrite: bool = False
+    strip: bool = False
+    """Leave out metadata."""
+    page: int = 0
+    """Page of a multi-page file, from 0."""
+    max_pixels: int | None = None
+    """Largest input area that is read; none takes the reader's own cap."""
+
+    def __post_init__(self) -> None:
+        if self.quality is not None and not 1 <= self.quality <= 100:
+            raise UsageError(f"got --quality {self.quality}, expected 1 to 100")
+        if self.page < 0:
+            raise UsageError(f"got --page {self.page}, expected 0 or more")
+        if self.max_pixels is not None and self.max_pixels < 1:
+            raise UsageError(f"got --max-pixels {self.max_pixels}, expected at least 1")

@@ -1,0 +1,125 @@
+"""PIL images and numpy arrays in and out of the Python API."""
+
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from realesr.errors import InputError
+from realesr.image_info import ImageInfo
+from realesr.rows import Band
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+LEVELS = {"uint8": 255, "uint16": 65535}
+"""Largest level of each integer type; floats are in [0, 1]."""
+
+PIL_MODES = {
+    "1": "L",
+    "P": "RGB",
+    "PA": "RGBA",
+    "La": "LA",
+    "RGBa": "RGBA",
+    "RGBX": "RGB",
+    "YCbCr": "RGB",
+    "HSV": "RGB",
+    "LAB": "RGB",
+}
+"""What a mode that holds no plain grey or RGB is turned into first."""
+
+
+def planes_from_array(array: NDArray[Any]) -> tuple[Band, ImageInfo]:
+    """Take an array apart.
+
+    Args:
+        array: (height, width) or (height, width, channels) with 1 (grey), 2 (grey, alpha), 3 (RGB) or 4 (RGB, alpha)
+            channels; uint8, uint16, or floats in [0, 1].
+
+    Returns:
+        (channels, height, width) float32 in [0, 1], and the facts.
+
+    Raises:
+        InputError: another shape or type, no pixels, or values that are not finite.
+    """
+    stacked = array[:, :, None] if array.ndim == 2 else array
+    if stacked.ndim != 3 or not 1 <= stacked.shape[2] <= 4 or 0 in stacked.shape:
+        raise InputError(f"got an array of shape {array.shape}, expected (height, width) or (height, width, 1 to 4)")
+    if array.dtype.name not in LEVELS and array.dtype.kind != "f":
+        raise InputError(f"got an array of {array.dtype}, expected uint8, uint16, or floats in [0, 1]")
+    planes = np.ascontiguousarray(stacked.transpose(2, 0, 1), np.float32)
+    if array.dtype.kind == "f" and not np.isfinite(planes).all():
+        raise InputError("got an array with values that are not finite, expected floats in [0, 1]")
+    channels, height, width = planes.shape
+    bits: Literal[8, 16] = 8 if array.dtype == np.uint8 else 16
+    info = ImageInfo(
+        width_px=width,
+        height_px=height,
+        bits=bits,
+        is_grey=channels <= 2,
+        has_alpha=channels in (2, 4),
+        format="array",
+    )
+    return planes / np.float32(LEVELS.get(array.dtype.name, 1)), info
+
+
+def array_from_planes(planes: Band, like: NDArray[Any]) -> NDArray[Any]:
+    """(channels, height, width) float32 -> an array with the axes and the type of `like`, clamped to its range."""
+    stacked = np.clip(planes, 0, 1).transpose(1, 2, 0)
+    if like.dtype.name in LEVELS:
+        stacked = np.rint(stacked * np.float32(LEVELS[like.dtype.name]))
+    array = np.ascontiguousarray(stacked, like.dtype)
+    return array[:, :, 0] if like.ndim == 2 else array
+
+
+def array_from_pil(image: "Image.Image") -> NDArray[Any]:
+    """A PIL image as (height, width[, channels]) uint8 or uint16, turned upright; palettes and 1-bit are spread out.
+
+    Raises:
+        InputError: a mode that is no picture (32-bit integers or floats).
+    """
+    from PIL import ImageOps
+
+    image = ImageOps.exif_transpose(image)
+    if image.mode.startswith("I;16"):
+        return np.asarray(image).astype(np.uint16)
+    if image.mode == "CMYK":
+        image = _srgb_from_cmyk(image)
+    if image.mode == "P" and "transparency" in image.info:
+        image = image.convert("RGBA")
+    if image.mode in PIL_MODES:
+        image = image.convert(PIL_MODES[image.mode])
+    if image.mode not in ("L", "LA", "RGB", "RGBA"):
+        raise InputError(
+            f"got a PIL image of mode {image.mode}, expected grey, RGB, CMYK or a palette, with or without alpha"
+        )
+    return np.asarray(image)
+
+
+def pil_from_array(array: NDArray[Any], like: "Image.Image") -> "Image.Image":
+    """A PIL image of these pixels, with the profile, resolution and EXIF of `like` that still hold."""
+    from PIL import Image
+
+    image = Image.fromarray(array)
+    if like.mode != "CMYK" and "icc_profile" in like.info:
+        image.info["icc_profile"] = like.info["icc_profile"]
+    if "dpi" in like.info:
+        image.info["dpi"] = like.info["dpi"]
+    exif = like.getexif()
+    if exif:
+        exif.pop(0x0112, None)  # orientation: applied
+        image.info["exif"] = exif.tobytes()
+    return image
+
+
+def _srgb_from_cmyk(image: "Image.Image") -> "Image.Image":
+    profile = image.info.get("icc_profile")
+    if not profile:
+        return image.convert("RGB")
+    import io
+
+    from PIL import ImageCms
+
+    converted = ImageCms.profileToProfile(image, io.BytesIO(profile), ImageCms.createProfile("sRGB"), outputMode="RGB")
+    assert converted is not None
+    return converted

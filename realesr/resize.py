@@ -1,0 +1,44 @@
+"""Lanczos-3 resampling of a stream of bands, in float32 and in bounded memory."""
+
+from collections.abc import Iterable, Iterator
+
+import numpy as np
+from PIL import Image
+
+from realesr.rows import Band, RowWindow, in_chunks
+
+LANCZOS_SUPPORT_PX = 3.0
+"""Half the width of the kernel, in pixels of the coarser of the two grids."""
+
+
+def resize_bands(
+    bands: Iterable[Band], *, height_px: int, width_px: int, to_height_px: int, to_width_px: int
+) -> Iterator[Band]:
+    """Resample a stream of bands with Pillow's Lanczos-3, which widens its kernel when it shrinks, so nothing aliases.
+
+    Args:
+        bands: (channels, rows, width_px) float32, height_px rows in all.
+        height_px: height of the stream. Likewise `width_px`.
+        to_height_px: height to come out. Likewise `to_width_px`.
+
+    Yields:
+        (channels, rows, to_width_px) float32, not clamped; to_height_px rows in all. The same values as Pillow gives
+        for the whole image, whatever the bands.
+    """
+    if (height_px, width_px) == (to_height_px, to_width_px):
+        yield from bands
+        return
+    window = RowWindow(bands)
+    step = height_px / to_height_px
+    reach = LANCZOS_SUPPORT_PX * max(step, 1.0) + 1
+    for start, stop in in_chunks(to_height_px):
+        top = max(0, int(start * step - reach))
+        bottom = min(height_px, int(np.ceil(stop * step + reach)))
+        rows = window.rows(top, bottom)
+        box = (0.0, start * step - top, float(width_px), min(stop * step - top, float(bottom - top)))
+        yield np.stack([_resize_plane(plane, (to_width_px, stop - start), box) for plane in rows])
+
+
+def _resize_plane(plane: Band, size: tuple[int, int], box: tuple[float, float, float, float]) -> Band:
+    image = Image.fromarray(np.ascontiguousarray(plane))
+    return np.asarray(image.resize(size, Image.Resampling.LANCZOS, box=box))

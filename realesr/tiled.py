@@ -1,0 +1,243 @@
+"""Runs a network over an image of any height, tile by tile, in bands of rows.
+
+`Network` wraps an engine with what every tile needs: parts that fit when memory runs out, float32 again when a value is
+not finite, a lock. `enlarge_bands` moves down the image one row of tiles at a time and joins them.
+"""
+
+import math
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from realesr.engine import Engine, EngineSpec
+from realesr.errors import NotFinite, OutOfMemory
+from realesr.rows import Band, RowWindow, crop_bands, pad_bands
+from realesr.tiles import AxisTile, TilePlan, fade_in, plan_tiles
+
+SMALLEST_PART_PX = 32
+"""Tiles are not halved below this side: a device that cannot hold it cannot run the network."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tiling:
+    """How the images of one network are cut."""
+
+    tile_px: int
+    """Side of the part of the image that one tile answers for."""
+    overlap_px: int
+    """What a tile reads beyond that on each side."""
+    blend: bool
+    """Whether neighbours fade into one another; needless where the overlap makes tiles exact."""
+
+
+class Network:
+    """An engine that does not give up: safe to call from several threads.
+
+    Args:
+        engine: the open engine; closed by `close`.
+        open_fp32: opens the same network in float32, for tiles whose values are not finite; none where the engine is
+            float32 already.
+        tiling: how its images are cut.
+    """
+
+    def __init__(self, engine: Engine, *, tiling: Tiling, open_fp32: Callable[[], Engine] | None = None) -> None:
+        self.tiling = tiling
+        self.notices: list[str] = []
+        self._engine = engine
+        self._open_fp32 = open_fp32
+        self._fp32: Engine | None = None
+        self._lock = threading.Lock()
+        self._too_large_px = math.inf  # area of the smallest tile that did not fit
+
+    @property
+    def spec(self) -> EngineSpec:
+        """Facts about the engine."""
+        return self._engine.spec
+
+    def close(self) -> None:
+        """Close the engine, and the float32 one where there was need of it."""
+        for engine in (self._engine, self._fp32):
+            if engine is not None:
+                engine.close()
+
+    def enlarge(self, batch: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Enlarge a batch of tiles, whatever it takes.
+
+        Args:
+            batch: (N, 3, h, w) float32 RGB in [0, 1].
+
+        Returns:
+            (N, 3, h * scale, w * scale) float32 RGB, finite.
+
+        Raises:
+            OutOfMemory: not even a tile of SMALLEST_PART_PX fits.
+            NotFinite: values are not finite even in float32.
+        """
+        if batch.shape[2] * batch.shape[3] < self._too_large_px:
+            try:
+                return self._run_finite(batch)
+            except OutOfMemory as error:
+                self._note_out_of_memory(batch, error)
+        if len(batch) > 1:
+            return np.concatenate([self.enlarge(batch[i : i + 1]) for i in range(len(batch))])
+        return self._enlarge_in_parts(batch[0])[None]
+
+    def _note_out_of_memory(self, batch: NDArray[np.float32], error: OutOfMemory) -> None:
+        height, width = batch.shape[2:]
+        if len(batch) > 1:
+            return
+        if max(height, width) <= SMALLEST_PART_PX:
+            raise OutOfMemory(
+                f"out of memory with a tile of {width} x {height} px, the smallest that is tried: "
+                f"close other programs or use a smaller network ({error})"
+            ) from error
+        self._too_large_px = min(self._too_large_px, height * width)
+        self.notices.append(f"out of memory with a tile of {width} x {height} px: gone on with smaller parts")
+
+    def _enlarge_in_parts(self, tile: Band) -> Band:
+        """The same tile from parts that read three quarters of its longer side; each may be parted again."""
+        _, height, width = tile.shape
+        side = max(height, width)
+        overlap = min(self.tiling.overlap_px, side // 4)
+        plan = plan_tiles(
+            height,
+            width,
+            tile_px=side * 3 // 4 - 2 * overlap,
+            overlap_px=overlap,
+            blend=self.tiling.blend,
+            multiple_of=self.spec.size.multiple_of,
+        )
+        return np.concatenate(list(_enlarge_planned([tile], plan, self)), axis=1)
+
+    def _run_finite(self, batch: NDArray[np.float32]) -> NDArray[np.float32]:
+        with self._lock:
+            output = self._engine.run(batch)
+            if _is_sound(batch, output):
+                return output
+            if self._fp32 is None and self._open_fp32 is not None:
+                self._fp32 = self._open_fp32()
+                self.notices.append(
+                    f"values were not finite in {self.spec.precision}: such tiles were done again in fp32"
+                )
+            if self._fp32 is not None:
+                output = self._fp32.run(batch)
+        if not _is_sound(batch, output):
+            raise NotFinite(
+                f"{self.spec.name} on {self.spec.device} gave values that are no picture even in fp32: "
+                "try another --engine or --device; the weights may be damaged"
+            )
+        return output
+
+
+def _is_sound(batch: NDArray[np.float32], output: NDArray[np.float32]) -> bool:
+    """Whether every value is finite, and a picture that is not black did not come out black.
+
+    The sum is finite only if every value is: one pass, and no array of truth values.
+    """
+    total = float(output.sum(dtype=np.float32))
+    if not math.isfinite(total) and not np.isfinite(output).all():
+        return False
+    return total > 0 or float(output.max()) > 1 / 255 or float(batch.mean()) < 2 / 255
+
+
+def plan_for(network: Network, height_px: int, width_px: int) -> TilePlan:
+    """The plan that `enlarge_bands` follows for an image of this size."""
+    size, tiling = network.spec.size, network.tiling
+    return plan_tiles(
+        _padded(height_px, size.minimum_px, size.multiple_of),
+        _padded(width_px, size.minimum_px, size.multiple_of),
+        tile_px=tiling.tile_px,
+        overlap_px=tiling.overlap_px,
+        blend=tiling.blend,
+        multiple_of=size.multiple_of,
+    )
+
+
+def enlarge_bands(
+    bands: Iterable[Band],
+    network: Network,
+    *,
+    height_px: int,
+    width_px: int,
+    on_tiles: Callable[[int], None] | None = None,
+) -> Iterator[Band]:
+    """Enlarge a stream of bands by the network's scale.
+
+    Args:
+        bands: (3, rows, width_px) float32 RGB in [0, 1], height_px rows in all.
+        network: what enlarges each tile.
+        height_px: height of the image. Likewise `width_px`.
+        on_tiles: called after each batch with the number of input pixels that were finished.
+
+    Yields:
+        (3, rows, width_px * scale) float32 RGB, not clamped; height_px * scale rows in all.
+    """
+    plan = plan_for(network, height_px, width_px)
+    bottom, right = plan.rows.length_px - height_px, plan.columns.length_px - width_px
+    padded = pad_bands(bands, bottom_px=bottom, right_px=right) if bottom or right else bands
+    enlarged = _enlarge_planned(padded, plan, network, on_tiles)
+    scale = network.spec.scale
+    return crop_bands(enlarged, height_px=height_px * scale, width_px=width_px * scale)
+
+
+def _enlarge_planned(
+    bands: Iterable[Band], plan: TilePlan, network: Network, on_tiles: Callable[[int], None] | None = None
+) -> Iterator[Band]:
+    """One row of tiles after another; the rows that the next one fades into are held back."""
+    scale = network.spec.scale
+    window = RowWindow(bands)
+    fade_rows = len(fade_in(plan.rows.blend_px, scale))
+    held_back: Band | None = None
+    for row in plan.rows.tiles:
+        lr = window.rows(row.start, row.start + plan.rows.tile_px)
+        joined = _enlarge_row_of_tiles(lr, row, plan, network, on_tiles)
+        if fade_rows:
+            joined *= plan.rows.weights(row, scale)[:, None]
+        if held_back is not None:
+            joined[:, :fade_rows] += held_back
+        is_last = row is plan.rows.tiles[-1]
+        held_back = joined[:, -fade_rows:] if fade_rows and not is_last else None
+        yield joined if held_back is None else joined[:, :-fade_rows]
+
+
+def _enlarge_row_of_tiles(
+    lr: Band, row: AxisTile, plan: TilePlan, network: Network, on_tiles: Callable[[int], None] | None
+) -> Band:
+    """(3, rows, width) -> (3, (row.last - row.first) * scale, width * scale): the tiles of one row, joined."""
+    scale, columns = network.spec.scale, plan.columns
+    top, bottom = (row.first - row.start) * scale, (row.last - row.start) * scale
+    joined = np.zeros((3, bottom - top, columns.length_px * scale), np.float32)
+    for batch in _batches(columns.tiles, network.spec.max_batch):
+        tiles = np.stack([lr[:, :, column.start : column.start + columns.tile_px] for column in batch])
+        for column, tile in zip(batch, network.enlarge(tiles), strict=True):
+            left, right = (column.first - column.start) * scale, (column.last - column.start) * scale
+            part = tile[:, top:bottom, left:right]
+            if columns.blend_px:
+                part = part * columns.weights(column, scale)
+            joined[:, :, column.first * scale : column.last * scale] += part
+        if on_tiles is not None:
+            on_tiles(_finished_px(row, batch, plan))
+    return joined
+
+
+def _finished_px(row: AxisTile, columns: tuple[AxisTile, ...], plan: TilePlan) -> int:
+    """Input pixels that these tiles answer for; over all tiles of a plan they sum to the image's area."""
+
+    def share(axis_tile: AxisTile, length: int, blend: int) -> int:
+        fades = (axis_tile.first > 0) + (axis_tile.last < length)
+        return axis_tile.last - axis_tile.first - fades * blend
+
+    height = share(row, plan.rows.length_px, plan.rows.blend_px)
+    width = sum(share(column, plan.columns.length_px, plan.columns.blend_px) for column in columns)
+    return height * width
+
+
+def _batches(tiles: tuple[AxisTile, ...], size: int) -> Iterator[tuple[AxisTile, ...]]:
+    return (tiles[i : i + size] for i in range(0, len(tiles), size))
+
+
+def _padded(length: int, minimum: int, multiple: int) -> int:
+    return -(-max(length, minimum) // multiple) * multiple

@@ -1,0 +1,41 @@
+"""Test-time augmentation: the mean of a network's eight answers to the flips and transposes of its input."""
+
+from collections.abc import Iterator
+
+import numpy as np
+from numpy.typing import NDArray
+
+from realesr.engine import Engine, EngineBase
+
+
+class SelfEnsembleEngine(EngineBase):
+    """Runs another engine eight times and gives the mean: slower by eight, a little cleaner.
+
+    Source: Timofte et al., "Seven ways to improve example-based single image super resolution", CVPR 2016, section 3.
+    """
+
+    def __init__(self, engine: Engine) -> None:
+        self.spec = engine.spec
+        self._engine = engine
+
+    def run(self, batch: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Enlarge a batch; see `Engine.run`."""
+        total: NDArray[np.float32] | None = None
+        for transposed, flipped_axes in _symmetries():
+            view = batch.swapaxes(2, 3) if transposed else batch
+            output = self._engine.run(np.ascontiguousarray(np.flip(view, flipped_axes)))
+            output = np.flip(output, flipped_axes)
+            output = output.swapaxes(2, 3) if transposed else output
+            total = output.copy() if total is None else np.add(total, output, out=total)
+        assert total is not None
+        return total / np.float32(8)
+
+    def close(self) -> None:
+        """Close the engine inside."""
+        self._engine.close()
+
+
+def _symmetries() -> Iterator[tuple[bool, tuple[int, ...]]]:
+    """The eight symmetries of the square: whether to transpose, then which axes of (N, 3, h, w) to flip."""
+    flips: tuple[tuple[int, ...], ...] = ((), (2,), (3,), (2, 3))
+    return ((transposed, axes) for transposed in (False, True) for axes in flips)

@@ -1,0 +1,28 @@
+from typing import Any
+
+import pytest
+
+from realesr.errors import UsageError
+from realesr.options import FileOptions, ImageOptions, NetworkOptions
+
+
+@pytest.mark.parametrize(
+    ("options", "values", "message"),
+    [
+        (NetworkOptions, {"denoise": 1.5}, "--denoise 1.5, expected a number from 0 to 1"),
+        (NetworkOptions, {"precision": "int8"}, "--precision int8"),
+        (NetworkOptions, {"threads": 0}, "--threads 0"),
+        (NetworkOptions, {"tile_px": 8}, "--tile 8, expected at least 16 px"),
+        (NetworkOptions, {"overlap_px": -1}, "--overlap -1"),
+        (NetworkOptions, {"overlap_px": 8, "exact": True}, "--exact and --overlap"),
+        (ImageOptions, {"scale": 0.9}, "--scale 0.9, expected a number from 1 to 16"),
+        (ImageOptions, {"scale": float("nan")}, "--scale nan"),
+        (ImageOptions, {"alpha": "bicubic"}, "--alpha bicubic"),
+        (FileOptions, {"quality": 101}, "--quality 101, expected 1 to 100"),
+        (FileOptions, {"page": -1}, "--page -1"),
+        (FileOptions, {"max_pixels": 0}, "--max-pixels 0"),
+    ],
+)
+def test_values_out_of_range_say_what_is_in_range(options: Any, values: dict[str, Any], message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        options(**values)
