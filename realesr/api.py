@@ -116,7 +116,7 @@ class Upscaler:
         self._model, self._facts = _load_model(self.options, on_download)
         self._networks: dict[str, Network] = {}
         self._opening = threading.Lock()
-        self._network_for(bits=8)
+        self.network_for(bits=8)
 
     @property
     def scale(self) -> int:
@@ -151,7 +151,7 @@ class Upscaler:
 
     def _upscale_array(self, array: NDArray[Any], options: ImageOptions) -> NDArray[Any]:
         planes, info = pixels.planes_from_array(array)
-        network = self._network_for(bits=info.bits)
+        network = self.network_for(bits=info.bits)
         constant = None
         if info.has_alpha and planes[-1].min() == planes[-1].max():
             constant = float(planes[-1, 0, 0])
@@ -185,7 +185,7 @@ class Upscaler:
         return file_job.upscale_file(
             source,
             target,
-            network_for=lambda bits: self._network_for(bits=bits),
+            network_for=lambda bits: self.network_for(bits=bits),
             model=self._facts.name,
             image=image or ImageOptions(),
             file=file or FileOptions(),
@@ -206,7 +206,7 @@ class Upscaler:
     ) -> None:
         self.close()
 
-    def _network_for(self, *, bits: int) -> Network:
+    def network_for(self, *, bits: int) -> Network:
         """The open network for images of this depth: 16 bit takes float32 unless a precision was asked for."""
         precision = "fp32" if bits == 16 and self.options.precision == "auto" else self.options.precision
         with self._opening:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from realesr.alpha import bleed_bands, stretch_flat
+from realesr.alpha import bleed_bands, limit_bands
 from realesr.image_info import ImageInfo
 from realesr.options import ImageOptions
 from realesr.resize import resize_bands
@@ -117,11 +117,13 @@ def _enlarge_colour(colour: Iterator[Band], job: Job) -> Iterator[Band]:
 
 
 def _enlarge_alpha(alpha: Iterator[Band], job: Job) -> Iterator[Band]:
-    (height, width), (to_height, to_width) = job.sizes.input, job.sizes.output
+    sizes = job.sizes
     if job.options.alpha == "lanczos":
-        return resize_bands(alpha, height_px=height, width_px=width, to_height_px=to_height, to_width_px=to_width)
-    rgb = _enlarge_rgb((np.repeat(band, 3, axis=0) for band in alpha), job)
-    return (stretch_flat(band.mean(axis=0, keepdims=True)) for band in rgb)
+        return _resize(alpha, sizes.input, sizes.output)
+    source, kept = itertools.tee(alpha)
+    rgb = _enlarge_rgb((np.repeat(band, 3, axis=0) for band in source), job)
+    enlarged = (band.mean(axis=0, keepdims=True) for band in rgb)
+    return limit_bands(enlarged, kept, size=sizes.input, to_size=sizes.output)
 
 
 def _enlarge_rgb(bands: Iterator[Band], job: Job) -> Iterator[Band]:
@@ -131,9 +133,11 @@ def _enlarge_rgb(bands: Iterator[Band], job: Job) -> Iterator[Band]:
         if index:
             bands = map(_clamped, bands)
         bands = enlarge_bands(bands, job.network, height_px=height, width_px=width, on_tiles=job.on_tiles)
-    height, width = sizes.before_pass(sizes.passes, scale)
-    to_height, to_width = sizes.output
-    return resize_bands(bands, height_px=height, width_px=width, to_height_px=to_height, to_width_px=to_width)
+    return _resize(bands, sizes.before_pass(sizes.passes, scale), sizes.output)
+
+
+def _resize(bands: Iterator[Band], size: tuple[int, int], to_size: tuple[int, int]) -> Iterator[Band]:
+    return resize_bands(bands, height_px=size[0], width_px=size[1], to_height_px=to_size[0], to_width_px=to_size[1])
 
 
 def _clamped(band: Band) -> Band:

@@ -46,7 +46,7 @@ class Network:
     def __init__(self, engine: Engine, *, tiling: Tiling, open_fp32: Callable[[], Engine] | None = None) -> None:
         self.tiling = tiling
         self.notices: list[str] = []
-        self._engine = engine
+        self.engine = engine
         self._open_fp32 = open_fp32
         self._fp32: Engine | None = None
         self._lock = threading.Lock()
@@ -55,11 +55,11 @@ class Network:
     @property
     def spec(self) -> EngineSpec:
         """Facts about the engine."""
-        return self._engine.spec
+        return self.engine.spec
 
     def close(self) -> None:
         """Close the engine, and the float32 one where there was need of it."""
-        for engine in (self._engine, self._fp32):
+        for engine in (self.engine, self._fp32):
             if engine is not None:
                 engine.close()
 
@@ -114,7 +114,7 @@ class Network:
 
     def _run_finite(self, batch: NDArray[np.float32]) -> NDArray[np.float32]:
         with self._lock:
-            output = self._engine.run(batch)
+            output = self.engine.run(batch)
             if _is_sound(batch, output):
                 return output
             if self._fp32 is None and self._open_fp32 is not None:

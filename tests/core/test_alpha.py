@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from realesr.alpha import BLEED_RADII_PX, bleed_bands, bleed_colour, stretch_flat
+from realesr.alpha import BLEED_RADII_PX, bleed_bands, bleed_colour, limit_bands
 from realesr.rows import Band
 
 
@@ -56,6 +56,14 @@ def test_colour_reaches_as_far_as_the_largest_window() -> None:
     assert np.all(filled[max(BLEED_RADII_PX) + 1 :] == 0)
 
 
-def test_stretching_makes_nearly_opaque_opaque_and_keeps_the_middle() -> None:
-    levels = np.array([-0.1, 0, 1.5 / 255, 0.5, 253.5 / 255, 1, 1.2], np.float32)
-    np.testing.assert_allclose(stretch_flat(levels), [0, 0, 0, 0.5, 1, 1, 1], atol=1e-6)
+@pytest.mark.parametrize(("to_height", "to_width"), [(280, 200), (175, 125), (70, 50), (90, 300)])
+def test_enlarged_alpha_is_kept_within_what_lies_round_it_in_the_source(to_height: int, to_width: int) -> None:
+    alpha = disc(height=70, width=50, radius=15)[1][None]
+    enlarged = np.random.default_rng(0).normal(0.5, 1, (1, to_height, to_width)).astype(np.float32)
+    limited = np.concatenate(
+        list(limit_bands([enlarged], [alpha], size=(70, 50), to_size=(to_height, to_width))), axis=1
+    )
+    for y, x in np.random.default_rng(1).integers(0, (to_height, to_width), (500, 2)):
+        row, column = int((y + 0.5) * 70 / to_height), int((x + 0.5) * 50 / to_width)
+        near = alpha[0, max(row - 1, 0) : row + 2, max(column - 1, 0) : column + 2]
+        assert limited[0, y, x] == np.clip(enlarged[0, y, x], near.min(), near.max())

@@ -1,0 +1,163 @@
+"""Throughput of tiles, and the time that the command spends outside the engine.
+
+    python benchmarks/bench_tiles.py                                       by network, engine, precision, tile and batch
+    python benchmarks/bench_tiles.py --outside PHOTO --model NAME          time outside the engine, for one photo
+
+Throughput: each row is a process of its own, which opens an engine, runs it once to warm up, and then takes the median
+of the runs that follow. Time outside the engine, in percent of the engine's own:
+
+    (wall time of the command - the same tiles through the engine alone) / the same tiles through the engine alone
+
+Both are whole processes and take turns; the engine's process counts only the runs of its tiles.
+"""
+
+import argparse
+import json
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import report
+
+GRID: list[tuple[str, str, str, int, int]] = [
+    (model, engine, precision, tile, batch)
+    for model, tiles in (("realesrgan-x4plus", (128, 192, 256)), ("realesr-animevideov3", (128, 256, 512)))
+    for engine, precision in (("onnxruntime", "fp32"), ("onnxruntime", "fp16"), ("torch", "fp32"))
+    for tile in tiles
+    for batch in (1, 2)
+    if batch == 1 or (tile == tiles[0] and precision == "fp32")
+]
+"""Network, engine, precision, what a tile reads in px, batch."""
+
+
+def throughput(case: tuple[str, str, str, int, int], seconds: float) -> dict[str, Any]:
+    """Measure one row in a process of its own."""
+    command = [sys.executable, __file__, "--child", json.dumps([*case, seconds])]
+    answer = subprocess.run(command, capture_output=True, text=True, check=False)
+    model, engine, precision, tile, batch = case
+    head = {"model": model, "engine": engine, "precision": precision, "tile_px": tile, "batch": batch}
+    if answer.returncode:
+        return {**head, "failed": answer.stderr.strip().splitlines()[-1]}
+    return {**head, **json.loads(answer.stdout)}
+
+
+def throughput_child(model: str, engine_name: str, precision: str, tile: int, batch: int, seconds: float) -> None:
+    """Run one engine on noise for a while; print the figures."""
+    from realesr import memory
+    from realesr.engines import open_engine
+    from realesr.zoo import load_model
+
+    pixels = np.random.default_rng(0).random((1, 3, tile, tile), np.float32)
+    with open_engine(load_model(model), engine=engine_name, precision=precision) as engine:
+        engine.run(pixels)
+        times: list[float] = []
+        while sum(times) < seconds or len(times) < 3:
+            started = time.perf_counter()
+            for _ in range(max(1, batch // engine.spec.max_batch)):
+                engine.run(pixels.repeat(min(batch, engine.spec.max_batch), axis=0))
+            times.append(time.perf_counter() - started)
+        per_pixel = statistics.median(times) / (batch * tile * tile)
+        figures = {
+            "us_per_input_px": per_pixel * 1e6,
+            "input_mp_s": 1e-6 / per_pixel,
+            "output_mp_s": engine.spec.scale**2 * 1e-6 / per_pixel,
+            "runs": len(times),
+            "peak_gb": memory.peak_bytes() / 1e9,
+        }
+    print(json.dumps(figures))
+
+
+def outside(photo: Path, model: str, runs: int, options: list[str]) -> dict[str, Any]:
+    """Alternate the command and the engine alone; medians and spread."""
+    command_s, engine_s = [], []
+    with tempfile.TemporaryDirectory() as folder:
+        for turn in range(runs):
+            target = Path(folder) / f"{turn}.{'jpg' if '--format jpeg' in ' '.join(options) else 'png'}"
+            command = [
+                sys.executable,
+                "-m",
+                "realesr",
+                "upscale",
+                str(photo),
+                "-m",
+                model,
+                "-o",
+                str(target),
+                "--quiet",
+            ]
+            started = time.perf_counter()
+            subprocess.run([*command, *options], check=True, stdout=subprocess.DEVNULL)
+            command_s.append(time.perf_counter() - started)
+            megabytes = target.stat().st_size / 1e6
+            target.unlink()
+            child = [sys.executable, __file__, "--engine-alone", str(photo), "--model", model]
+            engine_s.append(float(subprocess.run(child, check=True, capture_output=True, text=True).stdout))
+            print(f"run {turn + 1}: command {command_s[-1]:.1f} s, engine {engine_s[-1]:.1f} s", file=sys.stderr)
+    share = [(c - e) / e * 100 for c, e in zip(command_s, engine_s, strict=True)]
+    return {
+        "model": model,
+        "options": " ".join(options) or "defaults",
+        "command_s": statistics.median(command_s),
+        "engine_s": statistics.median(engine_s),
+        "outside_percent": statistics.median(share),
+        "outside_min": min(share),
+        "outside_max": max(share),
+        "runs": runs,
+        "output_mb": megabytes,
+    }
+
+
+def engine_alone(photo: Path, model: str) -> None:
+    """Run the tiles that the command would run, and nothing else; print the seconds."""
+    from PIL import Image
+
+    from realesr.api import Upscaler
+    from realesr.tiled import plan_for
+
+    Image.MAX_IMAGE_PIXELS = None
+    width, height = Image.open(photo).size
+    with Upscaler(model) as upscaler:
+        network = upscaler.network_for(bits=8)
+        plan = plan_for(network, height, width)
+        tile = np.random.default_rng(0).random((1, 3, *plan.tile_shape), np.float32)
+        started = time.perf_counter()
+        for _ in range(len(plan)):
+            network.engine.run(tile)
+        print(time.perf_counter() - started)
+
+
+def main() -> None:
+    """Measure, print a table, write JSON."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seconds", type=float, default=10, help="least time for each row")
+    parser.add_argument("--outside", type=Path, metavar="PHOTO")
+    parser.add_argument("--model", default="realesrgan-x4plus")
+    parser.add_argument("--runs", type=int, default=5)
+    parser.add_argument("--options", default="", help="further options for `realesr upscale`, as one string")
+    parser.add_argument("--child", help=argparse.SUPPRESS)
+    parser.add_argument("--engine-alone", type=Path, help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.child:
+        throughput_child(*json.loads(arguments.child))
+    elif arguments.engine_alone:
+        engine_alone(arguments.engine_alone, arguments.model)
+    elif arguments.outside:
+        row = outside(arguments.outside, arguments.model, arguments.runs, arguments.options.split())
+        report.show("Time outside the engine", [row])
+        report.save(f"outside-{arguments.model}", [row])
+    else:
+        rows = [throughput(case, arguments.seconds) for case in GRID]
+        report.show("Throughput of tiles", [row for row in rows if "failed" not in row])
+        for row in rows:
+            if "failed" in row:
+                print("skipped:", row)
+        report.save("tiles", rows)
+
+
+if __name__ == "__main__":
+    main()
