@@ -1,0 +1,153 @@
+"""Fetches one file whose SHA-256 is known, and goes on after a break where the last attempt ended.
+
+pooch is not used: it writes to a temporary file of random name and deletes it when the connection breaks, so that
+nothing is left to go on from.
+"""
+
+import hashlib
+import time
+from collections.abc import Callable
+from http import HTTPStatus
+from pathlib import Path
+
+import requests
+
+from realesr.errors import ModelError
+
+_VAIN_ATTEMPTS = 4
+"""In a row, that brought nothing new."""
+_SECONDS_BEFORE_NEXT_ATTEMPT = 1.0
+_TIMEOUTS_SECONDS = (15, 60)
+"""To connect; between two packets."""
+_CHUNK_BYTES = 1 << 15
+
+
+class _BrokenError(Exception):
+    """The connection ended early; another attempt may go on."""
+
+
+def download(
+    url: str, target: Path, *, sha256: str, size: int | None = None, progress: Callable[[int, int], None] | None = None
+) -> None:
+    """Fetch `url` to `target`, which holds the whole right file afterwards, or is as it was.
+
+    Args:
+        url: http or https.
+        target: its folder is made. The bytes gather in `<target>.part`, which stays after a break.
+        sha256: of the whole file, in hexadecimal.
+        size: bytes of the whole file, where known.
+        progress: called with the bytes that are there and the bytes of the whole file (0: unknown).
+
+    Raises:
+        ModelError: no connection, an answer without the file, other bytes than promised, or no place to write.
+    """
+    part = target.with_name(f"{target.name}.part")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        is_resumed = part.exists()
+        _fetch(url, target, part, size, progress)
+        if is_resumed and _sha256(part) != sha256:
+            # What lay there from an earlier run may have been wrong from the start.
+            part.unlink()
+            _fetch(url, target, part, size, progress)
+        got = _sha256(part)
+        if got != sha256:
+            part.unlink()
+            raise ModelError(
+                f"{url} gave a file with SHA-256 {got[:16]}..., expected {sha256[:16]}...; it was deleted: "
+                f"try again, or fetch the file by other means and put it at {target}"
+            )
+        part.replace(target)
+    except OSError as error:
+        raise ModelError(
+            f"{target} cannot be written: {error.strerror or error} (REALESR_CACHE names another folder)"
+        ) from error
+
+
+def _fetch(url: str, target: Path, part: Path, size: int | None, progress: Callable[[int, int], None] | None) -> None:
+    """Bring the whole file to `part`, in several attempts if need be."""
+    reason = ""
+    most = vain = 0
+    while vain < _VAIN_ATTEMPTS:
+        try:
+            return _append(url, part, size, progress)
+        except _BrokenError as error:
+            reason = str(error)
+        there = part.stat().st_size if part.exists() else 0
+        vain = 0 if there > most else vain + 1
+        most = max(most, there)
+        time.sleep(_SECONDS_BEFORE_NEXT_ATTEMPT)
+    raise ModelError(
+        f"{url} cannot be fetched ({reason}): check the connection and try again, or fetch the file by other means "
+        f"and put it at {target}, or into a folder that REALESR_MODELS names"
+    )
+
+
+def _append(url: str, part: Path, size: int | None, progress: Callable[[int, int], None] | None) -> None:
+    """One request for what is missing."""
+    there = part.stat().st_size if part.exists() else 0
+    # Compression would make the bytes that arrive other than those that Range counts.
+    headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={there}-"} if there else {})
+    try:
+        with requests.get(url, headers=headers, stream=True, timeout=_TIMEOUTS_SECONDS) as answer:
+            if answer.status_code == HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
+                return _finish_or_begin_anew(answer, part, there)
+            _check_status(answer, url)
+            there = _place(answer, there)
+            length = answer.headers.get("Content-Length")
+            total = there + int(length) if length else size or 0
+            with part.open("r+b" if there else "wb") as file:
+                file.seek(there)
+                for chunk in answer.iter_content(_CHUNK_BYTES):
+                    file.write(chunk)
+                    there += len(chunk)
+                    if progress:
+                        progress(there, total)
+            if there < total:
+                raise _BrokenError(f"the connection ended after {there} of {total} bytes")
+    except requests.RequestException as error:
+        raise _BrokenError(_why(error)) from error
+
+
+def _check_status(answer: requests.Response, url: str) -> None:
+    """Server trouble may pass; a file that is not there will not come."""
+    if answer.status_code >= HTTPStatus.INTERNAL_SERVER_ERROR or answer.status_code == HTTPStatus.TOO_MANY_REQUESTS:
+        raise _BrokenError(f"the server says {answer.status_code} {answer.reason}")
+    if answer.status_code not in (HTTPStatus.OK, HTTPStatus.PARTIAL_CONTENT):
+        raise ModelError(
+            f"{url} is not to be had: the server says {answer.status_code} {answer.reason}; "
+            "fetch the file by other means and give its path by --model"
+        )
+
+
+def _place(answer: requests.Response, there: int) -> int:
+    """Where the answer's first byte belongs: after what is there only if the server kept to the Range."""
+    begins = answer.headers.get("Content-Range", "").startswith(f"bytes {there}-")
+    return there if answer.status_code == HTTPStatus.PARTIAL_CONTENT and begins else 0
+
+
+def _finish_or_begin_anew(answer: requests.Response, part: Path, there: int) -> None:
+    """The server has nothing after what is there: the file is whole already, or it is another one."""
+    if answer.headers.get("Content-Range") != f"bytes */{there}":
+        part.unlink()
+        raise _BrokenError(f"the unfinished file had {there} bytes, more than the server's")
+
+
+def _why(error: requests.RequestException) -> str:
+    """A few words for people; the library's own run over several lines of its insides."""
+    if isinstance(error, requests.Timeout):
+        return "the server does not answer"
+    if isinstance(error, requests.exceptions.SSLError):
+        return "the server's certificate is not trusted"
+    if isinstance(error, requests.exceptions.ProxyError):
+        return "the proxy does not answer"
+    if isinstance(error, requests.exceptions.ChunkedEncodingError):
+        return "the connection broke off"
+    if isinstance(error, requests.ConnectionError):
+        return "no connection"
+    return type(error).__name__
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

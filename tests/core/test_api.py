@@ -1,0 +1,187 @@
+import doctest
+import threading
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from PIL import Image
+
+import realesr
+from realesr import api
+from realesr.engine import NearestEngine
+from realesr.engines import ModelFacts
+from realesr.errors import InputError, OutputError, OutputExists, UsageError
+from realesr.options import FileOptions, ImageOptions, NetworkOptions
+from tests.core.fakes import FaultyEngine
+
+
+@pytest.fixture
+def upscaler() -> Any:
+    with realesr.Upscaler(engine="nearest", tile_px=64, overlap_px=8) as opened:
+        yield opened
+
+
+@pytest.fixture
+def photo(tmp_path: Path) -> Path:
+    pixels = np.random.default_rng(0).integers(0, 256, (90, 130, 3), np.uint8)
+    path = tmp_path / "photo.png"
+    Image.fromarray(pixels).save(path)
+    return path
+
+
+def pixels_of(path: Path) -> NDArray[Any]:
+    with Image.open(path) as image:
+        return np.asarray(image)
+
+
+def test_the_examples_in_the_documentation_run() -> None:
+    results = doctest.testmod(api)
+    assert results.attempted > 4
+    assert results.failed == 0
+
+
+def test_a_file_comes_out_as_the_same_image_in_memory_does(upscaler: realesr.Upscaler, photo: Path) -> None:
+    result = upscaler.upscale_file(photo)
+    assert result.target == photo.with_name("photo_x4.png")
+    assert (result.input_px, result.output_px) == ((130, 90), (520, 360))
+    assert (result.engine, result.precision, result.passes, result.tile_px) == ("nearest", "fp32", 1, 64)
+    assert result.seconds > 0
+    assert result.peak_bytes > 10e6
+    np.testing.assert_array_equal(pixels_of(result.target), upscaler.upscale(pixels_of(photo)))
+
+
+@pytest.mark.parametrize(("scale", "name"), [(2.5, "photo_x2.5.png"), (1, "photo_x1.png"), (16, "photo_x16.png")])
+def test_default_names_carry_the_scale(upscaler: realesr.Upscaler, photo: Path, scale: float, name: str) -> None:
+    result = upscaler.upscale_file(photo, image=ImageOptions(scale=scale))
+    assert result.target.name == name
+    assert Image.open(result.target).size == (round(130 * scale), round(90 * scale))
+
+
+def test_progress_goes_from_nothing_to_all(upscaler: realesr.Upscaler, photo: Path) -> None:
+    seen: list[tuple[int, int]] = []
+    upscaler.upscale_file(photo, on_progress=lambda done, total: seen.append((done, total)))
+    assert seen[0] == (0, 130 * 90)
+    assert seen[-1] == (130 * 90, 130 * 90)
+    assert [done for done, _ in seen] == sorted(done for done, _ in seen)
+
+
+def test_an_output_that_exists_is_kept_unless_overwriting_was_asked_for(
+    upscaler: realesr.Upscaler, photo: Path
+) -> None:
+    target = photo.with_name("there.png")
+    target.write_bytes(b"mine")
+    with pytest.raises(OutputExists, match="--overwrite"):
+        upscaler.upscale_file(photo, target)
+    assert target.read_bytes() == b"mine"
+    upscaler.upscale_file(photo, target, file=FileOptions(overwrite=True))
+    assert Image.open(target).size == (520, 360)
+
+
+def test_the_input_is_never_replaced(upscaler: realesr.Upscaler, photo: Path) -> None:
+    before = photo.read_bytes()
+    with pytest.raises(OutputError, match="would replace the input"):
+        upscaler.upscale_file(photo, photo, file=FileOptions(overwrite=True))
+    assert photo.read_bytes() == before
+
+
+def test_sixteen_bits_stay_sixteen_bits(upscaler: realesr.Upscaler, tmp_path: Path) -> None:
+    dark = np.random.default_rng(0).integers(0, 200, (20, 30), np.uint16)  # a look at the values would say 8 bits
+    Image.fromarray(dark).save(tmp_path / "dark.png")
+    result = upscaler.upscale_file(tmp_path / "dark.png")
+    enlarged = pixels_of(result.target)
+    assert np.abs(enlarged.astype(int) - dark.repeat(4, 0).repeat(4, 1).astype(int)).max() <= 1
+    assert enlarged.max() > 100
+
+
+def test_an_opaque_alpha_channel_is_left_out_of_a_jpeg_and_a_real_one_refused(
+    upscaler: realesr.Upscaler, tmp_path: Path
+) -> None:
+    source, target = tmp_path / "a.png", tmp_path / "a.jpg"
+    Image.new("RGBA", (20, 10), (200, 100, 50, 255)).save(source)
+    upscaler.upscale_file(source, target)
+    assert Image.open(target).mode == "RGB"
+    Image.new("RGBA", (20, 10), (200, 100, 50, 128)).save(source)
+    with pytest.raises(OutputError, match="png"):
+        upscaler.upscale_file(source, target, file=FileOptions(overwrite=True))
+
+
+def test_a_failure_in_the_middle_leaves_nothing_behind(photo: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fault(call: int, batch: NDArray[np.float32]) -> Exception | None:
+        return RuntimeError("the device is gone") if call == 3 else None
+
+    monkeypatch.setattr("realesr.engines.open_engine", lambda *_, **__: FaultyEngine(NearestEngine(), fault))
+    threads = threading.active_count()
+    with realesr.Upscaler(tile_px=32, overlap_px=4) as upscaler, pytest.raises(RuntimeError, match="device is gone"):
+        upscaler.upscale_file(photo)
+    assert [path.name for path in photo.parent.iterdir()] == ["photo.png"]
+    assert threading.active_count() == threads
+
+
+def test_a_truncated_input_leaves_nothing_behind(upscaler: realesr.Upscaler, photo: Path) -> None:
+    photo.write_bytes(photo.read_bytes()[:9000])
+    with pytest.raises(InputError):
+        upscaler.upscale_file(photo)
+    assert [path.name for path in photo.parent.iterdir()] == ["photo.png"]
+
+
+def test_many_threads_share_one_upscaler(upscaler: realesr.Upscaler) -> None:
+    images = [np.full((40, 50, 3), level, np.uint8) for level in range(8)]
+    results: dict[int, NDArray[np.uint8]] = {}
+    threads = [
+        threading.Thread(target=lambda i=i: results.update({i: upscaler.upscale(images[i])}))  # type: ignore[misc]
+        for i in range(8)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert all(np.all(results[i] == i) for i in range(8))
+
+
+@pytest.mark.parametrize(("bits", "asked", "opened"), [(8, "auto", "auto"), (16, "auto", "fp32"), (16, "fp16", "fp16")])
+def test_sixteen_bits_run_in_float32_unless_asked_otherwise(
+    bits: int, asked: str, opened: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    precisions: list[str] = []
+
+    def open_engine(*_: Any, precision: str, **__: Any) -> NearestEngine:
+        precisions.append(precision)
+        engine = NearestEngine()
+        engine.spec = replace(engine.spec, precision="fp32" if precision == "fp32" else "fp16")
+        return engine
+
+    monkeypatch.setattr("realesr.engines.open_engine", open_engine)
+    with realesr.Upscaler(precision=asked) as upscaler:
+        upscaler.network_for(bits=bits)
+    assert precisions[-1] == opened
+
+
+@pytest.mark.parametrize(
+    ("radius", "multiple", "asked", "overlap", "blend"),
+    [
+        (18, 1, {}, 18, False),
+        (34, 1, {}, 34, False),
+        (349, 1, {}, 32, True),
+        (697, 2, {}, 64, True),
+        (94, 1, {"exact": True}, 94, False),
+        (349, 1, {"exact": True}, 128, True),
+        (697, 2, {"exact": True}, 256, True),
+        (None, 1, {}, 32, True),
+        (18, 1, {"overlap_px": 4}, 4, True),
+        (18, 1, {"overlap_px": 40}, 40, False),
+    ],
+)
+def test_overlap_follows_the_network(
+    radius: int | None, multiple: int, asked: dict[str, Any], overlap: int, blend: bool
+) -> None:
+    facts = ModelFacts(name="n", scale=4, radius_px=radius, multiple_of=multiple, architecture=None)
+    tiling = api.tiling_for(facts, NetworkOptions(tile_px=100, **asked), "onnxruntime")
+    assert (tiling.tile_px, tiling.overlap_px, tiling.blend) == (100, overlap, blend)
+
+
+def test_unknown_names_are_refused_when_the_upscaler_is_made() -> None:
+    with pytest.raises(UsageError, match="tensorflow"):
+        realesr.Upscaler(engine="tensorflow")

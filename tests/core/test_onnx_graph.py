@@ -1,0 +1,178 @@
+import os
+import warnings
+
+import numpy as np
+import onnx
+import pytest
+import torch
+
+from realesr import __version__, onnx_graph
+from realesr.architectures import RRDB, Compact, architecture_from_text
+from realesr.errors import ModelError, UsageError
+from realesr.networks import build
+from realesr.onnx_graph import cached_onnx, onnx_bytes
+from realesr.weights import Weights
+from realesr.zoo import load_model
+from tests.core.small_networks import SMALL, small_weights
+
+
+def _run(model, batch):
+    os.environ["ORT_DISABLE_TELEMETRY"] = "1"
+    import onnxruntime
+
+    return onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"]).run(None, {"input": batch})[0]
+
+
+def _module(weights):
+    net = build(weights.architecture).eval()
+    net.load_state_dict({key: torch.from_numpy(array) for key, array in weights.state.items()}, strict=True)
+    return net
+
+
+def _batch(architecture, count=2, height=5, width=7):
+    rng = np.random.default_rng(1)
+    multiple = architecture.multiple_of
+    return rng.random((count, 3, height * multiple, width * multiple), np.float32)
+
+
+@pytest.mark.parametrize("architecture", SMALL, ids=str)
+def test_the_graph_computes_what_the_torch_module_computes(architecture):
+    weights, batch = small_weights(architecture), _batch(architecture)
+    with torch.no_grad():
+        expected = _module(weights)(torch.from_numpy(batch)).numpy()
+    got = _run(onnx_bytes(weights), batch)
+    assert got.dtype == np.float32
+    assert got.shape == (2, 3, batch.shape[2] * architecture.scale, batch.shape[3] * architecture.scale)
+    assert np.abs(expected).max() > 0.1
+    np.testing.assert_allclose(got, expected, atol=1e-5)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("architecture", [SMALL[0], SMALL[1], SMALL[6]], ids=str)
+def test_the_graph_computes_what_torchs_own_export_computes(architecture, tmp_path):
+    weights, batch = small_weights(architecture), _batch(architecture)
+    dims = {0: torch.export.Dim("n"), 2: None, 3: None}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of the exporter, about its own insides
+        program = torch.onnx.export(
+            _module(weights), (torch.from_numpy(batch),), dynamo=True, verbose=False, input_names=["input"],
+            dynamic_shapes={"lr": dims},
+        )  # fmt: skip
+    program.save(tmp_path / "oracle.onnx", external_data=False)
+    expected = _run((tmp_path / "oracle.onnx").read_bytes(), batch)
+    np.testing.assert_allclose(_run(onnx_bytes(weights), batch), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("architecture", [SMALL[0], SMALL[1], SMALL[6], SMALL[8]], ids=str)
+def test_a_float16_body_keeps_float32_outside_and_differs_by_rounding_only(architecture):
+    weights, batch = small_weights(architecture), _batch(architecture)
+    model = onnx.load_model_from_string(onnx_bytes(weights, "fp16"))
+    body = [tensor for tensor in model.graph.initializer if not tensor.name.endswith(".scales")]
+    assert {tensor.data_type for tensor in body} == {onnx.TensorProto.FLOAT16}
+    difference = np.abs(_run(onnx_bytes(weights, "fp16"), batch) - _run(onnx_bytes(weights), batch))
+    assert 0 < difference.max() < 0.02
+
+
+def test_a_sides_that_the_unshuffle_cannot_divide_are_refused():
+    with pytest.raises(Exception, match=r"(?i)SpaceToDepth"):
+        _run(onnx_bytes(small_weights(SMALL[1])), np.zeros((1, 3, 5, 6), np.float32))
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+@pytest.mark.parametrize("architecture", SMALL, ids=str)
+def test_graphs_are_valid_onnx_of_opset_18_and_say_what_they_are(architecture, precision):
+    weights = small_weights(architecture, seed=3)
+    model = onnx.load_model_from_string(onnx_bytes(weights, precision))
+    onnx.checker.check_model(model, full_check=True)
+    assert [(item.domain, item.version) for item in model.opset_import] == [("", 18)]
+    assert model.ir_version == 8
+    facts = {item.key.removeprefix("realesr."): item.value for item in model.metadata_props}
+    assert architecture_from_text(facts.pop("architecture")) == architecture
+    assert facts == {
+        "scale": str(architecture.scale),
+        "radius_px": str(architecture.radius_px),
+        "multiple_of": str(architecture.multiple_of),
+        "sha256": weights.sha256,
+        "version": __version__,
+    }
+
+
+def test_the_same_weights_give_the_same_bytes():
+    assert onnx_bytes(small_weights(SMALL[0])) == onnx_bytes(small_weights(SMALL[0]))
+
+
+def test_bf16_is_refused_for_onnx():
+    with pytest.raises(UsageError, match="bf16 is not for ONNX: expected fp32 or fp16"):
+        onnx_bytes(small_weights(SMALL[0]), "bf16")
+
+
+def test_a_change_of_the_graphs_raises_their_number():
+    # Cached files of an older writer are found by this number. New kinds or order of nodes: raise it, then paste here.
+    kinds = []
+    for architecture in (RRDB(scale=2, blocks=1, features=2, growth=2), Compact(scale=2, convs=0, features=2)):
+        for precision in ("fp32", "fp16"):
+            model = onnx.load_model_from_string(onnx_bytes(small_weights(architecture), precision))
+            kinds.append(" ".join(node.op_type for node in model.graph.node))
+    dense = ("Conv LeakyRelu " + "Concat Conv LeakyRelu " * 3 + "Concat Conv Mul Add ") * 3
+    trunk = f"Conv {dense}Mul Add Conv Add Resize Conv LeakyRelu Resize Conv LeakyRelu Conv LeakyRelu Conv"
+    assert (onnx_graph._GRAPH_NUMBER, kinds) == (
+        1,
+        [
+            f"SpaceToDepth {trunk}",
+            f"SpaceToDepth Cast {trunk} Cast",
+            "Conv PRelu Conv DepthToSpace Resize Add",
+            "Cast Conv PRelu Conv Cast DepthToSpace Resize Add",
+        ],
+    )
+
+
+def test_a_cached_file_is_written_once_and_anew_when_damaged(tmp_path, monkeypatch):
+    monkeypatch.setenv("REALESR_CACHE", str(tmp_path))
+    weights = small_weights(SMALL[0], seed=5)
+    path = cached_onnx(weights, "fp32")
+    assert path == tmp_path / "onnx" / "small-000000000000-fp32.onnx"
+    assert path.read_bytes() == onnx_bytes(weights)
+    written = path.stat().st_mtime_ns
+    assert cached_onnx(weights, "fp32").stat().st_mtime_ns == written
+    for damage in (b"", b"not onnx", path.read_bytes()[:-1], path.read_bytes()[:-9] + b"\0" * 9):
+        path.write_bytes(damage)
+        assert cached_onnx(weights, "fp32").read_bytes() == onnx_bytes(weights)
+    assert cached_onnx(weights, "fp16") != path
+    assert not list(tmp_path.rglob("*.part"))
+
+
+def test_a_cached_file_of_another_version_is_written_anew(tmp_path, monkeypatch):
+    monkeypatch.setenv("REALESR_CACHE", str(tmp_path))
+    weights = small_weights(SMALL[6])
+    with monkeypatch.context() as older:
+        older.setattr("realesr.__version__", "0.0.1")
+        cached_onnx(weights, "fp32")
+    assert cached_onnx(weights, "fp32").read_bytes() == onnx_bytes(weights)
+
+
+def test_a_cache_that_cannot_be_written_is_one_line(tmp_path, monkeypatch):
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("REALESR_CACHE", str(tmp_path / "file"))
+    with pytest.raises(ModelError, match=r"cannot be written .*REALESR_CACHE"):
+        cached_onnx(small_weights(SMALL[6]), "fp32")
+
+
+@pytest.mark.weights
+@pytest.mark.parametrize("name", ["realesrgan-x4plus-anime", "realesr-animevideov3"])
+def test_official_weights_load_strictly_into_the_module_and_agree_with_the_graph(name):
+    weights = load_model(name)
+    assert isinstance(weights, Weights)
+    batch = _batch(weights.architecture, 1, 9, 11)
+    with torch.no_grad():
+        expected = _module(weights)(torch.from_numpy(batch)).numpy()
+    np.testing.assert_allclose(_run(onnx_bytes(weights), batch), expected, atol=1e-4)
+
+
+@pytest.mark.weights
+def test_x4plus_keeps_a_flat_colour():
+    batch = np.empty((1, 3, 32, 32), np.float32)
+    batch[:] = np.array([0.80, 0.50, 0.20], np.float32)[None, :, None, None]
+    weights = load_model("realesrgan-x4plus")
+    assert isinstance(weights, Weights)
+    colour = _run(onnx_bytes(weights), batch).mean((0, 2, 3))
+    np.testing.assert_allclose(colour, [0.80, 0.50, 0.20], atol=0.02)
