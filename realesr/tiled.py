@@ -214,10 +214,11 @@ def _enlarge_row_of_tiles(
         tiles = np.stack([lr[:, :, column.start : column.start + columns.tile_px] for column in batch])
         for column, tile in zip(batch, network.enlarge(tiles), strict=True):
             left, right = (column.first - column.start) * scale, (column.last - column.start) * scale
-            part = tile[:, top:bottom, left:right]
+            part, place = tile[:, top:bottom, left:right], joined[:, :, column.first * scale : column.last * scale]
             if columns.blend_px:
-                part = part * columns.weights(column, scale)
-            joined[:, :, column.first * scale : column.last * scale] += part
+                place += part * columns.weights(column, scale)
+            else:
+                place[...] = part
         if on_tiles is not None:
             on_tiles(_finished_px(row, batch, plan))
     return joined
