@@ -27,6 +27,8 @@ BLEND_OVERLAP_PX = 32
 """Overlap of networks whose receptive radius is too large to be exact; in pixels of the network's own grid."""
 EXACT_OVERLAP_PX = 128
 """Overlap at which x4plus differs from the untiled result by at most one 8-bit level (benchmarks/bench_seams.py)."""
+BAND_BYTES = 200_000_000
+"""Most that the result of one row of tiles takes where the tile was not asked for; two of them are held at once."""
 CHEAP_RADIUS_PX = 40
 """Up to this receptive radius tiles overlap by all of it, and are exact."""
 
@@ -246,11 +248,11 @@ def tiling_for(facts: "ModelFacts", options: NetworkOptions, engine_name: str) -
         overlap = int(exact_overlap)
     else:
         overlap = BLEND_OVERLAP_PX * facts.multiple_of
-    tile = options.tile_px
-    if tile is None:
-        read = memory.tile_px_for(facts.architecture, engine_name, memory.free_bytes())
-        tile = max(read - 2 * overlap, read // 2)
-    return Tiling(tile_px=tile, overlap_px=overlap, blend=overlap < radius)
+    blend = overlap < radius
+    if options.tile_px is not None:
+        return Tiling(tile_px=options.tile_px, overlap_px=overlap, blend=blend)
+    read = memory.tile_px_for(facts.architecture, engine_name, memory.free_bytes())
+    return Tiling(tile_px=max(read - 2 * overlap, read // 2), overlap_px=overlap, blend=blend, band_bytes=BAND_BYTES)
 
 
 def _load_model(options: NetworkOptions, on_download: Progress | None) -> tuple[Any, "ModelFacts"]:

@@ -2,7 +2,8 @@
 
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
+from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -83,8 +84,9 @@ def upscale_file(
         )
         before = len(network.notices)
         with open_writer(target, written, fmt, quality=file.quality, strip=file.strip) as writer:
-            for rows in _enlarged_rows(reader, job, on_progress):
-                writer.write_rows(rows[:, :, : written.channels])
+            with closing(_enlarged_rows(reader, job, on_progress)) as parts:
+                for rows in parts:
+                    writer.write_rows(rows[:, :, : written.channels])
     return UpscaleResult(
         source=source,
         target=target,
@@ -124,7 +126,7 @@ def _output_info(info: ImageInfo, output: tuple[int, int], fmt: OutputFormat, *,
     return replace(info, height_px=height, width_px=width, has_alpha=info.has_alpha and not drop_alpha)
 
 
-def _enlarged_rows(reader: "ImageReader", job: Job, on_progress: Progress | None) -> Iterator[Rows]:
+def _enlarged_rows(reader: "ImageReader", job: Job, on_progress: Progress | None) -> Generator[Rows]:
     """Decoding and the network each run in a thread of their own, ahead of whoever takes these rows."""
 
     def decoded() -> Iterator[Rows]:
@@ -133,8 +135,10 @@ def _enlarged_rows(reader: "ImageReader", job: Job, on_progress: Progress | None
 
     if on_progress is not None:
         job = replace(job, on_tiles=_counter(job.work_px, on_progress))
-    planes = planes_from_rows(ahead(decoded()), job.info.bits)
-    yield from rows_from_bands(ahead(enlarge(planes, job)), job.info.bits)
+    with closing(ahead(decoded())) as rows:
+        planes = planes_from_rows(rows, job.info.bits)
+        with closing(ahead(enlarge(planes, job))) as bands:
+            yield from rows_from_bands(bands, job.info.bits)
 
 
 def _counter(total_px: int, on_progress: Progress) -> Callable[[int], None]:

@@ -6,7 +6,7 @@ memory never grows with the height.
 
 import queue
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -86,7 +86,7 @@ class _Ended:
     error: BaseException | None = None
 
 
-def ahead(items: Iterator[Any], depth: int = 2) -> Iterator[Any]:
+def ahead(items: Iterator[Any], depth: int = 2) -> Generator[Any]:
     """The same items, made by a thread that runs up to `depth` items ahead. Closing the generator ends the thread."""
     ready: queue.Queue[Any] = queue.Queue(maxsize=depth)
     stop = threading.Event()

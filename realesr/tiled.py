@@ -31,6 +31,8 @@ class Tiling:
     """What a tile reads beyond that on each side."""
     blend: bool
     """Whether neighbours fade into one another; needless where the overlap makes tiles exact."""
+    band_bytes: int | None = None
+    """Most memory for the result of one row of tiles, in float32: tiles are made less high for wide images."""
 
 
 class Network:
@@ -145,11 +147,16 @@ def _is_sound(batch: NDArray[np.float32], output: NDArray[np.float32]) -> bool:
 
 def plan_for(network: Network, height_px: int, width_px: int) -> TilePlan:
     """The plan that `enlarge_bands` follows for an image of this size."""
-    size, tiling = network.spec.size, network.tiling
+    size, tiling, scale = network.spec.size, network.tiling, network.spec.scale
+    tile_height = tiling.tile_px
+    if tiling.band_bytes is not None:
+        row_bytes = 3 * 4 * width_px * scale**2
+        tile_height = min(tile_height, max(SMALLEST_PART_PX, tiling.band_bytes // row_bytes))
     return plan_tiles(
         _padded(height_px, size.minimum_px, size.multiple_of),
         _padded(width_px, size.minimum_px, size.multiple_of),
         tile_px=tiling.tile_px,
+        tile_height_px=tile_height,
         overlap_px=tiling.overlap_px,
         blend=tiling.blend,
         multiple_of=size.multiple_of,

@@ -77,7 +77,14 @@ class TilePlan:
 
 
 def plan_tiles(
-    height_px: int, width_px: int, *, tile_px: int, overlap_px: int, blend: bool = True, multiple_of: int = 1
+    height_px: int,
+    width_px: int,
+    *,
+    tile_px: int,
+    overlap_px: int,
+    tile_height_px: int | None = None,
+    blend: bool = True,
+    multiple_of: int = 1,
 ) -> TilePlan:
     """Cut an image of height_px x width_px into the fewest tiles of one shape.
 
@@ -86,6 +93,7 @@ def plan_tiles(
         tile_px: largest part of the image that one tile answers for; the tile reads overlap_px more on each side,
             except at the image's border, where it is clipped.
         overlap_px: least distance of any pixel that is used from the border of its tile.
+        tile_height_px: the same for the height alone, where tiles shall not be square.
         blend: whether neighbours fade into one another over the middle half of what they share, where both are far from
             their borders, or meet at a hard cut.
         multiple_of: starts and sizes of all tiles are multiples of this.
@@ -96,7 +104,7 @@ def plan_tiles(
     if tile_px < 1 or overlap_px < 0:
         raise UsageError(f"got a tile of {tile_px} px and an overlap of {overlap_px} px, expected at least 1 and 0")
     return TilePlan(
-        rows=_plan_axis(height_px, tile_px, overlap_px, blend, multiple_of),
+        rows=_plan_axis(height_px, tile_height_px or tile_px, overlap_px, blend, multiple_of),
         columns=_plan_axis(width_px, tile_px, overlap_px, blend, multiple_of),
     )
 

@@ -90,7 +90,7 @@ def test_closing_ahead_ends_its_thread_and_closes_the_producer() -> None:
     before = threading.active_count()
     items = ahead(produce())
     next(items)
-    items.close()  # type: ignore[attr-defined]
+    items.close()
     assert closed.is_set()
     assert threading.active_count() == before
 
@@ -107,4 +107,4 @@ def test_ahead_runs_no_further_ahead_than_it_was_told() -> None:
     assert next(items) == 0
     time.sleep(0.3)
     assert len(made) <= 4
-    items.close()  # type: ignore[attr-defined]
+    items.close()

@@ -80,6 +80,13 @@ def test_sizes_that_the_network_cannot_take_are_padded_and_cropped(height: int, 
     np.testing.assert_allclose(enlarged(image, net), image.repeat(2, axis=1).repeat(2, axis=2), atol=1e-6)
 
 
+@pytest.mark.parametrize(("width", "tile_height"), [(10, 50), (100, 50), (1000, 33), (100_000, 32)])
+def test_tiles_of_wide_images_are_less_high(width: int, tile_height: int) -> None:
+    tiling = Tiling(tile_px=50, overlap_px=0, blend=False, band_bytes=33 * 1000 * 48)
+    plan = plan_for(Network(NearestEngine(2), tiling=tiling), 1000, width)
+    assert plan.rows.tile_px == -(-1000 // -(-1000 // tile_height))
+
+
 def test_finished_pixels_sum_to_the_area_of_the_plan() -> None:
     net = network(BoxBlurEngine(max_batch=2), 16, 4, blend=True)
     image = photo(61, 47)

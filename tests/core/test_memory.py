@@ -1,0 +1,110 @@
+"""Free and peak memory, checked against memory that is really taken, and the size of tiles that follows."""
+
+import subprocess
+import sys
+
+import psutil
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from realesr import memory
+from realesr.architectures import RRDB, Compact
+from realesr.memory import free_bytes, peak_bytes, tile_bytes_per_px, tile_px_for
+
+MB = 1 << 20
+GB = 1 << 30
+
+X4PLUS = RRDB(scale=4)
+ANIME = RRDB(scale=4, blocks=6)
+X2PLUS = RRDB(scale=2)
+VIDEO = Compact(scale=4)
+GENERAL = Compact(scale=4, convs=32)
+
+
+def test_free_memory_is_some_of_what_the_machine_has() -> None:
+    assert 0 < free_bytes() <= psutil.virtual_memory().total
+
+
+@pytest.mark.parametrize(("left", "expected"), [(None, 8 * GB), (3 * GB, 3 * GB), (9 * GB, 8 * GB), (0, 0)])
+def test_free_memory_is_lowered_by_the_container(
+    monkeypatch: pytest.MonkeyPatch, left: int | None, expected: int
+) -> None:
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: type("Memory", (), {"available": 8 * GB}))
+    monkeypatch.setattr(memory, "memory_left_bytes", lambda: left)
+    assert free_bytes() == expected
+
+
+def test_peak_memory_stays_after_the_memory_is_given_back() -> None:
+    script = f"""
+from realesr.memory import peak_bytes
+before = peak_bytes()
+block = bytearray(b"x") * {200 * MB}
+del block
+print(peak_bytes() - before)
+"""
+    run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert 190 * MB < int(run.stdout) < 220 * MB
+
+
+def test_peak_memory_is_not_inherited_from_the_process_that_started_this_one() -> None:
+    """As getrusage has it on Linux: a command started by a large program would report that program's peak."""
+    script = f"""
+import subprocess, sys
+block = bytearray(b"x") * {300 * MB}
+subprocess.run([sys.executable, "-c", "from realesr.memory import peak_bytes; print(peak_bytes())"], check=True)
+"""
+    run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert int(run.stdout) < 250 * MB
+
+
+def test_peak_memory_is_at_least_what_is_held_now() -> None:
+    assert peak_bytes() >= psutil.Process().memory_info().rss * 0.98
+
+
+MEASURED_MB = [
+    ("onnxruntime", X4PLUS, 64, 50),
+]
+"""From benchmarks/results: what one tile of that side took, in 1e6 bytes."""
+
+
+@pytest.mark.parametrize(("engine", "architecture", "side_px", "measured"), MEASURED_MB)
+def test_predicted_need_is_near_the_measured_one(
+    engine: str, architecture: RRDB | Compact, side_px: int, measured: int
+) -> None:
+    predicted = tile_bytes_per_px(architecture) * side_px**2 / 1e6
+    assert measured * 0.95 < predicted < measured * 1.6 + 5
+
+
+@pytest.mark.parametrize("architecture", [None, X4PLUS, ANIME, X2PLUS, VIDEO, GENERAL])
+@given(free=st.integers(0, 1 << 42))
+def test_tiles_fit_half_of_the_free_memory_and_the_next_size_would_not(
+    architecture: RRDB | Compact | None, free: int
+) -> None:
+    side = tile_px_for(architecture, "onnxruntime", free)
+    a_px = tile_bytes_per_px(architecture or X4PLUS)
+    largest = {None: 256, X4PLUS: 256, ANIME: 256, X2PLUS: 512, VIDEO: 512, GENERAL: 512}[architecture]
+    assert side % 32 == 0
+    assert 64 <= side <= largest
+    assert side == 64 or side**2 * a_px <= free / 2
+    assert side == largest or (side + 32) ** 2 * a_px > free / 2
+
+
+def test_tiles_of_common_machines() -> None:
+    assert tile_px_for(X4PLUS, "onnxruntime", 16 * GB) == 256
+    assert tile_px_for(X4PLUS, "onnxruntime", 1 * GB) == 160
+    assert tile_px_for(VIDEO, "onnxruntime", 1 * GB) == 512
+    assert tile_px_for(VIDEO, "torch", 200 * MB) == 320
+    assert tile_px_for(VIDEO, "nearest", 0) == 512
+
+
+def test_a_network_of_half_the_features_needs_half_the_memory() -> None:
+    assert tile_bytes_per_px(RRDB(scale=4, features=32)) == tile_bytes_per_px(X4PLUS) / 2
+    assert tile_bytes_per_px(X2PLUS) == tile_bytes_per_px(X4PLUS) / 4
+
+
+def test_memory_is_read_where_there_is_no_proc(monkeypatch: pytest.MonkeyPatch) -> None:
+    if sys.platform == "win32":
+        pytest.skip("Windows has an answer of its own")
+    monkeypatch.setattr(sys, "platform", "darwin")
+    assert peak_bytes() > 0
