@@ -1,0 +1,153 @@
+"""Ways of running a network, one file each. `open_engine` opens one; nothing heavy is imported before."""
+
+import importlib.metadata
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from realesr.engine import Engine, NearestEngine
+from realesr.engines.facts import EngineFacts, ModelFacts
+from realesr.errors import EngineError, MissingDependency, RealesrError, UsageError
+
+if TYPE_CHECKING:
+    from realesr.weights import Weights
+
+__all__ = ["ENGINE_NAMES", "EngineFacts", "ModelFacts", "available_engines", "model_facts", "open_engine"]
+
+ENGINE_NAMES = ("onnxruntime", "torch", "nearest")
+"""What `open_engine` takes, beside "auto"."""
+
+_INSTALL = {"onnxruntime": "pip install onnxruntime", "torch": 'pip install "realesr[torch]"', "nearest": ""}
+
+
+def open_engine(
+    model: "Weights | Path",
+    *,
+    engine: str = "auto",
+    device: str = "auto",
+    precision: str = "auto",
+    threads: int | None = None,
+) -> Engine:
+    """Open a network.
+
+    Args:
+        model: weights, or the path of an .onnx file (for onnxruntime only).
+        engine: one of ENGINE_NAMES; "auto" is onnxruntime, which is always installed.
+        device: what the engine offers: "cpu", "cuda", "cuda:1", ...; "auto" is the CPU.
+        precision: "fp32", "fp16" or "bf16" of the network's body; "auto" is fp32 on a CPU and fp16 elsewhere.
+        threads: CPU threads, 1 or more; none takes every core that this process may use.
+
+    Raises:
+        UsageError: a name or combination that makes no sense.
+        EngineError: the engine does not have the device here, or cannot start.
+        ModelError: the file of `model` is damaged or holds no network that enlarges images.
+        MissingDependency: the engine's package is not installed.
+    """
+    if threads is not None and threads < 1:
+        raise UsageError(f"got {threads} threads, expected 1 or more")
+    name = "onnxruntime" if engine == "auto" else engine
+    try:
+        if name == "onnxruntime":
+            from realesr.engines.onnxruntime_engine import open_onnxruntime
+
+            return open_onnxruntime(model, device=device, precision=precision, threads=threads)
+        if name == "torch":
+            from realesr.engines.torch_engine import open_torch
+
+            return open_torch(model, device=device, precision=precision, threads=threads)
+    except ImportError as error:
+        raise _import_problem(name, error) from error
+    if name == "nearest":
+        return _open_nearest(model, device, precision)
+    raise UsageError(f"got the engine {engine}, expected auto, {', '.join(ENGINE_NAMES)}")
+
+
+def model_facts(model: "Weights | Path") -> ModelFacts:
+    """What planning a network's tiles needs to know.
+
+    Raises:
+        ModelError: a path whose file is missing or damaged, or holds no network that enlarges images of any size.
+        MissingDependency: onnxruntime is not installed, and the model is a path.
+    """
+    if isinstance(model, Path):
+        try:
+            from realesr.engines.onnxruntime_engine import facts_from_file
+        except ImportError as error:
+            raise _import_problem("onnxruntime", error) from error
+        return facts_from_file(model)
+    architecture = model.architecture
+    return ModelFacts(
+        name=model.name,
+        scale=architecture.scale,
+        radius_px=architecture.radius_px,
+        multiple_of=architecture.multiple_of,
+        architecture=architecture,
+    )
+
+
+def available_engines() -> tuple[EngineFacts, ...]:
+    """Every engine, whether it works here, and what it offers. Imports their packages: it takes seconds."""
+    nearest = EngineFacts(
+        name="nearest", version=None, devices=("cpu",), precisions=("fp32",), install=_INSTALL["nearest"]
+    )
+    return (_onnxruntime_facts(), _torch_facts(), nearest)
+
+
+def _onnxruntime_facts() -> EngineFacts:
+    try:
+        from realesr.engines import onnxruntime_engine
+
+        devices, precisions, problem = onnxruntime_engine.devices(), onnxruntime_engine.PRECISIONS, ""
+    except (ImportError, RealesrError) as error:
+        devices, precisions, problem = (), (), str(_import_problem("onnxruntime", error))
+    return EngineFacts(
+        name="onnxruntime",
+        version=_version("onnxruntime", "onnxruntime-gpu"),
+        devices=devices,
+        precisions=precisions,
+        install=_INSTALL["onnxruntime"],
+        problem=problem,
+    )
+
+
+def _torch_facts() -> EngineFacts:
+    try:
+        from realesr.engines import torch_engine
+
+        devices, precisions, problem = torch_engine.devices(), torch_engine.PRECISIONS, ""
+    except (ImportError, RealesrError) as error:
+        devices, precisions, problem = (), (), str(_import_problem("torch", error))
+    return EngineFacts(
+        name="torch",
+        version=_version("torch"),
+        devices=devices,
+        precisions=precisions,
+        install=_INSTALL["torch"],
+        problem=problem,
+    )
+
+
+def _open_nearest(model: "Weights | Path", device: str, precision: str) -> NearestEngine:
+    if device not in ("auto", "cpu"):
+        raise EngineError(f"engine nearest got the device {device}, expected one that it has here: cpu")
+    if precision not in ("auto", "fp32"):
+        raise UsageError(f"engine nearest got precision {precision}, expected fp32")
+    return NearestEngine(model_facts(model).scale)
+
+
+def _import_problem(name: str, error: Exception) -> RealesrError:
+    """What to say where an engine's file cannot be imported."""
+    if isinstance(error, RealesrError):
+        return error
+    if isinstance(error, ModuleNotFoundError) and error.name == name:
+        return MissingDependency(f"engine {name} needs the package {name}: run '{_INSTALL[name]}'")
+    message = " ".join(str(error).split())
+    return EngineError(f"the package {name} is installed but does not load ({message}): reinstall it")
+
+
+def _version(*packages: str) -> str | None:
+    for package in packages:
+        try:
+            return importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return None

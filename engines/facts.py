@@ -1,0 +1,44 @@
+"""What is known of an engine and of a network before either is opened."""
+
+from dataclasses import dataclass
+
+from realesr.architectures import Architecture
+from realesr.engine import Precision
+
+
+@dataclass(frozen=True, kw_only=True)
+class EngineFacts:
+    """One engine on this machine."""
+
+    name: str
+    """As in `--engine`."""
+    version: str | None
+    """Of the package that it needs; None where that is not installed."""
+    devices: tuple[str, ...]
+    """As in `--device`; none where the engine does not work here."""
+    precisions: tuple[Precision, ...]
+    """As in `--precision`."""
+    install: str
+    """The line that installs the package; empty where none is needed."""
+    problem: str = ""
+    """Why the engine does not work here, in one line; empty where it works."""
+
+    @property
+    def works(self) -> bool:
+        """Whether `open_engine` can open it."""
+        return not self.problem
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelFacts:
+    """What must be known of a network to plan its tiles."""
+
+    name: str
+    scale: int
+    """Output pixels per input pixel and side."""
+    radius_px: int | None
+    """How far from an input pixel's place its value can change the output, in input px; None where unknown."""
+    multiple_of: int
+    """Heights and widths must be multiples of this, in input px."""
+    architecture: Architecture | None
+    """None for an .onnx file that realesr did not write."""

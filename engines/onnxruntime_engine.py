@@ -1,0 +1,291 @@
+"""Runs networks with ONNX Runtime: on the CPU, or on any other device that the installed package offers."""
+
+import contextlib
+import importlib.metadata
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from realesr.architectures import architecture_from_text
+from realesr.cgroup import usable_cores
+from realesr.engine import EngineBase, EngineSpec, Precision, SizeRule, check_batch
+from realesr.engines.facts import ModelFacts
+from realesr.errors import EngineError, ModelError, OutOfMemory, RealesrError, UsageError
+from realesr.onnx_graph import cached_onnx
+from realesr.weights import Weights
+
+# ONNX Runtime reports its use to Microsoft by default since 1.29, from the import on. Only a variable set before that
+# stops the first report too.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+import onnxruntime
+
+PRECISIONS: tuple[Precision, ...] = ("fp32", "fp16")
+
+_PACKAGES = ("onnxruntime", "onnxruntime-gpu", "onnxruntime-directml", "onnxruntime-openvino", "onnxruntime-qnn")
+"""Packages that install the same folder, so that the later one overwrites the earlier."""
+
+_NUMBERED = ("cuda", "tensorrt", "dml", "migraphx", "cann")
+"""Providers with an option `device_id`, as their pages under onnxruntime.ai/docs/execution-providers list it."""
+
+_OUT_OF_MEMORY = (
+    "Failed to allocate memory",
+    "bad_alloc",
+    "bad allocation",
+    "out of memory",
+    "OUT_OF_MEMORY",
+    "ALLOC_FAILED",
+    "8007000E",
+    "Not enough memory resources",
+)
+"""Parts of messages: the arena's, C++'s on Linux and on Windows, CUDA's, cuDNN's and DirectML's. There is no type or
+code of its own for it (microsoft/onnxruntime, issue 16307)."""
+
+_TRIAL_MULTIPLES = (1, 2, 4, 8, 16, 32, 64)
+"""Tried in turn on a file that does not say. Above 4: networks that cut their input into windows."""
+
+
+class OnnxRuntimeEngine(EngineBase):
+    """An open session. Its inputs and outputs are the file's first ones."""
+
+    def __init__(self, session: Any, spec: EngineSpec) -> None:
+        self.spec = spec
+        self._session: Any = session
+        self._input: str = session.get_inputs()[0].name
+        self._output: str = session.get_outputs()[0].name
+        self._options = _run_options()
+
+    def run(self, batch: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Enlarge a batch; see `Engine.run`."""
+        check_batch(batch, self.spec)
+        if self._session is None:
+            raise EngineError("engine onnxruntime is closed: open it again")
+        with _translated(EngineError, f"engine onnxruntime on {self.spec.device}"):
+            feed = {self._input: np.ascontiguousarray(batch)}
+            output: NDArray[np.float32] = self._session.run([self._output], feed, self._options)[0]
+        count, _, height, width = batch.shape
+        expected = (count, 3, height * self.spec.scale, width * self.spec.scale)
+        if output.shape != expected:
+            raise EngineError(f"the network gave {output.shape} for {batch.shape}, expected {expected}")
+        return output
+
+    def close(self) -> None:
+        """Free the session."""
+        self._session = None
+
+
+def open_onnxruntime(
+    model: Weights | Path, *, device: str = "auto", precision: str = "auto", threads: int | None = None
+) -> OnnxRuntimeEngine:
+    """Open a network; the arguments are those of `realesr.engines.open_engine`.
+
+    A path is run in the precision that its file has; an asked "fp32" means just that its input and output are float32.
+    """
+    _check_packages()
+    name, number = _parsed_device(device)
+    body = _body_precision(model, name, precision)
+    if isinstance(model, Path):
+        session = _open_session(model, name, number, threads, error_type=ModelError)
+        facts = _facts_from_session(session, model)
+        scale, multiple_of = facts.scale, facts.multiple_of
+    else:
+        session = _open_session(cached_onnx(model, body), name, number, threads, error_type=EngineError)
+        scale, multiple_of = model.architecture.scale, model.architecture.multiple_of
+    spec = EngineSpec(
+        name="onnxruntime",
+        scale=scale,
+        precision=body,
+        device=f"{name}:{number}" if name in _NUMBERED else name,
+        size=SizeRule(minimum_px=multiple_of, multiple_of=multiple_of),
+    )
+    return OnnxRuntimeEngine(session, spec)
+
+
+def devices() -> tuple[str, ...]:
+    """What `--device` may be here: the installed package's providers in lower case, "cpu" first."""
+    _check_packages()
+    names = [name.removesuffix("ExecutionProvider").lower() for name in onnxruntime.get_available_providers()]
+    others = [name for name in names if name not in ("cpu", "azure")]  # Azure sends the image to a server
+    return ("cpu", *others)
+
+
+def facts_from_file(path: Path) -> ModelFacts:
+    """What the tiles of an .onnx file's network need: from its metadata, else from a trial run.
+
+    Raises:
+        ModelError: the file is missing or damaged, or its network does not enlarge RGB images of any size.
+    """
+    _check_packages()
+    return _facts_from_session(_open_session(path, "cpu", 0, None, error_type=ModelError), path)
+
+
+def _check_packages() -> None:
+    installed = []
+    for package in _PACKAGES:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            importlib.metadata.version(package)
+            installed.append(package)
+    if len(installed) > 1:
+        raise EngineError(
+            f"{' and '.join(installed)} are installed and overwrite each other: expected one of them; run "
+            f"'pip uninstall -y {' '.join(installed)}', then 'pip install {installed[-1]}'"
+        )
+
+
+def _parsed_device(device: str) -> tuple[str, int]:
+    """ "cuda:1" -> ("cuda", 1), checked against what is offered here."""
+    name, colon, number = ("cpu" if device == "auto" else device.lower()).partition(":")
+    offered = devices()
+    if name not in offered:
+        raise EngineError(
+            f"engine onnxruntime got the device {device}, expected one that it has here: {', '.join(offered)}"
+        )
+    if colon and (name not in _NUMBERED or not number.isdigit()):
+        raise UsageError(
+            f"got the device {device}, expected {name}:0, {name}:1, ..."
+            if name in _NUMBERED
+            else f"got the device {device}, expected {name}: it has no numbers"
+        )
+    return name, int(number or 0)
+
+
+def _body_precision(model: Weights | Path, device_name: str, precision: str) -> Precision:
+    if isinstance(model, Path):
+        if precision not in ("auto", "fp32"):
+            raise UsageError(f"got precision {precision} for {model.name}, which has its own: leave precision at auto")
+        return "fp32"
+    if precision == "auto":
+        return "fp32" if device_name == "cpu" else "fp16"
+    for offered in PRECISIONS:
+        if precision == offered:
+            return offered
+    raise UsageError(f"engine onnxruntime got precision {precision}, expected {' or '.join(PRECISIONS)}")
+
+
+def _open_session(path: Path, name: str, number: int, threads: int | None, *, error_type: type[RealesrError]) -> Any:
+    if not path.is_file():
+        raise ModelError(f"{path} is no file: expected an ONNX network")
+    provider = _provider(name)
+    if name == "cuda":
+        onnxruntime.preload_dlls()  # finds CUDA and cuDNN where pip has put them
+    chosen: list[Any] = [] if name == "cpu" else [(provider, {"device_id": str(number)} if name in _NUMBERED else {})]
+    with _translated(error_type, f"{path} cannot be opened as an ONNX network"):
+        session = onnxruntime.InferenceSession(
+            str(path), _session_options(threads), providers=[*chosen, "CPUExecutionProvider"]
+        )
+    # ONNX Runtime goes on without a provider that cannot start, and only prints that.
+    if provider not in session.get_providers():
+        raise EngineError(
+            f"onnxruntime has {provider} but it cannot start here: expected the device's driver and libraries; "
+            "install them, or take --device cpu"
+        )
+    return session
+
+
+def _provider(name: str) -> str:
+    """ "cuda" -> "CUDAExecutionProvider", as the package spells it."""
+    spelled = {offered.lower(): offered for offered in onnxruntime.get_available_providers()}
+    return str(spelled[f"{name}executionprovider"])
+
+
+def _session_options(threads: int | None) -> Any:
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads or usable_cores()
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 4  # errors come as exceptions: nothing is printed as well
+    # Planned memory is one block for all of a run's arrays, none of which then makes room for the next: peak 658 MB
+    # against 486 MB without on realesrgan-x4plus at 128 px, 176 against 134 on realesr-animevideov3 at 256 px, and no
+    # faster. Without the arena, the latter peaks at 534 MB and takes up to twice the time (benchmarks/bench_memory.py).
+    options.enable_mem_pattern = False
+    return options
+
+
+def _run_options() -> Any:
+    """The arena gives back what it holds after each run: 275 MB stay instead of 487 (x4plus, 128 px), and no slower.
+
+    So a network that is kept open costs little, and a tile that did not fit leaves its memory to its halves.
+    """
+    options = onnxruntime.RunOptions()
+    options.log_severity_level = 4
+    options.add_run_config_entry("memory.enable_memory_arena_shrinkage", "cpu:0")
+    return options
+
+
+@contextlib.contextmanager
+def _translated(error_type: type[RealesrError], what: str) -> Iterator[None]:
+    """The one seam at which ONNX Runtime's errors become ours."""
+    try:
+        yield
+    except MemoryError as error:
+        raise OutOfMemory(f"{what}: out of memory; expected a smaller tile") from error
+    except Exception as error:
+        # Its exceptions share no base class but come from one module.
+        if not type(error).__module__.startswith("onnxruntime.") and not isinstance(error, (RuntimeError, ValueError)):
+            raise
+        message = " ".join(str(error).split())
+        if any(part in message for part in _OUT_OF_MEMORY):
+            raise OutOfMemory(f"{what}: out of memory; expected a smaller tile ({_shortened(message)})") from error
+        raise error_type(f"{what}: {_shortened(message)}") from error
+
+
+def _shortened(message: str) -> str:
+    """Without the numbered prefix; the end of a long message says more than its middle."""
+    message = message.removeprefix("[ONNXRuntimeError] : ")
+    return message if len(message) <= 300 else f"{message[:120]} ... {message[-170:]}"
+
+
+def _facts_from_session(session: Any, path: Path) -> ModelFacts:
+    _check_signature(session, path)
+    written: Mapping[str, str] = session.get_modelmeta().custom_metadata_map
+    try:
+        scale, multiple_of = int(written["realesr.scale"]), int(written["realesr.multiple_of"])
+    except (KeyError, ValueError):
+        scale, multiple_of = _scale_and_multiple_by_trial(session, path)
+    radius = written.get("realesr.radius_px", "")
+    return ModelFacts(
+        name=path.stem,
+        scale=scale,
+        radius_px=int(radius) if radius.isdigit() else None,
+        multiple_of=multiple_of,
+        architecture=architecture_from_text(written.get("realesr.architecture", "")),
+    )
+
+
+def _check_signature(session: Any, path: Path) -> None:
+    """One float32 image of any size in, one out; sizes that the file leaves open are texts or None."""
+    if len(session.get_inputs()) != 1:
+        names = ", ".join(value.name for value in session.get_inputs())
+        raise ModelError(f"{path} takes the inputs {names}, expected one: an image, float32 (N, 3, H, W)")
+    for value in (session.get_inputs()[0], session.get_outputs()[0]):
+        shape = value.shape
+        if value.type != "tensor(float)" or len(shape) != 4 or (isinstance(shape[1], int) and shape[1] != 3):
+            raise ModelError(f"{path} has {value.name} as {value.type} {shape}, expected float32 (N, 3, H, W), RGB")
+    batch, _, height, width = session.get_inputs()[0].shape
+    if isinstance(height, int) or isinstance(width, int) or (isinstance(batch, int) and batch != 1):
+        raise ModelError(
+            f"{path} takes only (N, 3, H, W) = ({batch}, 3, {height}, {width}), expected one that takes images of any "
+            "size: export it with dynamic height and width"
+        )
+
+
+def _scale_and_multiple_by_trial(session: Any, path: Path) -> tuple[int, int]:
+    """The first of _TRIAL_MULTIPLES by which the network gives a whole multiple of its input's size."""
+    problem = ""
+    for multiple in _TRIAL_MULTIPLES:
+        odd = max(1, 32 // multiple) | 1  # odd, so that the sides are no multiples of the next number tried
+        height, width = odd * multiple, (odd + 2) * multiple
+        image = np.full((1, 3, height, width), 0.5, np.float32)
+        try:
+            with _translated(ModelError, f"{path} with an image of {width} x {height} px"):
+                output = session.run(None, {session.get_inputs()[0].name: image}, _run_options())[0]
+        except ModelError as error:
+            problem = str(error)
+            continue
+        scale = output.shape[2] // height
+        if scale >= 1 and output.shape == (1, 3, height * scale, width * scale):
+            return scale, multiple
+        problem = f"{path} gave {output.shape} for {image.shape}, expected (1, 3, H * scale, W * scale)"
+    raise ModelError(problem)

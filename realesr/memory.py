@@ -1,0 +1,78 @@
+"""Memory: how much is free, how much this process has held, and how large tiles may be in it."""
+
+import math
+import sys
+from pathlib import Path
+
+import psutil
+
+from realesr.architectures import RRDB, Architecture, Compact
+from realesr.cgroup import memory_left_bytes
+
+SMALLEST_TILE_PX = 64
+TILE_STEP_PX = 32
+LARGEST_TILE_PX = {RRDB: 256, Compact: 512}
+"""In pixels of the first conv. Compact networks still gain a little speed from 256 to 384 px; RRDBNets gain none that
+can be told from noise, and need sixteen times the memory (benchmarks/results, memory)."""
+
+SHARE_OF_FREE_MEMORY = 0.5
+
+MAPS_AT_ONCE = 4
+"""Measured by benchmarks/bench_memory.py from 64 to 384 px: XXX."""
+
+BYTES_PER_NUMBER = 4
+
+
+def free_bytes() -> int:
+    """Memory that this process can have without swapping: what the system has available, or its container if less."""
+    available: int = psutil.virtual_memory().available
+    left = memory_left_bytes()
+    return available if left is None else min(available, left)
+
+
+def peak_bytes() -> int:
+    """Largest resident memory that this process has held since it started."""
+    if sys.platform == "win32":
+        return int(psutil.Process().memory_info().peak_wset)
+    if sys.platform == "linux":
+        # Not getrusage: there a process starts with the peak of the one that started it.
+        for line in Path("/proc/self/status").read_text().splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) * 1024
+    import resource
+
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+
+
+def tile_px_for(architecture: Architecture | None, engine_name: str, free_bytes: int) -> int:
+    """Side of the largest tile that an engine should be given, with what it overlaps: a multiple of 32, in input px.
+
+    Its need stays under half of the free memory, for images, bands and other programs want some of it too. Memory of a
+    GPU is not looked at: there `OutOfMemory` is raised in time, whereas Linux ends a process that has had too much.
+
+    Args:
+        architecture: of the network; None is taken for the hungriest one known.
+        engine_name: as in `EngineSpec.name`.
+        free_bytes: what `free_bytes` gives when the network is open.
+    """
+    architecture = architecture or RRDB(scale=4)
+    largest_px = LARGEST_TILE_PX[type(architecture)]
+    if isinstance(architecture, RRDB):
+        largest_px *= architecture.unshuffle
+    if engine_name == "nearest":
+        return largest_px
+    side_px = math.isqrt(int(free_bytes * SHARE_OF_FREE_MEMORY / tile_bytes_per_px(architecture)))
+    return min(max(side_px // TILE_STEP_PX * TILE_STEP_PX, SMALLEST_TILE_PX), largest_px)
+
+
+def tile_bytes_per_px(architecture: Architecture) -> float:
+    """Memory that one input pixel of a tile needs while the network runs in float32, beside the weights.
+
+    Both engines hold up to four maps of all features at once, on the grid where those are largest: in the tail of an
+    RRDBNet, after its doublings; anywhere in a compact network (or four images as large as its output, if it is thin).
+    """
+    if isinstance(architecture, RRDB):
+        numbers = architecture.features * (2**architecture.upsamplings / architecture.unshuffle) ** 2
+    else:
+        numbers = max(architecture.features, 3 * architecture.scale**2)
+    return MAPS_AT_ONCE * BYTES_PER_NUMBER * numbers

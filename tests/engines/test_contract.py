@@ -1,0 +1,202 @@
+"""What `realesr.engine.Engine` promises, asked of every engine."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from realesr.architectures import RRDB, Architecture, Compact
+from realesr.engine import Engine, NearestEngine, SizeRule
+from realesr.engines import open_engine
+from realesr.errors import BadShape
+from realesr.tta import SelfEnsembleEngine
+from tests.engines.small_models import small_model, write_nearest
+
+COMPACT = Compact(scale=4, features=8, convs=2)
+RRDB_X4 = RRDB(scale=4, features=8, blocks=1, growth=4)
+RRDB_X2 = RRDB(scale=2, features=8, blocks=1, growth=4)
+
+Open = Callable[[], Engine]
+
+
+def opened(architecture: Architecture, engine: str, precision: str) -> Engine:
+    return open_engine(small_model(architecture), engine=engine, precision=precision, threads=1)
+
+
+ENGINES: dict[str, Callable[[Path], Engine]] = {
+    "nearest": lambda _: NearestEngine(scale=3),
+    "nearest in batches": lambda _: NearestEngine(scale=2, max_batch=3),
+    "nearest of multiples": lambda _: NearestEngine(scale=2, size=SizeRule(minimum_px=8, multiple_of=4)),
+    "tta": lambda _: SelfEnsembleEngine(NearestEngine(scale=2, max_batch=2)),
+    "tta of onnxruntime": lambda _: SelfEnsembleEngine(opened(COMPACT, "onnxruntime", "fp32")),
+    "onnxruntime compact": lambda _: opened(COMPACT, "onnxruntime", "fp32"),
+    "onnxruntime compact fp16": lambda _: opened(COMPACT, "onnxruntime", "fp16"),
+    "onnxruntime rrdb": lambda _: opened(RRDB_X4, "onnxruntime", "fp32"),
+    "onnxruntime rrdb x2": lambda _: opened(RRDB_X2, "onnxruntime", "fp32"),
+    "onnxruntime file": lambda folder: open_engine(write_nearest(folder / "foreign.onnx")),
+    "onnxruntime file of multiples": lambda folder: open_engine(write_nearest(folder / "foreign.onnx", unshuffle=4)),
+    "torch compact": lambda _: opened(COMPACT, "torch", "fp32"),
+    "torch compact fp16": lambda _: opened(COMPACT, "torch", "fp16"),
+    "torch compact bf16": lambda _: opened(COMPACT, "torch", "bf16"),
+    "torch rrdb": lambda _: opened(RRDB_X4, "torch", "fp32"),
+    "torch rrdb x2": lambda _: opened(RRDB_X2, "torch", "fp32"),
+}
+
+
+@pytest.fixture(params=ENGINES)
+def open_one(request: pytest.FixtureRequest, tmp_path: Path) -> Open:
+    """Opens a new engine of one kind at each call."""
+    return lambda: ENGINES[request.param](tmp_path)
+
+
+@pytest.fixture
+def engine(open_one: Open) -> Iterator[Engine]:
+    with open_one() as engine:
+        yield engine
+
+
+def picture(engine: Engine, height: int = 1, width: int = 1, count: int = 1, seed: int = 0) -> NDArray[np.float32]:
+    """Random pixels, of `height` x `width` units that the engine takes."""
+    rule = engine.spec.size
+    unit = -(-rule.minimum_px // rule.multiple_of) * rule.multiple_of
+    sides = (height * unit, width * unit)
+    return np.random.default_rng(seed).random((count, 3, *sides), dtype=np.float32)
+
+
+@pytest.mark.parametrize(("height", "width"), [(1, 1), (1, 7), (7, 1), (5, 3), (8, 8), (9, 16)])
+def test_output_has_the_scaled_shape_for_every_size_and_batch(engine: Engine, height: int, width: int) -> None:
+    for count in range(1, engine.spec.max_batch + 1):
+        batch = picture(engine, height, width, count)
+        output = engine.run(batch)
+        scale = engine.spec.scale
+        assert output.shape == (count, 3, batch.shape[2] * scale, batch.shape[3] * scale)
+        assert output.dtype == np.float32
+        assert output.flags.c_contiguous
+        assert np.isfinite(output).all()
+
+
+def test_each_image_of_a_batch_is_enlarged_as_if_alone(engine: Engine) -> None:
+    batch = picture(engine, 5, 4, engine.spec.max_batch)
+    together = engine.run(batch)
+    for index in range(len(batch)):
+        alone = engine.run(np.ascontiguousarray(batch[index : index + 1]))
+        np.testing.assert_allclose(together[index], alone[0], atol=1e-5)
+
+
+def test_the_result_belongs_to_the_caller(engine: Engine) -> None:
+    batch = picture(engine, 4, 4)
+    first = engine.run(batch)
+    kept = first.copy()
+    second = engine.run(picture(engine, 4, 4, seed=1))
+    assert np.array_equal(first, kept), "a later run changed it"
+    first[:] = -1
+    assert not np.shares_memory(first, second)
+    assert np.array_equal(engine.run(batch), kept), "writing into it changed the engine"
+    engine.close()
+    assert np.array_equal(first, np.full_like(first, -1)), "closing changed it"
+
+
+def test_the_input_is_not_changed_and_may_be_read_only(engine: Engine) -> None:
+    batch = picture(engine, 4, 4)
+    kept = batch.copy()
+    batch.flags.writeable = False
+    output = engine.run(batch)
+    output += 1
+    assert np.array_equal(batch, kept)
+
+
+def test_the_same_input_gives_the_same_output(engine: Engine) -> None:
+    batch = picture(engine, 6, 5)
+    assert np.array_equal(engine.run(batch), engine.run(batch))
+
+
+def wrong_batches(engine: Engine) -> dict[str, NDArray[np.float32]]:
+    good = picture(engine, 2, 2)
+    wrong = {
+        "dtype": good.astype(np.float64),
+        "bytes": (good * 255).astype(np.uint8),
+        "channels": np.zeros((1, 4, 8, 8), np.float32),
+        "dimensions": good[0],
+        "batch": picture(engine, 2, 2, engine.spec.max_batch + 1),
+        "no image": good[:0],
+        "no height": good[:, :, :0],
+    }
+    if engine.spec.size.multiple_of > 1:
+        side = good.shape[2]
+        wrong["multiple"] = np.zeros((1, 3, side, side + 1), np.float32)
+    if engine.spec.size.minimum_px > 1:
+        wrong["minimum"] = good[:, :, : engine.spec.size.minimum_px - 1]
+    return wrong
+
+
+def test_a_wrong_batch_is_refused_in_one_line_and_the_engine_goes_on(engine: Engine) -> None:
+    good = picture(engine, 2, 2)
+    before = engine.run(good)
+    for name, batch in wrong_batches(engine).items():
+        with pytest.raises(BadShape, match=r"^engine \w+ got .*expected") as caught:
+            engine.run(batch)
+        assert "\n" not in str(caught.value), name
+    assert np.array_equal(engine.run(good), before)
+
+
+def test_closing_twice_is_allowed(open_one: Open) -> None:
+    engine = open_one()
+    engine.close()
+    engine.close()
+    with open_one() as another:
+        another.run(picture(another))
+        another.close()
+
+
+def test_two_engines_of_one_kind_do_not_disturb_each_other(open_one: Open) -> None:
+    with open_one() as first, open_one() as second:
+        batch = picture(first, 4, 4)
+        expected = first.run(batch)
+        assert np.array_equal(second.run(batch), expected)
+        first.close()
+        assert np.array_equal(second.run(batch), expected)
+
+
+def test_the_spec_makes_sense_and_stays(engine: Engine) -> None:
+    spec = engine.spec
+    assert spec.name in ("nearest", "onnxruntime", "torch")
+    assert spec.scale >= 1
+    assert spec.precision in ("fp32", "fp16", "bf16")
+    assert spec.device == "cpu"
+    assert spec.max_batch >= 1
+    assert spec.size.minimum_px % spec.size.multiple_of == 0
+    engine.run(picture(engine))
+    assert engine.spec == spec
+
+
+@pytest.mark.parametrize("architecture", [COMPACT, RRDB_X4, RRDB_X2, Compact(scale=2, features=8, activation="relu")])
+def test_onnxruntime_and_torch_agree(architecture: Architecture) -> None:
+    batch = np.random.default_rng(3).random((1, 3, 12, 20), dtype=np.float32)
+    outputs = [opened(architecture, name, "fp32").run(batch) for name in ("onnxruntime", "torch")]
+    assert np.ptp(outputs[0]) > 0.1, "a flat output proves nothing"
+    np.testing.assert_allclose(outputs[0], outputs[1], atol=1e-4)
+
+
+@pytest.mark.parametrize(("precision", "tolerance"), [("fp16", 0.01), ("bf16", 0.1)])
+def test_lower_precisions_of_torch_are_near_but_not_the_same(precision: str, tolerance: float) -> None:
+    batch = np.random.default_rng(4).random((1, 3, 16, 16), dtype=np.float32)
+    exact = opened(COMPACT, "torch", "fp32").run(batch)
+    coarse = opened(COMPACT, "torch", precision).run(batch)
+    assert not np.array_equal(exact, coarse)
+    np.testing.assert_allclose(coarse, exact, atol=tolerance)
+
+
+@pytest.mark.weights
+@pytest.mark.parametrize("name", ["realesrgan-x4plus-anime", "realesr-animevideov3", "realesrgan-x4plus"])
+def test_engines_agree_on_the_official_weights(name: str) -> None:
+    from realesr.zoo import load_model
+
+    weights = load_model(name)
+    side = 16 if name == "realesrgan-x4plus" else 32
+    ramp = np.linspace(0, 1, side, dtype=np.float32)
+    noise = np.random.default_rng(5).random((1, 3, side, side), dtype=np.float32)
+    batch = (ramp[None, None, :, None] + ramp[None, None, None, :] + noise).astype(np.float32) / 3
+    outputs = [open_engine(weights, engine=engine, threads=1).run(batch) for engine in ("onnxruntime", "torch")]
+    np.testing.assert_allclose(outputs[0], outputs[1], atol=1e-4)
