@@ -1,0 +1,5 @@
+"""The command line. Nothing heavy is imported here, so that `realesr --help` is instant."""
+
+from .app import main
+
+__all__ = ["main"]

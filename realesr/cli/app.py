@@ -1,0 +1,76 @@
+"""The command `realesr`: its subcommands, its version, and how it ends."""
+
+import os
+import signal
+import sys
+from types import FrameType
+from typing import Annotated, NoReturn
+
+import typer
+
+from .doctor import EXAMPLES as DOCTOR_EXAMPLES
+from .doctor import doctor
+from .help import CommandHelp, GroupHelp
+from .models import models
+from .upscale import EXAMPLES as UPSCALE_EXAMPLES
+from .upscale import upscale
+
+EXAMPLES = """\
+realesr upscale photo.jpg              # four times the size: photo_x4.jpg
+realesr upscale holiday -o large -s 2  # every image of a folder, twice
+realesr upscale --help                 # all options, each with an example
+realesr models                         # the networks, and which are on disk
+realesr doctor                         # what works on this machine
+realesr --version"""
+
+SETTINGS = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
+
+
+def print_version(wanted: bool) -> None:
+    """`--version`: one line, and the end."""
+    if wanted:
+        from importlib.metadata import version
+
+        typer.echo(f"realesr {version('realesr')}")
+        raise typer.Exit
+
+
+def root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=print_version, is_eager=True, help="Print the version and end.")
+    ] = False,
+) -> None:
+    """Enlarge real photos with Real-ESRGAN networks.
+
+    Exit codes: 0 all done, 1 something failed, 2 wrong usage, 130 stopped by Ctrl-C.
+    """
+
+
+def build_app() -> typer.Typer:
+    """All commands, in the order in which `--help` lists them."""
+    app = typer.Typer(
+        cls=GroupHelp,
+        rich_markup_mode=None,  # rich takes 0.25 s to import, and `--help` must be instant
+        pretty_exceptions_enable=False,
+        context_settings=SETTINGS,
+        no_args_is_help=True,
+        add_completion=False,
+    )
+    app.callback(epilog=EXAMPLES)(root)
+    app.command(cls=CommandHelp, epilog=UPSCALE_EXAMPLES)(upscale)
+    app.add_typer(models, name="models")
+    app.command(cls=CommandHelp, epilog=DOCTOR_EXAMPLES)(doctor)
+    return app
+
+
+def end_on_sigterm(_signal: int, _frame: FrameType | None) -> NoReturn:
+    """End by an exception, so that a half-written file is removed on `kill` and `timeout` as on Ctrl-C."""
+    sys.exit(128 + signal.SIGTERM)
+
+
+def main() -> None:
+    """Console-script entry."""
+    signal.signal(signal.SIGTERM, end_on_sigterm)
+    # A path need not be text: on POSIX its bytes come out as they are, elsewhere what cannot be shown becomes "?".
+    sys.stdout.reconfigure(errors="surrogateescape" if os.name == "posix" else "replace")  # type: ignore[union-attr]
+    build_app()(prog_name="realesr")

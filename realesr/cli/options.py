@@ -1,0 +1,201 @@
+"""The options of `realesr upscale`: names, ranges and words of help. What they mean is checked in `realesr.options`."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from realesr.image_info import OutputFormat
+
+OUTPUT = "Output"
+IMAGE = "Image"
+NETWORK = "Network"
+SPEED = "Speed and memory"
+WORDS = "Messages"
+
+Precision = Literal["auto", "fp32", "fp16", "bf16"]
+Alpha = Literal["network", "lanczos"]
+
+Paths = Annotated[
+    list[Path],
+    typer.Argument(
+        metavar="PATHS",
+        show_default=False,
+        help="Images, and folders with images. JPEG, PNG, TIFF, WebP, AVIF, GIF, BMP, PPM; HEIC with pillow-heif.",
+    ),
+]
+Scale = Annotated[
+    float | None,
+    typer.Option(
+        "-s",
+        "--scale",
+        metavar="N",
+        show_default=False,
+        rich_help_panel=IMAGE,
+        help="Output pixels per input pixel and side, 1 to 16, fractions too. Default: the network's own, mostly 4.",
+    ),
+]
+Page = Annotated[
+    int,
+    typer.Option(
+        metavar="N", rich_help_panel=IMAGE, help="Page of a multi-page TIFF, or frame of an animation; 0 is the first."
+    ),
+]
+AlphaBy = Annotated[
+    Alpha,
+    typer.Option(
+        metavar="HOW",
+        rich_help_panel=IMAGE,
+        help="What enlarges transparency: network (sharp edges) or lanczos (a filter: twice as fast, softer).",
+    ),
+]
+MaxPixels = Annotated[
+    int | None,
+    typer.Option(
+        metavar="PIXELS",
+        show_default=False,
+        rich_help_panel=IMAGE,
+        help="Largest input area in pixels (width times height), 1 or more; larger ones are refused. "
+        "Default: a cap against files made to exhaust memory.",
+    ),
+]
+Destination = Annotated[
+    str | None,
+    typer.Option(
+        "-o",
+        "--output",
+        metavar="PATH",
+        show_default=False,
+        rich_help_panel=OUTPUT,
+        help="A file (by its suffix) or a folder, made if missing. Default: beside each input, "
+        "photo.jpg as photo_x4.jpg.",
+    ),
+]
+Recursive = Annotated[
+    bool,
+    typer.Option(
+        "--recursive", rich_help_panel=OUTPUT, help="Folders with all below them; the tree is mirrored below -o."
+    ),
+]
+FormatName = Annotated[
+    OutputFormat | None,
+    typer.Option(
+        "--format",
+        metavar="FORMAT",
+        show_default=False,
+        rich_help_panel=OUTPUT,
+        help="png, jpeg, tiff, webp or avif. Default: the suffix of -o, else the input's "
+        "(PNG for GIF, BMP, PPM, HEIC).",
+    ),
+]
+Quality = Annotated[
+    int | None,
+    typer.Option(
+        metavar="1..100",
+        show_default=False,
+        rich_help_panel=OUTPUT,
+        help="Of JPEG, WebP and AVIF; 100 is the best. Default: JPEG 95, WebP 90, AVIF 80.",
+    ),
+]
+Overwrite = Annotated[
+    bool,
+    typer.Option(
+        "--overwrite", rich_help_panel=OUTPUT, help="Write outputs anew. Default: those that exist are skipped."
+    ),
+]
+Strip = Annotated[
+    bool,
+    typer.Option(
+        "--strip",
+        rich_help_panel=OUTPUT,
+        help="Leave out EXIF, XMP, resolution and colour profile. Default: all are kept.",
+    ),
+]
+Model = Annotated[
+    str,
+    typer.Option(
+        "-m",
+        "--model",
+        metavar="NAME|PATH",
+        rich_help_panel=NETWORK,
+        help="A name that 'realesr models' lists, or a file: .onnx, .safetensors, .pth, or "
+        "ncnn's .bin beside its .param.",
+    ),
+]
+Denoise = Annotated[
+    float | None,
+    typer.Option(
+        metavar="0..1",
+        show_default=False,
+        rich_help_panel=NETWORK,
+        help="Only for realesr-general-x4v3: 0 keeps the noise, 1 removes the most. Default: 1.",
+    ),
+]
+Tta = Annotated[
+    bool,
+    typer.Option(
+        "--tta", rich_help_panel=NETWORK, help="Mean over eight flips and turns: a little better, eight times as slow."
+    ),
+]
+Exact = Annotated[
+    bool,
+    typer.Option(
+        "--exact",
+        rich_help_panel=NETWORK,
+        help="Tiles overlap until none differs from the whole image by more than one of 255 levels: slower.",
+    ),
+]
+EngineName = Annotated[
+    str,
+    typer.Option(
+        "--engine", metavar="NAME", rich_help_panel=SPEED, help="auto, or one that 'realesr doctor' lists as working."
+    ),
+]
+Device = Annotated[
+    str,
+    typer.Option(metavar="NAME", rich_help_panel=SPEED, help="Where the engine runs: auto, cpu, cuda, cuda:1, ..."),
+]
+PrecisionName = Annotated[
+    Precision,
+    typer.Option(
+        "--precision",
+        metavar="NAME",
+        rich_help_panel=SPEED,
+        help="Arithmetic of the network: fp32, fp16, bf16, or auto, which is fp32 on a CPU and for images of 16 bits.",
+    ),
+]
+Threads = Annotated[
+    int | None,
+    typer.Option(
+        metavar="N",
+        show_default=False,
+        rich_help_panel=SPEED,
+        help="CPU threads, 1 or more. Default: one for each usable core.",
+    ),
+]
+Tile = Annotated[
+    int | None,
+    typer.Option(
+        metavar="PX",
+        show_default=False,
+        rich_help_panel=SPEED,
+        help="Side of the tiles in input pixels, 16 or more; smaller ones need less memory. "
+        "Default: by the free memory.",
+    ),
+]
+Overlap = Annotated[
+    int | None,
+    typer.Option(
+        metavar="PX",
+        show_default=False,
+        rich_help_panel=SPEED,
+        help="What tiles see of their neighbours, in input pixels, 0 or more. Default: by the network, 18 to 34.",
+    ),
+]
+Json = Annotated[
+    bool, typer.Option("--json", rich_help_panel=WORDS, help="One JSON object per file on stdout, one a line.")
+]
+Quiet = Annotated[
+    bool, typer.Option("--quiet", rich_help_panel=WORDS, help="Only errors on stderr; results still go to stdout.")
+]
+Debug = Annotated[bool, typer.Option("--debug", rich_help_panel=WORDS, help="Show where errors happened (tracebacks).")]

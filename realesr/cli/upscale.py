@@ -1,0 +1,285 @@
+"""`realesr upscale`: options -> what is to be done -> one file after the other, none stopped by another's failure."""
+
+import functools
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from time import monotonic as clock
+from typing import TYPE_CHECKING
+
+import typer
+
+from realesr.errors import OutputExists, UsageError
+from realesr.options import FileOptions, ImageOptions, NetworkOptions
+
+from . import options as opt
+from .estimate import LONG_SECONDS, Estimate, faster_network, words_of_time
+from .files import LOSSLESS, Job, Output, find_images, format_of, job_state, output_at, plan_jobs
+
+if TYPE_CHECKING:
+    from realesr.api import Upscaler
+    from realesr.file_job import UpscaleResult
+
+    from .console import Words
+
+EXAMPLES = """\
+realesr upscale photo.jpg                        # photo_x4.jpg beside it
+realesr upscale photo.jpg -s 2.5 -o large.png    # another size and format
+realesr upscale a.jpg b.png holiday -o enlarged  # many into a folder
+realesr upscale holiday --recursive -o enlarged --format webp --quality 90
+realesr upscale holiday -o enlarged --overwrite --strip
+realesr upscale scan.tif --page 2 -o page3.tif   # pages count from 0
+realesr upscale logo.png --alpha lanczos
+realesr upscale poster.tif --max-pixels 500000000
+realesr upscale drawing.png -m realesrgan-x4plus-anime
+realesr upscale noisy.jpg -m realesr-general-x4v3 --denoise 0.3
+realesr upscale photo.jpg -m my-network.safetensors --tta
+realesr upscale photo.jpg --exact                # tiles that leave no trace
+realesr upscale photo.jpg --tile 192 --overlap 48 --threads 2
+realesr upscale photo.jpg --engine torch --device cuda --precision fp16
+realesr upscale holiday --json --quiet           # one JSON object per file
+realesr upscale photo.jpg --debug"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """Everything that was asked for."""
+
+    paths: Sequence[Path]
+    recursive: bool
+    output: Output
+    network: NetworkOptions
+    image: ImageOptions
+    file: FileOptions
+    json: bool
+
+
+def upscale(
+    paths: opt.Paths,
+    output: opt.Destination = None,
+    recursive: opt.Recursive = False,
+    format_name: opt.FormatName = None,
+    quality: opt.Quality = None,
+    overwrite: opt.Overwrite = False,
+    strip: opt.Strip = False,
+    scale: opt.Scale = None,
+    alpha: opt.AlphaBy = "network",
+    page: opt.Page = 0,
+    max_pixels: opt.MaxPixels = None,
+    model: opt.Model = "realesrgan-x4plus",
+    denoise: opt.Denoise = None,
+    tta: opt.Tta = False,
+    exact: opt.Exact = False,
+    engine: opt.EngineName = "auto",
+    device: opt.Device = "auto",
+    precision: opt.PrecisionName = "auto",
+    threads: opt.Threads = None,
+    tile: opt.Tile = None,
+    overlap: opt.Overlap = None,
+    json: opt.Json = False,
+    quiet: opt.Quiet = False,
+    debug: opt.Debug = False,
+) -> None:
+    """Enlarge images.
+
+    The path of each file that was written goes to stdout, everything else to stderr. Images in folders are left out
+    where an earlier run made them (photo_x4.jpg beside photo.jpg), and where they are hidden.
+
+    Exit codes: 0 all done or skipped, 1 some failed, 2 wrong usage, 130 stopped by Ctrl-C.
+    """
+    from .console import Words, errors_reported
+
+    words = Words(quiet=quiet, debug=debug)
+    with errors_reported(words):
+        request = Request(
+            paths=paths,
+            recursive=recursive,
+            output=output_at(output, many=len(paths) > 1 or paths[0].is_dir(), wanted=format_name),
+            network=NetworkOptions(
+                model=model,
+                denoise=denoise,
+                engine=engine,
+                device=device,
+                precision=precision,
+                threads=threads,
+                tta=tta,
+                tile_px=tile,
+                overlap_px=overlap,
+                exact=exact,
+            ),
+            image=ImageOptions(scale=scale, alpha=alpha),
+            file=FileOptions(
+                format=format_name, quality=quality, overwrite=overwrite, strip=strip, page=page, max_pixels=max_pixels
+            ),
+            json=json,
+        )
+        code = Run(request, words).all()
+    raise typer.Exit(code)
+
+
+class Run:
+    """One run of the command: what was asked for, and how many files came to which end."""
+
+    def __init__(self, request: Request, words: "Words") -> None:
+        self._request = request
+        self._words = words
+        self._ends: Counter[str] = Counter()
+
+    def all(self) -> int:
+        """Do every file; returns the exit code."""
+        request = self._request
+        below = request.output.path if request.output.is_folder else None
+        found, failures = find_images(request.paths, recursive=request.recursive, output=below)
+        for path, error in failures:
+            self._failed(path, error)
+        if found:
+            scale = request.image.scale or facts_of(request.network.model)[0]
+            jobs = plan_jobs(found, scale=scale, output=request.output)
+            check_quality(jobs, request.file.quality)
+            self._do([job for job in jobs if not self._is_there(job)])
+        if self._ends.total() > 1:
+            self._words.say(", ".join(f"{self._ends[end]} {end}" for end in ("done", "failed", "skipped")))
+        return 1 if self._ends["failed"] else 0
+
+    def _is_there(self, job: Job) -> bool:
+        reason = job_state(job, overwrite=self._request.file.overwrite)
+        if reason is not None:
+            self._skipped(job, reason)
+        return reason is not None
+
+    def _do(self, jobs: Sequence[Job]) -> None:
+        if not jobs:
+            return
+        with open_upscaler(self._request.network, self._words) as upscaler:
+            for number, job in enumerate(jobs, start=1):
+                place = f"{job.source.name} ({number} of {len(jobs)})" if len(jobs) > 1 else job.source.name
+                self._do_one(upscaler, job, place)
+
+    def _do_one(self, upscaler: "Upscaler", job: Job, place: str) -> None:
+        try:
+            job.target.parent.mkdir(parents=True, exist_ok=True)
+            with self._words.progress(place) as advance:
+                estimate = Estimate(lambda seconds: self._tell_time(place, seconds), clock)
+
+                def on_progress(done_px: int, total_px: int) -> None:
+                    advance(done_px, total_px)
+                    estimate(done_px, total_px)
+
+                result = upscaler.upscale_file(
+                    job.source,
+                    job.target,
+                    image=self._request.image,
+                    file=self._file_options(job),
+                    on_progress=on_progress,
+                )
+        except OutputExists as error:
+            self._skipped(job, str(error))
+        except Exception as error:  # one file must not stop the others
+            self._failed(job.source, error)
+        else:
+            self._done(result)
+
+    def _file_options(self, job: Job) -> FileOptions:
+        """Without the quality where the format has none: in a folder of many formats it is meant for the others."""
+        file = self._request.file
+        return replace(file, quality=None) if format_of(job.target) in LOSSLESS else file
+
+    def _done(self, result: "UpscaleResult") -> None:
+        from . import console
+
+        self._ends["done"] += 1
+        for notice in result.notices:
+            self._words.say(notice if result.source.name in notice else f"{result.source.name}: {notice}")
+        self._words.say(summary(result))
+        if self._request.json:
+            console.json_line(asdict(result))
+        else:
+            console.result(str(result.target))
+
+    def _skipped(self, job: Job, reason: str) -> None:
+        self._ends["skipped"] += 1
+        self._words.say(reason)
+        self._json({"source": job.source, "target": job.target, "skipped": reason})
+
+    def _failed(self, source: Path, error: Exception) -> None:
+        from .console import one_line
+
+        self._ends["failed"] += 1
+        self._words.error(error, about=source.name)
+        self._json({"source": source, "error": one_line(error)})
+
+    def _json(self, record: dict[str, object]) -> None:
+        from .console import json_line
+
+        if self._request.json:
+            json_line(record)
+
+    def _tell_time(self, place: str, seconds: float) -> None:
+        self._words.say(f"{place}: {words_of_time(seconds)}")
+        if seconds > LONG_SECONDS:
+            advice = faster_advice(self._request.network.model)
+            if advice is not None:
+                self._words.say(advice)
+
+
+def check_quality(jobs: Sequence[Job], quality: int | None) -> None:
+    """Raise UsageError where a quality was asked for and no output has one."""
+    if quality is not None and jobs and all(format_of(job.target) in LOSSLESS for job in jobs):
+        raise UsageError(
+            f"got --quality {quality}, but {jobs[0].target} is in a format that loses nothing: "
+            "leave it out, or choose --format jpeg, webp or avif"
+        )
+
+
+def open_upscaler(network: NetworkOptions, words: "Words") -> "Upscaler":
+    """Open the network; a download is told, and shown as it goes."""
+    from realesr.api import Upscaler
+
+    with words.download(network.model) as advance:
+        return Upscaler(**asdict(network), on_download=advance)
+
+
+@functools.cache
+def facts_of(model: str) -> tuple[float, float | None]:
+    """Scale of a network, and its multiply-accumulates per input pixel where they are known."""
+    from realesr.engines import model_facts
+    from realesr.zoo import ZOO, load_model
+
+    if model in ZOO:
+        architecture = ZOO[model].architecture
+        return architecture.scale, architecture.mac_per_px
+    facts = model_facts(load_model(model))
+    return facts.scale, None if facts.architecture is None else facts.architecture.mac_per_px
+
+
+def faster_advice(model: str) -> str | None:
+    """One line that names a faster network, or None where there is none."""
+    from realesr.zoo import ZOO, find_file
+
+    from .console import megabytes
+
+    costs = {name: entry.architecture.mac_per_px for name, entry in ZOO.items()}
+    faster = faster_network(model, facts_of(model)[1], costs)
+    if faster is None:
+        return None
+    name, ratio = faster
+    size = ZOO[name].bytes
+    if find_file(ZOO[name]) is not None:
+        where = "it is on disk"
+    else:
+        where = "not on disk: fetched at its first use" + ("" if size is None else f", {megabytes(size)}")
+    return f"-m {name} is about {ratio:.2g} times faster ({where})"
+
+
+def summary(result: "UpscaleResult") -> str:
+    """One line: sizes, network, engine, precision, passes, seconds, memory."""
+    from .console import megabytes
+
+    (width, height), (to_width, to_height) = result.input_px, result.output_px
+    passes = "1 pass" if result.passes == 1 else f"{result.passes} passes"
+    return (
+        f"{result.source.name}  {width} x {height} -> {to_width} x {to_height}  {result.model}, "
+        f"{result.engine} {result.precision} on {result.device}, {passes}, "
+        f"{result.seconds:.1f} s, {megabytes(result.peak_bytes)} peak"
+    )

@@ -1,0 +1,111 @@
+"""What is said on stderr: what moves on a terminal, and nothing that moves elsewhere."""
+
+import io
+
+import pytest
+import typer
+from rich.console import Console
+
+from realesr.cli import console
+from realesr.cli.console import Words, errors_reported, megabytes, one_line
+from realesr.errors import InputError, UsageError
+
+
+def words_on(stream: io.StringIO, *, terminal: bool, quiet: bool = False) -> Words:
+    words = Words(quiet=quiet)
+    words._console = Console(file=stream, force_terminal=terminal, width=100, highlight=False, soft_wrap=True)
+    return words
+
+
+def test_a_terminal_sees_a_bar_in_megapixels_with_speed() -> None:
+    stream = io.StringIO()
+    with words_on(stream, terminal=True).progress("photo.jpg") as advance:
+        for done in (0, 3_000_000, 12_000_000):
+            advance(done, 12_000_000)
+    text = stream.getvalue()
+    assert "photo.jpg" in text
+    assert "12.0/12.0 MP" in text
+    assert "MP/s" in text
+
+
+@pytest.mark.parametrize(("terminal", "quiet"), [(False, False), (True, True)])
+def test_nothing_moves_where_it_is_no_terminal_or_was_silenced(terminal: bool, quiet: bool) -> None:
+    stream = io.StringIO()
+    with words_on(stream, terminal=terminal, quiet=quiet).progress("photo.jpg") as advance:
+        advance(0, 100)
+        advance(100, 100)
+    assert stream.getvalue() == ""
+
+
+def test_lines_are_not_wrapped_and_brackets_are_no_markup() -> None:
+    stream = io.StringIO()
+    line = "[red]photo[1].jpg " + "x" * 300
+    words_on(stream, terminal=False).say(line)
+    assert stream.getvalue() == line + "\n"
+
+
+def test_errors_are_red_on_a_terminal_and_quiet_does_not_silence_them() -> None:
+    stream = io.StringIO()
+    words_on(stream, terminal=True, quiet=True).error(InputError("a.jpg is empty"), about="a.jpg")
+    assert stream.getvalue() == "\x1b[31merror: a.jpg is empty\x1b[0m\n"
+
+
+def test_a_download_is_told_when_its_first_bytes_come() -> None:
+    stream = io.StringIO()
+    words = words_on(stream, terminal=False)
+    with words.download("realesrgan-x4plus") as advance:
+        assert stream.getvalue() == ""
+        advance(1, 67_000_000)
+        advance(67_000_000, 67_000_000)
+    assert stream.getvalue() == "fetching realesrgan-x4plus, 67 MB\n"
+
+
+def test_a_download_of_unknown_size_is_shown_as_well() -> None:
+    stream = io.StringIO()
+    with words_on(stream, terminal=True).download("esrgan-x4") as advance:
+        advance(1_000_000, 0)
+        advance(2_000_000, 0)
+    assert "fetching esrgan-x4\n" in stream.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "line"),
+    [
+        (UsageError("got 17"), 2, "error: got 17\n"),
+        (InputError("got\nnothing"), 1, "error: got nothing\n"),
+        (ZeroDivisionError("oh"), 1, "error: unexpected ZeroDivisionError: oh (--debug shows where)\n"),
+        (KeyboardInterrupt(), 130, "stopped: nothing half-written is left\n"),
+    ],
+)
+def test_what_ends_a_command_becomes_one_line_and_a_code(error: BaseException, code: int, line: str) -> None:
+    stream = io.StringIO()
+    with pytest.raises(typer.Exit) as ended, errors_reported(words_on(stream, terminal=False)):
+        raise error
+    assert (ended.value.exit_code, stream.getvalue()) == (code, line)
+
+
+def test_an_exit_code_that_was_meant_passes() -> None:
+    with pytest.raises(typer.Exit) as ended, errors_reported(Words()):
+        raise typer.Exit(7)
+    assert ended.value.exit_code == 7
+
+
+def test_sizes_are_decimal() -> None:
+    assert [megabytes(size) for size in (67_040_989, 2_504_012, 1_900_000_000)] == ["67 MB", "2.5 MB", "1.9 GB"]
+
+
+def test_an_error_of_several_lines_is_said_in_one() -> None:
+    assert one_line(InputError("a\n  b")) == "a b"
+
+
+def test_a_table_on_a_narrow_terminal_keeps_its_names_whole(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(console, "Console", lambda **_: Console(force_terminal=True, width=50))
+    console.table("Networks", ("name", "for"), [("realesr-general-wdn-x4v3", "many words " * 20)])
+    assert "realesr-general-wdn-x4v3" in capsys.readouterr().out
+
+
+def test_a_table_is_tab_separated_where_stdout_is_no_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    console.table("Networks", ("name", "scale"), [("a", "x4"), ("b", "x2")])
+    assert capsys.readouterr().out == "a\tx4\nb\tx2\n"

@@ -1,0 +1,83 @@
+"""How long it will take, and what would be faster."""
+
+import pytest
+
+from realesr.cli.estimate import Estimate, faster_network, words_of_time
+
+
+class Clock:
+    """Goes on only when it is told to."""
+
+    def __init__(self) -> None:
+        self.seconds = 1000.0
+
+    def __call__(self) -> float:
+        return self.seconds
+
+
+def told(steps: list[tuple[float, int]], total: int = 1000) -> list[float]:
+    """What is reported when `done` px are reached at `seconds` after the start."""
+    clock, reports = Clock(), []
+    estimate = Estimate(reports.append, clock)
+    start = clock.seconds
+    for seconds, done in steps:
+        clock.seconds = start + seconds
+        estimate(done, total)
+    return reports
+
+
+def test_the_second_step_is_enough_and_nothing_is_told_twice() -> None:
+    assert told([(0, 0), (1, 100), (1.5, 200), (60, 900), (61, 1000)]) == [7.5]
+
+
+def test_one_slow_step_is_enough() -> None:
+    assert told([(0, 0), (13, 100)]) == [130]
+
+
+def test_one_quick_step_is_not_enough() -> None:
+    assert told([(0, 0), (1, 100)]) == []
+
+
+def test_time_counts_from_the_first_step_and_not_from_opening_the_file() -> None:
+    assert told([(50, 0), (60, 100)]) == [100]
+
+
+def test_a_file_that_is_finished_needs_no_estimate() -> None:
+    assert told([(0, 0), (10, 1000)]) == []
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [
+        (0.2, "less than 1 s"),
+        (1.2, "about 1 s"),
+        (99.4, "about 99 s"),
+        (99.6, "about 2 min"),
+        (2460, "about 41 min"),
+        (5990, "about 1 h 40 min"),
+        (7770, "about 2 h 10 min"),
+        (86400, "about 24 h 0 min"),
+    ],
+)
+def test_times_are_said_as_people_say_them(seconds: float, words: str) -> None:
+    assert words_of_time(seconds) == words
+
+
+COSTS = {"realesrgan-x4plus": 17.93e6, "realesr-general-x4v3": 1.209e6, "realesr-animevideov3": 0.619e6}
+
+
+def test_the_faster_network_suits_the_same_kind_of_picture() -> None:
+    assert faster_network("realesrgan-x4plus", 17.93e6, COSTS) == (
+        "realesr-general-x4v3",
+        pytest.approx(14.83, abs=0.01),
+    )
+    assert faster_network("realesrgan-x4plus-anime", 5.71e6, COSTS) == (
+        "realesr-animevideov3",
+        pytest.approx(9.22, abs=0.01),
+    )
+
+
+def test_nothing_is_named_where_nothing_is_faster_or_known() -> None:
+    assert faster_network("realesr-general-x4v3", 1.209e6, COSTS) is None
+    assert faster_network("own.onnx", None, COSTS) is None
+    assert faster_network("realesrgan-x4plus", 17.93e6, {}) is None
