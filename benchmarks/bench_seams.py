@@ -25,8 +25,8 @@ from realesr.zoo import load_model
 
 CASES: list[tuple[str, int, list[tuple[int, bool]]]] = [
     ("realesr-animevideov3", 128, [(0, False), (10, False), (18, False)]),
-    ("realesrgan-x4plus-anime", 192, [(0, False), (10, False), (32, False), (32, True), (64, True), (94, False)]),
-    ("realesrgan-x4plus", 192, [(0, False), (10, False), (32, False), (32, True), (64, True), (128, True)]),
+    ("realesrgan-x4plus-anime", 192, [(10, False), (32, False), (32, True), (64, True), (94, False)]),
+    ("realesrgan-x4plus", 192, [(10, False), (32, False), (32, True), (64, True), (128, True)]),
 ]
 """Network, tile, and (overlap, whether tiles fade into one another)."""
 
