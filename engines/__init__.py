@@ -10,6 +10,7 @@ from realesr.errors import EngineError, MissingDependency, RealesrError, UsageEr
 
 if TYPE_CHECKING:
     from realesr.weights import Weights
+    from realesr.zoo import ZooEntry
 
 __all__ = ["ENGINE_NAMES", "EngineFacts", "ModelFacts", "available_engines", "model_facts", "open_engine"]
 
@@ -61,8 +62,8 @@ def open_engine(
     raise UsageError(f"got the engine {engine}, expected auto, {', '.join(ENGINE_NAMES)}")
 
 
-def model_facts(model: "Weights | Path") -> ModelFacts:
-    """What planning a network's tiles needs to know.
+def model_facts(model: "Weights | ZooEntry | Path") -> ModelFacts:
+    """What planning a network's tiles needs to know; an entry of the zoo tells it without its weights.
 
     Raises:
         ModelError: a path whose file is missing or damaged, or holds no network that enlarges images of any size.

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from realesr import file_job, pixels
+from realesr.engine import Engine, NearestEngine
 from realesr.file_job import Progress, UpscaleResult
 from realesr.options import FileOptions, ImageOptions, NetworkOptions
 from realesr.pipeline import Job, enlarge
@@ -18,8 +19,8 @@ from realesr.tiled import Network, Tiling
 if TYPE_CHECKING:
     from PIL import Image
 
-    from realesr.engine import Engine
     from realesr.engines import ModelFacts
+    from realesr.weights import Weights
 
 ImageLike = TypeVar("ImageLike", "Image.Image", NDArray[Any])
 
@@ -225,14 +226,18 @@ class Upscaler:
         open_fp32 = None if engine.spec.precision == "fp32" else lambda: self._open_engine("fp32")
         return Network(engine, tiling=tiling_for(self._facts, self.options, engine.spec.name), open_fp32=open_fp32)
 
-    def _open_engine(self, precision: str) -> "Engine":
+    def _open_engine(self, precision: str) -> Engine:
         from realesr.engines import open_engine
         from realesr.tta import SelfEnsembleEngine
 
         options = self.options
-        engine = open_engine(
-            self._model, engine=options.engine, device=options.device, precision=precision, threads=options.threads
-        )
+        engine: Engine
+        if self._model is None:
+            engine = NearestEngine(self._facts.scale)
+        else:
+            engine = open_engine(
+                self._model, engine=options.engine, device=options.device, precision=precision, threads=options.threads
+            )
         return SelfEnsembleEngine(engine) if options.tta else engine
 
 
@@ -255,9 +260,11 @@ def tiling_for(facts: "ModelFacts", options: NetworkOptions, engine_name: str) -
     return Tiling(tile_px=max(read - 2 * overlap, read // 2), overlap_px=overlap, blend=blend, band_bytes=BAND_BYTES)
 
 
-def _load_model(options: NetworkOptions, on_download: Progress | None) -> tuple[Any, "ModelFacts"]:
+def _load_model(options: NetworkOptions, on_download: Progress | None) -> tuple["Weights | Path | None", "ModelFacts"]:
     from realesr.engines import model_facts
-    from realesr.zoo import load_model
+    from realesr.zoo import ZOO, load_model
 
+    if options.engine == "nearest" and options.model in ZOO:
+        return None, model_facts(ZOO[options.model])  # a dry run needs no weights
     model = load_model(options.model, denoise=options.denoise, progress=on_download)
     return model, model_facts(model)

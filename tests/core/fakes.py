@@ -11,7 +11,7 @@ from realesr.errors import OutOfMemory
 
 
 class BoxBlurEngine(EngineBase):
-    """A zero-padded box blur of known radius, then nearest enlargement: tiles err near their borders, as networks do."""
+    """A zero-padded box blur of known radius, then nearest enlargement: tiles err near their borders."""
 
     def __init__(self, scale: int = 2, radius_px: int = 3, multiple_of: int = 1, max_batch: int = 1) -> None:
         self.spec = EngineSpec(

@@ -136,7 +136,7 @@ def test_16_bit_ppm_keeps_its_depth(magic: str, channels: int, largest: int, tmp
     (tmp_path / "a.ppm").write_bytes(f"{magic} # by hand\n4 3\n{largest}\n".encode() + values.tobytes())
     pixels, info = read(tmp_path / "a.ppm")
     assert (info.bits, info.is_grey, int(pixels.max())) == (16, channels == 1, 65535)
-    np.testing.assert_allclose(pixels / 65535, values / largest, atol=1e-5)
+    np.testing.assert_allclose(pixels.astype(float) / 65535, values.astype(float) / largest, atol=1e-5)
     (tmp_path / "cut.ppm").write_bytes((tmp_path / "a.ppm").read_bytes()[:-5])
     with pytest.raises(InputError, match="truncated"):
         read(tmp_path / "cut.ppm")
@@ -160,7 +160,7 @@ def test_pages_are_read_by_number(suffix: str, tmp_path: Path) -> None:
     path = tmp_path / f"a.{suffix}"
     colours = [(200, 10, 10), (10, 200, 10), (10, 10, 200)]
     first, *others = (Image.new("RGB", (8, 6), colour) for colour in colours)
-    options = {} if suffix == "tif" else {"duration": 100}
+    options: dict[str, Any] = {} if suffix == "tif" else {"duration": 100}
     if suffix == "webp":
         options["lossless"] = True
     first.save(path, save_all=True, append_images=others, **options)
@@ -244,7 +244,7 @@ def test_a_truncated_file_raises_and_never_gives_made_up_rows(suffix: str, tmp_p
     noise = np.random.default_rng(0).integers(0, 256, (200, 200, 3)).astype(np.uint8)
     Image.fromarray(noise).save(path)
     path.write_bytes(path.read_bytes()[: path.stat().st_size * 6 // 10])
-    with pytest.raises(InputError, match="truncated|damaged") as caught:
+    with pytest.raises(InputError, match=r"truncated|damaged") as caught:
         read(path)
     assert "\n" not in str(caught.value)
 
@@ -374,3 +374,27 @@ def test_suffixes_are_lower_case_with_a_dot() -> None:
         ".heic",
     } <= IMAGE_SUFFIXES
     assert all(suffix.startswith(".") and suffix == suffix.lower() for suffix in IMAGE_SUFFIXES)
+
+
+@pytest.mark.parametrize(
+    "options", [{"tile": True}, {"compression": "lzw"}, {"bigtiff": True}, {"pyramid": True, "tile": True}]
+)
+def test_tiff_of_every_layout_reads(options: dict[str, Any], tmp_path: Path) -> None:
+    pyvips.Image.new_from_array(photo(300, 150)).tiffsave(str(tmp_path / "a.tif"), **options)
+    np.testing.assert_array_equal(read(tmp_path / "a.tif")[0], photo(300, 150))
+
+
+def test_interlaced_png_and_progressive_jpeg_read(tmp_path: Path) -> None:
+    pyvips.Image.new_from_array(photo(90, 70)).pngsave(str(tmp_path / "a.png"), interlace=True)
+    np.testing.assert_array_equal(read(tmp_path / "a.png")[0], photo(90, 70))
+    Image.fromarray(photo(90, 70)).save(tmp_path / "a.jpg", progressive=True)
+    with Image.open(tmp_path / "a.jpg") as image:
+        assert np.abs(read(tmp_path / "a.jpg")[0].astype(int) - np.asarray(image)).max() <= 2
+
+
+def test_associated_alpha_of_tiff_is_divided_out(tmp_path: Path) -> None:
+    pixels = np.array([[[200, 100, 50, 128], [10, 20, 30, 255]]], np.uint8)
+    pyvips.Image.new_from_array(pixels).copy(interpretation="srgb").tiffsave(str(tmp_path / "a.tif"), premultiply=True)
+    with Image.open(tmp_path / "a.tif") as stored:
+        assert stored.tag_v2[338] in (1, (1,))  # type: ignore[attr-defined]
+    assert np.abs(read(tmp_path / "a.tif")[0].astype(int) - pixels).max() <= 1

@@ -234,3 +234,18 @@ def test_grey_with_a_profile_looks_the_same_in_every_format(fmt: OutputFormat, s
 
 def _best(fmt: OutputFormat) -> dict[str, int]:
     return {"quality": 100} if fmt in ("jpeg", "webp", "avif") else {}
+
+
+@pytest.mark.parametrize("fmt", ["tiff", "jpeg"])
+def test_damaged_exif_never_spoils_a_file(fmt: OutputFormat, tmp_path: Path) -> None:
+    generator = np.random.default_rng(0)
+    info = ImageInfo(width_px=2, height_px=2, bits=8, is_grey=False, has_alpha=False, format="jpeg")
+    for _ in range(40):
+        damaged = bytearray(exif_block())
+        for place in generator.integers(0, len(damaged), 12):
+            damaged[place] = generator.integers(256)
+        with open_writer(tmp_path / "a", replace(info, exif=bytes(damaged)), fmt) as writer:
+            writer.write_rows(photo(2, 2))
+        with Image.open(tmp_path / "a") as image:
+            assert image.size == (2, 2)
+            image.load()
