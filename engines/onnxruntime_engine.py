@@ -198,7 +198,7 @@ def _session_options(threads: int | None) -> Any:
     options.log_severity_level = 4  # errors come as exceptions: nothing is printed as well
     # Planned memory is one block for all of a run's arrays, none of which then makes room for the next: peak 658 MB
     # against 486 MB without on realesrgan-x4plus at 128 px, 176 against 134 on realesr-animevideov3 at 256 px, and no
-    # faster. Without the arena, the latter peaks at 534 MB and takes up to twice the time (benchmarks/bench_memory.py).
+    # faster. Without the arena, the latter peaks at 534 MB and takes up to twice the time (onnxruntime 1.32, 2 cores).
     options.enable_mem_pattern = False
     return options
 

@@ -130,7 +130,7 @@ def _from_whole(whole: WholeImage, kind: ImageKind) -> Decoded:
 
 
 def _resolution(path: Path, image: Any, kind: ImageKind) -> tuple[float, float] | None:
-    """Pixels per mm where the file states them; libvips makes some up elsewhere, and for PNG and WebP does not say so."""
+    """Pixels per mm where the file states them; elsewhere libvips makes some up, for PNG and WebP without saying so."""
     if kind in ("jpeg", "tiff"):
         return (image.xres, image.yres) if _field(image, "resolution-unit") in ("in", "cm") else None
     stated = _png_resolution(path) if kind == "png" else None

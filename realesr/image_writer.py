@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 from realesr.colour import is_srgb
 from realesr.errors import OutputError, UsageError
-from realesr.exif import append_to_tiff
+from realesr.exif import append_to_tiff, upright
 from realesr.file_target import FileTarget, xmp_chunk
 from realesr.image_info import ImageInfo, OutputFormat
 from realesr.image_library import pyvips, vips_message
@@ -65,6 +65,7 @@ def open_writer(
         raise UsageError(f"quality {quality} was given for {fmt.upper()}, which is lossless: leave --quality out")
     if quality is not None and not 1 <= quality <= 100:
         raise UsageError(f"quality {quality} is outside 1 to 100")
+    info = replace(info, exif=upright(info.exif) if info.exif else None)  # damaged EXIF must not end a long job
     return ImageWriter(path, info, fmt, _save_options(info, fmt, quality), strip)
 
 

@@ -8,6 +8,7 @@ import psutil
 
 from realesr.architectures import RRDB, Architecture, Compact
 from realesr.cgroup import memory_left_bytes
+from realesr.engine import Precision
 
 SMALLEST_TILE_PX = 64
 TILE_STEP_PX = 32
@@ -18,9 +19,15 @@ can be told from noise, and need sixteen times the memory (benchmarks/results, m
 SHARE_OF_FREE_MEMORY = 0.5
 
 MAPS_AT_ONCE = 4
-"""Measured by benchmarks/bench_memory.py from 64 to 384 px: XXX."""
+"""Measured by benchmarks/bench_memory.py, 64 to 384 px: at most 3.9 maps in ONNX Runtime and 3.5 in torch, which takes
+some 10 MB besides."""
 
 BYTES_PER_NUMBER = 4
+
+MORE_IN_HALF_PRECISION = 2.0
+"""On a CPU, fp16 and bf16 take more memory, not less, for results are kept in both types: 134 MB against 66 in ONNX
+Runtime (animevideov3, 256 px), 414 against 258 (x4plus-anime, 128 px), 102 against 48 in torch (animevideov3, 256 px).
+"""
 
 
 def free_bytes() -> int:
@@ -44,7 +51,9 @@ def peak_bytes() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
-def tile_px_for(architecture: Architecture | None, engine_name: str, free_bytes: int) -> int:
+def tile_px_for(
+    architecture: Architecture | None, engine_name: str, free_bytes: int, precision: Precision = "fp32"
+) -> int:
     """Side of the largest tile that an engine should be given, with what it overlaps: a multiple of 32, in input px.
 
     Its need stays under half of the free memory, for images, bands and other programs want some of it too. Memory of a
@@ -54,6 +63,7 @@ def tile_px_for(architecture: Architecture | None, engine_name: str, free_bytes:
         architecture: of the network; None is taken for the hungriest one known.
         engine_name: as in `EngineSpec.name`.
         free_bytes: what `free_bytes` gives when the network is open.
+        precision: as in `EngineSpec.precision`.
     """
     architecture = architecture or RRDB(scale=4)
     largest_px = LARGEST_TILE_PX[type(architecture)]
@@ -61,7 +71,8 @@ def tile_px_for(architecture: Architecture | None, engine_name: str, free_bytes:
         largest_px *= architecture.unshuffle
     if engine_name == "nearest":
         return largest_px
-    side_px = math.isqrt(int(free_bytes * SHARE_OF_FREE_MEMORY / tile_bytes_per_px(architecture)))
+    bytes_per_px = tile_bytes_per_px(architecture) * (1 if precision == "fp32" else MORE_IN_HALF_PRECISION)
+    side_px = math.isqrt(int(free_bytes * SHARE_OF_FREE_MEMORY / bytes_per_px))
     return min(max(side_px // TILE_STEP_PX * TILE_STEP_PX, SMALLEST_TILE_PX), largest_px)
 
 
@@ -72,7 +83,7 @@ def tile_bytes_per_px(architecture: Architecture) -> float:
     RRDBNet, after its doublings; anywhere in a compact network (or four images as large as its output, if it is thin).
     """
     if isinstance(architecture, RRDB):
-        numbers = architecture.features * (2**architecture.upsamplings / architecture.unshuffle) ** 2
+        numbers = architecture.features * (2.0**architecture.upsamplings / architecture.unshuffle) ** 2
     else:
-        numbers = max(architecture.features, 3 * architecture.scale**2)
+        numbers = float(max(architecture.features, 3 * architecture.scale**2))
     return MAPS_AT_ONCE * BYTES_PER_NUMBER * numbers

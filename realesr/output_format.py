@@ -25,6 +25,9 @@ NAMES: dict[str, OutputFormat] = {suffix[1:]: fmt for suffix, fmt in SUFFIXES.it
 LONGEST_SIDE_PX: dict[OutputFormat, int] = {"jpeg": 65_500, "webp": 16_383, "avif": 16_384}
 """Source: JPEG_MAX_DIMENSION in libjpeg-turbo's jmorecfg.h, WEBP_MAX_DIMENSION in libwebp's encode.h; AVIF: tried."""
 
+MOST_METADATA_BYTES_IN_JPEG = 65_502
+"""One APP1 segment, less the head of XMP. Source: XMP specification, part 3, 1.1.3."""
+
 _BYTES_OF_RAW: dict[OutputFormat, tuple[float, float]] = {
     "png": (0.3, 1.05),
     "tiff": (0.3, 1.05),
@@ -78,14 +81,13 @@ def check_output(path: Path, info: ImageInfo, fmt: OutputFormat) -> tuple[str, .
     notices = []
     if info.bits == 16 and fmt not in ("png", "tiff"):
         notices.append(f"{fmt.upper()} holds 8 bit a channel: 16 bit are rounded; --format png or tiff keeps them")
-    if fmt == "jpeg" and info.xmp is not None and len(info.xmp) > MOST_XMP_BYTES_IN_JPEG:
-        notices.append(f"XMP of {len(info.xmp):,} bytes does not fit into JPEG and is left out; --format png keeps it")
+    for name, data in (("XMP", info.xmp), ("EXIF", info.exif)):
+        if fmt == "jpeg" and data is not None and len(data) > MOST_METADATA_BYTES_IN_JPEG:
+            notices.append(
+                f"{name} of {len(data):,} bytes does not fit into JPEG and is left out; --format png keeps it"
+            )
     space = _check_space(path, info, fmt)
     return (*notices, *([space] if space else []))
-
-
-MOST_XMP_BYTES_IN_JPEG = 65_502
-"""One APP1 segment, less its head. Source: XMP specification, part 3, 1.1.3."""
 
 
 def _check_size(path: Path, info: ImageInfo, fmt: OutputFormat) -> None:

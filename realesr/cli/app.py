@@ -1,13 +1,12 @@
 """The command `realesr`: its subcommands, its version, and how it ends."""
 
 import os
-import signal
 import sys
-from types import FrameType
-from typing import Annotated, NoReturn
+from typing import Annotated
 
 import typer
 
+from . import stopping
 from .doctor import EXAMPLES as DOCTOR_EXAMPLES
 from .doctor import doctor
 from .help import CommandHelp, GroupHelp
@@ -63,14 +62,9 @@ def build_app() -> typer.Typer:
     return app
 
 
-def end_on_sigterm(_signal: int, _frame: FrameType | None) -> NoReturn:
-    """End by an exception, so that a half-written file is removed on `kill` and `timeout` as on Ctrl-C."""
-    sys.exit(128 + signal.SIGTERM)
-
-
 def main() -> None:
     """Console-script entry."""
-    signal.signal(signal.SIGTERM, end_on_sigterm)
+    stopping.listen()
     # A path need not be text: on POSIX its bytes come out as they are, elsewhere what cannot be shown becomes "?".
     sys.stdout.reconfigure(errors="surrogateescape" if os.name == "posix" else "replace")  # type: ignore[union-attr]
     build_app()(prog_name="realesr")

@@ -14,6 +14,7 @@ from realesr.errors import OutputExists, UsageError
 from realesr.options import FileOptions, ImageOptions, NetworkOptions
 
 from . import options as opt
+from . import stopping
 from .estimate import LONG_SECONDS, Estimate, faster_network, words_of_time
 from .files import LOSSLESS, Job, Output, find_images, format_of, job_state, output_at, plan_jobs
 
@@ -163,6 +164,7 @@ class Run:
                 estimate = Estimate(lambda seconds: self._tell_time(place, seconds), clock)
 
                 def on_progress(done_px: int, total_px: int) -> None:
+                    stopping.check()
                     advance(done_px, total_px)
                     estimate(done_px, total_px)
 

@@ -13,6 +13,7 @@ import pytest
 from onnx import TensorProto, helper, save
 
 from realesr.architectures import RRDB, Compact
+from realesr.cgroup import usable_cores
 from realesr.engines import ModelFacts, model_facts, onnxruntime_engine, open_engine
 from realesr.errors import EngineError, ModelError, OutOfMemory, UsageError
 from realesr.onnx_graph import cached_onnx, onnx_bytes
@@ -200,6 +201,13 @@ def test_errors_are_translated_by_type_and_text(message: str, expected: type[Exc
             engine.run(np.zeros((1, 3, 4, 4), np.float32))
     assert type(caught.value) is expected
     assert "\n" not in str(caught.value)
+
+
+def test_threads_are_those_asked_for_or_all_that_may_be_used() -> None:
+    for threads, expected in ((3, 3), (None, usable_cores())):
+        with open_engine(COMPACT, threads=threads) as engine:
+            options = engine._session.get_session_options()  # type: ignore[attr-defined]
+            assert (options.intra_op_num_threads, options.inter_op_num_threads) == (expected, 1)
 
 
 def test_a_closed_engine_says_so() -> None:
