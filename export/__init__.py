@@ -1,0 +1,1 @@
+"""Export of networks to other programs: nothing in this version."""

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from realesr import file_job, pixels
-from realesr.engine import Engine, NearestEngine
+from realesr.engine import Engine, EngineSpec, NearestEngine
 from realesr.file_job import Progress, UpscaleResult
 from realesr.options import FileOptions, ImageOptions, NetworkOptions
 from realesr.pipeline import Job, enlarge
@@ -29,7 +29,7 @@ BLEND_OVERLAP_PX = 32
 EXACT_OVERLAP_PX = 128
 """Overlap at which x4plus differs from the untiled result by at most one 8-bit level (benchmarks/bench_seams.py)."""
 BAND_BYTES = 200_000_000
-"""Most that the result of one row of tiles takes where the tile was not asked for; two of them are held at once."""
+"""Most that the result of one row of tiles takes where the tile was not asked for; up to three are held at once."""
 CHEAP_RADIUS_PX = 40
 """Up to this receptive radius tiles overlap by all of it, and are exact."""
 
@@ -224,7 +224,7 @@ class Upscaler:
                 engine.close()
                 return network
         open_fp32 = None if engine.spec.precision == "fp32" else lambda: self._open_engine("fp32")
-        return Network(engine, tiling=tiling_for(self._facts, self.options, engine.spec.name), open_fp32=open_fp32)
+        return Network(engine, tiling=tiling_for(self._facts, self.options, engine.spec), open_fp32=open_fp32)
 
     def _open_engine(self, precision: str) -> Engine:
         from realesr.engines import open_engine
@@ -241,7 +241,7 @@ class Upscaler:
         return SelfEnsembleEngine(engine) if options.tta else engine
 
 
-def tiling_for(facts: "ModelFacts", options: NetworkOptions, engine_name: str) -> Tiling:
+def tiling_for(facts: "ModelFacts", options: NetworkOptions, spec: EngineSpec) -> Tiling:
     """How images are cut for this network: what was asked for, else what it needs and the free memory allows."""
     from realesr import memory
 
@@ -256,7 +256,7 @@ def tiling_for(facts: "ModelFacts", options: NetworkOptions, engine_name: str) -
     blend = overlap < radius
     if options.tile_px is not None:
         return Tiling(tile_px=options.tile_px, overlap_px=overlap, blend=blend)
-    read = memory.tile_px_for(facts.architecture, engine_name, memory.free_bytes())
+    read = memory.tile_px_for(facts.architecture, spec.name, memory.free_bytes(), spec.precision)
     return Tiling(tile_px=max(read - 2 * overlap, read // 2), overlap_px=overlap, blend=blend, band_bytes=BAND_BYTES)
 
 

@@ -83,10 +83,12 @@ def upscale_file(
             constant_alpha=None if alpha is None else alpha / (2**reader.info.bits - 1),
         )
         before = len(network.notices)
-        with open_writer(target, written, fmt, quality=file.quality, strip=file.strip) as writer:
-            with closing(_enlarged_rows(reader, job, on_progress)) as parts:
-                for rows in parts:
-                    writer.write_rows(rows[:, :, : written.channels])
+        with (
+            open_writer(target, written, fmt, quality=file.quality, strip=file.strip) as writer,
+            closing(_enlarged_rows(reader, job, on_progress)) as parts,
+        ):
+            for rows in parts:
+                writer.write_rows(rows[:, :, : written.channels])
     return UpscaleResult(
         source=source,
         target=target,
@@ -137,7 +139,7 @@ def _enlarged_rows(reader: "ImageReader", job: Job, on_progress: Progress | None
         job = replace(job, on_tiles=_counter(job.work_px, on_progress))
     with closing(ahead(decoded())) as rows:
         planes = planes_from_rows(rows, job.info.bits)
-        with closing(ahead(enlarge(planes, job))) as bands:
+        with closing(ahead(enlarge(planes, job), depth=1)) as bands:
             yield from rows_from_bands(bands, job.info.bits)
 
 

@@ -1,0 +1,1 @@
+"""Training of networks: nothing in this version."""

@@ -177,7 +177,7 @@ def test_overlap_follows_the_network(
     radius: int | None, multiple: int, asked: dict[str, Any], overlap: int, blend: bool
 ) -> None:
     facts = ModelFacts(name="n", scale=4, radius_px=radius, multiple_of=multiple, architecture=None)
-    tiling = api.tiling_for(facts, NetworkOptions(tile_px=100, **asked), "onnxruntime")
+    tiling = api.tiling_for(facts, NetworkOptions(tile_px=100, **asked), NearestEngine().spec)
     assert (tiling.tile_px, tiling.overlap_px, tiling.blend) == (100, overlap, blend)
 
 

@@ -1,6 +1,7 @@
 """Limits of containers, read from folders made up like the kernel's."""
 
 import os
+import sys
 from pathlib import Path
 
 import pytest
@@ -75,6 +76,6 @@ def test_cores_are_those_of_the_affinity_lowered_by_the_quota(
     write(kernel, membership="0::/")
     if quota:
         write(kernel, cpu__max=quota)
-    monkeypatch.setattr(cgroup.sys, "platform", "linux")
+    monkeypatch.setattr(sys, "platform", "linux")
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(cores)), raising=False)
     assert cgroup.usable_cores() == expected

@@ -94,7 +94,7 @@ def test_tiles_fit_half_of_the_free_memory_and_the_next_size_would_not(
 ) -> None:
     side = tile_px_for(architecture, "onnxruntime", free)
     a_px = tile_bytes_per_px(architecture or X4PLUS)
-    largest = {None: 256, X4PLUS: 256, ANIME: 256, X2PLUS: 512, VIDEO: 512, GENERAL: 512}[architecture]
+    largest = {None: 288, X4PLUS: 288, ANIME: 288, X2PLUS: 576, VIDEO: 512, GENERAL: 512}[architecture]
     assert side % 32 == 0
     assert 64 <= side <= largest
     assert side == 64 or side**2 * a_px <= free / 2
@@ -102,7 +102,7 @@ def test_tiles_fit_half_of_the_free_memory_and_the_next_size_would_not(
 
 
 def test_tiles_of_common_machines() -> None:
-    assert tile_px_for(X4PLUS, "onnxruntime", 16 * GB) == 256
+    assert tile_px_for(X4PLUS, "onnxruntime", 16 * GB) == 288
     assert tile_px_for(X4PLUS, "onnxruntime", 1 * GB) == 160
     assert tile_px_for(VIDEO, "onnxruntime", 1 * GB) == 512
     assert tile_px_for(VIDEO, "torch", 200 * MB) == 320

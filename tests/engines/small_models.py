@@ -13,7 +13,8 @@ from tests.core.small_networks import small_weights
 
 def small_model(architecture: Architecture) -> Weights:
     """Random weights; the cache of ONNX files tells networks apart by name and hash."""
-    return replace(small_weights(architecture), name="".join(filter(str.isalnum, repr(architecture))))
+    weights: Weights = small_weights(architecture)
+    return replace(weights, name="".join(filter(str.isalnum, repr(architecture))))
 
 
 def write_nearest(
