@@ -1,15 +1,18 @@
 """Ctrl-C and SIGTERM: the main thread gets an exception, the thread that runs the network asks at every tile.
 
-Without the second, stopping would wait for the whole row of tiles that is being made, which can take minutes.
+Without the second, stopping would wait for the whole row of tiles that is being made, which can take minutes. One tile
+has to be waited for, or a second Ctrl-C given: a network cannot be left in the middle.
 """
 
+import os
 import signal
 import sys
-import threading
 from types import FrameType
-from typing import NoReturn
 
-_stopped = threading.Event()
+AGAIN = b"\nstopping after this tile; Ctrl-C again stops at once\n"
+
+_came: list[int] = []
+"""Numbers of the signals that have come."""
 
 
 def listen() -> None:
@@ -20,13 +23,20 @@ def listen() -> None:
 
 
 def check() -> None:
-    """Raise KeyboardInterrupt in any thread once a signal has come."""
-    if _stopped.is_set():
-        raise KeyboardInterrupt
+    """End the calling thread, whichever it is, once a signal has come.
+
+    Raises:
+        KeyboardInterrupt: after Ctrl-C.
+        SystemExit: after SIGTERM.
+    """
+    if _came:
+        if _came[0] == signal.SIGINT:
+            raise KeyboardInterrupt
+        sys.exit(128 + _came[0])
 
 
-def _on_signal(number: int, _frame: FrameType | None) -> NoReturn:
-    _stopped.set()
-    if number == signal.SIGINT:
-        raise KeyboardInterrupt
-    sys.exit(128 + number)
+def _on_signal(number: int, _frame: FrameType | None) -> None:
+    _came.append(number)
+    if len(_came) == 1 and number == signal.SIGINT and sys.stderr.isatty():
+        os.write(2, AGAIN)  # print may be in the middle of a line, and must not be entered twice
+    check()

@@ -178,6 +178,7 @@ class Run:
         except OutputExists as error:
             self._skipped(job, str(error))
         except Exception as error:  # one file must not stop the others
+            stopping.check()  # an interrupted lock raises whatever it likes
             self._failed(job.source, error)
         else:
             self._done(result)

@@ -107,7 +107,7 @@ def test_a_stopped_command_leaves_no_half_file(
     assert [path.suffix for path in (tmp_path / "out").iterdir()] == [".part"]
     long_run.send_signal(sent)
     _, words = long_run.communicate(timeout=60)
-    assert long_run.returncode == code
+    assert long_run.returncode == code, words
     assert list((tmp_path / "out").iterdir()) == []
     assert "Traceback" not in words
     if sent == signal.SIGINT:

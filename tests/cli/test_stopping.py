@@ -21,7 +21,7 @@ def as_before() -> Iterator[None]:
     yield
     for number, handler in handlers.items():
         signal.signal(number, handler)
-    stopping._stopped.clear()
+    stopping._came.clear()
 
 
 @pytest.mark.parametrize(("number", "error"), [(signal.SIGINT, KeyboardInterrupt), (signal.SIGTERM, SystemExit)])
@@ -33,7 +33,7 @@ def test_a_signal_ends_the_main_thread_and_is_there_for_others_to_ask(
     def work() -> None:
         try:
             stopping.check()
-        except KeyboardInterrupt as stop:
+        except BaseException as stop:
             ends.append(type(stop))
 
     stopping.listen()
@@ -43,7 +43,7 @@ def test_a_signal_ends_the_main_thread_and_is_there_for_others_to_ask(
     thread = threading.Thread(target=work)
     thread.start()
     thread.join()
-    assert ends == [KeyboardInterrupt]
+    assert ends == [error]
 
 
 def test_a_job_in_the_background_goes_on_ignoring_ctrl_c() -> None:
@@ -53,9 +53,23 @@ def test_a_job_in_the_background_goes_on_ignoring_ctrl_c() -> None:
     stopping.check()
 
 
+def test_what_breaks_while_stopping_is_no_failure_of_the_file(
+    realesr: Command, fake: FakeUpscaler, folder: Path
+) -> None:
+    def break_a_lock() -> None:
+        stopping._came.append(signal.SIGTERM)
+        raise RuntimeError("cannot release un-acquired lock")
+
+    write(folder, "a.jpg")
+    fake.before_step = break_a_lock
+    result = realesr("upscale", "a.jpg")
+    assert result.exit_code == 143
+    assert "error" not in result.stderr
+
+
 def test_the_next_tile_ends_the_run(realesr: Command, fake: FakeUpscaler, folder: Path) -> None:
     write(folder, "a.jpg", "b.jpg")
-    fake.before_step = stopping._stopped.set
+    fake.before_step = lambda: stopping._came.append(signal.SIGINT)
     assert realesr("upscale", ".").exit_code == 130
     assert [source.name for source, *_ in fake.asked] == ["a.jpg"]
     assert not (folder / "a_x4.jpg").exists()
