@@ -29,7 +29,9 @@ def make_photo(path: Path, width: int, height: int) -> None:
     """A baseline JPEG of this size with the detail of a photo."""
     from skimage import data
 
-    base = Image.fromarray(data.astronaut()).resize((width, 3000), Image.Resampling.BICUBIC)
+    base = Image.fromarray(data.astronaut()).resize(  # type: ignore[no-untyped-call]
+        (width, 3000), Image.Resampling.BICUBIC
+    )
     pixels = np.tile(np.asarray(base), (-(-height // 3000), 1, 1))[:height].astype(np.int16)
     pixels += np.random.default_rng(0).integers(-6, 7, pixels.shape, np.int16)
     Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(path, quality=90)

@@ -23,7 +23,8 @@ BORDER_PX = 4
 
 def luma(rgb: NDArray[np.float64]) -> NDArray[np.float64]:
     """(h, w, 3) RGB in [0, 255] -> (h, w) Y in [16, 235]. Source: MATLAB rgb2ycbcr, ITU-R BT.601."""
-    return 16 + rgb @ np.array([65.481, 128.553, 24.966]) / 255
+    y: NDArray[np.float64] = 16 + rgb @ np.array([65.481, 128.553, 24.966]) / 255
+    return y
 
 
 def psnr(a: NDArray[np.float64], b: NDArray[np.float64]) -> float:

@@ -17,7 +17,7 @@ __all__ = ["ENGINE_NAMES", "EngineFacts", "ModelFacts", "available_engines", "mo
 ENGINE_NAMES = ("onnxruntime", "torch", "nearest")
 """What `open_engine` takes, beside "auto"."""
 
-_INSTALL = {"onnxruntime": "pip install onnxruntime", "torch": 'pip install "realesr[torch]"', "nearest": ""}
+_INSTALL = {"onnxruntime": "pip install onnxruntime", "torch": "pip install torch", "nearest": ""}
 
 
 def open_engine(

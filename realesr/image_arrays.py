@@ -104,7 +104,7 @@ def read_heic(path: Path, page: int, check_size: CheckSize) -> WholeImage:
     try:
         import pillow_heif
     except ImportError:
-        raise InputError(f'{path} is HEIC, which needs one more package: pip install "realesr[heif]"') from None
+        raise InputError(f"{path} is HEIC, which needs one more package: pip install pillow-heif") from None
 
     with _as_input_error(path):
         file = pillow_heif.open_heif(path, convert_hdr_to_8bit=False)

@@ -105,7 +105,7 @@ def make_with_pillow(path: Path) -> None:
         try:
             import pillow_heif
         except ModuleNotFoundError:
-            raise MissingDependency('needs a package: pip install "realesr[heif]"') from None
+            raise MissingDependency("needs a package: pip install pillow-heif") from None
         pillow_heif.register_heif_opener()
     Image.new("RGB", (64, 64)).save(path)
 

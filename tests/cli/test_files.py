@@ -1,6 +1,7 @@
 """Which files are read, and which are written."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -194,7 +195,7 @@ def test_a_path_with_a_known_suffix_is_a_file_and_everything_else_a_folder(tmp_p
         ("out.png", False, "jpeg", "contradict"),
     ],
 )
-def test_outputs_that_make_no_sense_are_refused(text: str, many: bool, wanted: str | None, words: str) -> None:
+def test_outputs_that_make_no_sense_are_refused(text: str, many: bool, wanted: Any, words: str) -> None:
     with pytest.raises(UsageError, match=words):
         output_at(text, many=many, wanted=wanted)
 
