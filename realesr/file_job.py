@@ -1,6 +1,7 @@
 """One file into another: decoding, network and encoding run side by side, in bounded memory."""
 
 import os
+import threading
 import time
 from collections.abc import Callable, Generator, Iterator
 from contextlib import closing
@@ -129,27 +130,40 @@ def _output_info(info: ImageInfo, output: tuple[int, int], fmt: OutputFormat, *,
 
 
 def _enlarged_rows(reader: "ImageReader", job: Job, on_progress: Progress | None) -> Generator[Rows]:
-    """Decoding and the network each run in a thread of their own, ahead of whoever takes these rows."""
+    """Decoding and the network each run in a thread of their own, ahead of whoever takes these rows.
+
+    Closing this generator ends the network at its next tile, not only at the end of a row of tiles.
+    """
+    closed = threading.Event()
 
     def decoded() -> Iterator[Rows]:
         while len(rows := reader.read_rows(ROWS_A_CHUNK)):
             yield rows
 
-    if on_progress is not None:
-        job = replace(job, on_tiles=_counter(job.work_px, on_progress))
+    job = replace(job, on_tiles=_counter(job.work_px, on_progress, closed))
     with closing(ahead(decoded())) as rows:
         planes = planes_from_rows(rows, job.info.bits)
         with closing(ahead(enlarge(planes, job), depth=1)) as bands:
-            yield from rows_from_bands(bands, job.info.bits)
+            try:
+                yield from rows_from_bands(bands, job.info.bits)
+            finally:
+                closed.set()
 
 
-def _counter(total_px: int, on_progress: Progress) -> Callable[[int], None]:
+class _ClosedError(Exception):
+    """Ends the thread of the network; nobody waits for its result any more."""
+
+
+def _counter(total_px: int, on_progress: Progress | None, closed: threading.Event) -> Callable[[int], None]:
     done_px = 0
 
     def count(pixels: int) -> None:
         nonlocal done_px
+        if closed.is_set():
+            raise _ClosedError
         done_px += pixels
-        on_progress(done_px, total_px)
+        if on_progress is not None:
+            on_progress(done_px, total_px)
 
-    on_progress(0, total_px)
+    count(0)
     return count

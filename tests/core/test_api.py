@@ -1,5 +1,6 @@
 import doctest
 import threading
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -117,6 +118,24 @@ def test_a_failure_in_the_middle_leaves_nothing_behind(photo: Path, monkeypatch:
         upscaler.upscale_file(photo)
     assert [path.name for path in photo.parent.iterdir()] == ["photo.png"]
     assert not [thread.name for thread in threading.enumerate() if thread.name.startswith("realesr")]
+
+
+def test_a_full_disk_ends_the_network_at_its_next_tile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tiles: list[int] = []
+
+    def count(call: int, batch: NDArray[np.float32]) -> None:
+        time.sleep(0.05)
+        tiles.append(call)
+
+    def fail(*_: Any) -> None:
+        raise OutputError("no space left")
+
+    Image.new("RGB", (640, 200)).save(tmp_path / "wide.png")
+    monkeypatch.setattr("realesr.engines.open_engine", lambda *_, **__: FaultyEngine(NearestEngine(), count))
+    monkeypatch.setattr("realesr.image_writer.ImageWriter.write_rows", fail)
+    with realesr.Upscaler(tile_px=16, overlap_px=0) as upscaler, pytest.raises(OutputError, match="no space left"):
+        upscaler.upscale_file(tmp_path / "wide.png")
+    assert 40 <= len(tiles) < 60  # a row has 40
 
 
 def test_a_truncated_input_leaves_nothing_behind(upscaler: realesr.Upscaler, photo: Path) -> None:
