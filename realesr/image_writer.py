@@ -44,6 +44,8 @@ _SAVERS = {
 }
 _KEEP_EXIF, _KEEP_XMP, _KEEP_ICC = 1, 2, 8  # libvips' VipsForeignKeep
 _CLASSIC_TIFF_BYTES = 3_900_000_000
+_PIXELS_PER_MM = 72 / 25.4
+"""Where the input states no resolution: PNG and TIFF files of libvips always do, and 72 to the inch means nothing."""
 
 
 def open_writer(
@@ -192,7 +194,7 @@ def _save_options(info: ImageInfo, fmt: OutputFormat, quality: int | None) -> di
 
 def _with_metadata(image: Any, info: ImageInfo, fmt: OutputFormat, strip: bool) -> tuple[Any, int]:
     """The image with the metadata that its file gets, and which of it libvips is to write."""
-    image = image.copy()
+    image = image.copy(xres=_PIXELS_PER_MM, yres=_PIXELS_PER_MM)
     keep = 0
     icc = None if info.icc is None or (strip and is_srgb(info.icc)) else info.icc
     if icc is not None:
