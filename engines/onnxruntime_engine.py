@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from realesr.architectures import architecture_from_text
 from realesr.cgroup import usable_cores
-from realesr.engine import EngineBase, EngineSpec, Precision, SizeRule, check_batch
+from realesr.engine import MAX_BATCH, EngineBase, EngineSpec, Precision, SizeRule, check_batch
 from realesr.engines.facts import ModelFacts
 from realesr.errors import EngineError, ModelError, OutOfMemory, RealesrError, UsageError
 from realesr.onnx_graph import cached_onnx
@@ -100,6 +100,7 @@ def open_onnxruntime(
         precision=body,
         device=f"{name}:{number}" if name in _NUMBERED else name,
         size=SizeRule(minimum_px=multiple_of, multiple_of=multiple_of),
+        max_batch=1 if session.get_inputs()[0].shape[0] == 1 else MAX_BATCH,
     )
     return OnnxRuntimeEngine(session, spec)
 

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch.nn.utils import convert_conv2d_weight_memory_format
 
 from realesr.cgroup import usable_cores
-from realesr.engine import EngineBase, EngineSpec, Precision, SizeRule, check_batch
+from realesr.engine import MAX_BATCH, EngineBase, EngineSpec, Precision, SizeRule, check_batch
 from realesr.errors import EngineError, OutOfMemory, UsageError
 from realesr.networks import build
 from realesr.weights import Weights
@@ -76,6 +76,7 @@ def open_torch(
         precision=body,
         device=str(chosen),
         size=SizeRule(minimum_px=multiple_of, multiple_of=multiple_of),
+        max_batch=MAX_BATCH,
     )
     return TorchEngine(module, chosen, spec)
 

@@ -11,6 +11,9 @@ from realesr.errors import BadShape
 
 Precision = Literal["fp32", "fp16", "bf16"]
 
+MAX_BATCH = 8
+"""Of engines that know no limit of their own. An assumption: more tiles at once only take more memory."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class SizeRule:
@@ -40,7 +43,9 @@ class EngineSpec:
     """Where it runs: "cpu", "cuda:0", ..."""
     size: SizeRule = SizeRule()
     max_batch: int = 1
-    """Largest N that `run` takes, and the one that is fastest."""
+    """Largest N that `run` takes."""
+    best_batch: int = 1
+    """N that is fastest, at most `max_batch`."""
 
 
 class Engine(Protocol):
@@ -117,6 +122,7 @@ class NearestEngine(EngineBase):
             device="cpu",
             size=size or SizeRule(),
             max_batch=max_batch,
+            best_batch=max_batch,
         )
 
     def run(self, batch: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -217,7 +217,7 @@ def _enlarge_row_of_tiles(
     scale, columns = network.spec.scale, plan.columns
     top, bottom = (row.first - row.start) * scale, (row.last - row.start) * scale
     joined = np.zeros((3, bottom - top, columns.length_px * scale), np.float32)
-    for batch in _batches(columns.tiles, network.spec.max_batch):
+    for batch in _batches(columns.tiles, network.spec.best_batch):
         tiles = np.stack([lr[:, :, column.start : column.start + columns.tile_px] for column in batch])
         for column, tile in zip(batch, network.enlarge(tiles), strict=True):
             left, right = (column.first - column.start) * scale, (column.last - column.start) * scale

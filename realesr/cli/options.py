@@ -108,7 +108,7 @@ Strip = Annotated[
     typer.Option(
         "--strip",
         rich_help_panel=OUTPUT,
-        help="Leave out EXIF, XMP, resolution and colour profile. Default: all are kept.",
+        help="Leave out EXIF, XMP, resolution and an sRGB profile (any other is needed). Default: all are kept.",
     ),
 ]
 Model = Annotated[

@@ -21,6 +21,7 @@ class BoxBlurEngine(EngineBase):
             device="cpu",
             size=SizeRule(minimum_px=multiple_of, multiple_of=multiple_of),
             max_batch=max_batch,
+            best_batch=max_batch,
         )
         self._radius_px = radius_px
 
@@ -52,6 +53,7 @@ class FaultyEngine(EngineBase):
             device=spec.device,
             size=spec.size,
             max_batch=spec.max_batch,
+            best_batch=spec.best_batch,
         )
         self.shapes: list[tuple[int, ...]] = []
         self._inner = inner
