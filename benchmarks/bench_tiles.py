@@ -133,7 +133,7 @@ def engine_alone(photo: Path, model: str) -> None:
         height, width = plan.tile_shape
         for row, column in plan:
             part = pixels[row.start : row.start + height, column.start : column.start + width]
-            tile = np.ascontiguousarray(part.transpose(2, 0, 1)[None], np.float32) / 255
+            tile = np.ascontiguousarray(part.transpose(2, 0, 1)[None], np.float32) / np.float32(255)
             started = time.perf_counter()
             network.engine.run(tile)
             seconds += time.perf_counter() - started
