@@ -4,7 +4,8 @@
     python benchmarks/bench_tiles.py --outside PHOTO --model NAME          time outside the engine, for one photo
 
 Throughput: each row is a process of its own, which opens an engine, runs it once to warm up, and then takes the median
-of the runs that follow. Time outside the engine, in percent of the engine's own:
+of the runs that follow; then the tiled runtime does four tiles (or pairs of them) with it, and what it takes besides is
+the row's share of time outside the engine. Time outside the engine, in percent of the engine's own:
 
     (wall time of the command - the same tiles through the engine alone) / the same tiles through the engine alone
 
@@ -18,11 +19,16 @@ import subprocess
 import sys
 import tempfile
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import report
+from numpy.typing import NDArray
+
+from realesr.engine import Engine
+from realesr.tiled import Network, Tiling, enlarge_bands
 
 GRID: list[tuple[str, str, str, int, int]] = [
     (model, engine, precision, tile, batch)
@@ -50,6 +56,38 @@ def throughput(case: tuple[str, str, str, int, int], seconds: float) -> dict[str
     return {**head, **json.loads(answer.stdout)}
 
 
+class TimedEngine:
+    """An engine that adds up the seconds of its runs."""
+
+    def __init__(self, engine: Engine, batch: int) -> None:
+        self._engine = engine
+        self.spec = replace(engine.spec, best_batch=batch)
+        self.times: list[float] = []
+
+    def run(self, batch: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Enlarge a batch."""
+        started = time.perf_counter()
+        output = self._engine.run(batch)
+        self.times.append(time.perf_counter() - started)
+        return output
+
+    def close(self) -> None:
+        """Close the engine."""
+        self._engine.close()
+
+
+def share_outside(engine: Engine, tile: int, batch: int) -> float:
+    """Percent of the engine's time that the tiled runtime takes besides, for two rows of tiles; no file is read."""
+    timed = TimedEngine(engine, batch)
+    network = Network(timed, tiling=Tiling(tile_px=tile, overlap_px=0, blend=False))
+    height, width = 2 * tile, 2 * batch * tile
+    bands = iter([np.random.default_rng(1).random((3, height, width), np.float32)])
+    started = time.perf_counter()
+    for _ in enlarge_bands(bands, network, height_px=height, width_px=width):
+        pass
+    return (time.perf_counter() - started - sum(timed.times)) / sum(timed.times) * 100
+
+
 def throughput_child(model: str, engine_name: str, precision: str, tile: int, batch: int, seconds: float) -> None:
     """Run one engine on noise for a while; print the figures."""
     from realesr import memory
@@ -69,6 +107,7 @@ def throughput_child(model: str, engine_name: str, precision: str, tile: int, ba
             "us_per_input_px": per_pixel * 1e6,
             "input_mp_s": 1e-6 / per_pixel,
             "output_mp_s": engine.spec.scale**2 * 1e-6 / per_pixel,
+            "outside_percent": share_outside(engine, tile, batch),
             "runs": len(times),
             "peak_gb": memory.peak_bytes() / 1e9,
         }
