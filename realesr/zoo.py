@@ -24,6 +24,9 @@ Progress = Callable[[int, int], None]
 
 DEFAULT_MODEL = "realesrgan-x4plus"
 
+RUN_NETWORK = "last.safetensors"
+"""The file in the folder of a training run that stands for the folder."""
+
 _RELEASES = "https://github.com/xinntao/Real-ESRGAN/releases/download"
 _LICENCE = "BSD-3-Clause"
 _log = logging.getLogger(__name__)
@@ -243,7 +246,7 @@ def load_model(
     """Load a network by its name in the zoo, or from a file.
 
     Args:
-        name_or_path: a name, or a path to .onnx, .safetensors, .pth or ncnn files.
+        name_or_path: a name, or a path to .onnx, .safetensors, .pth or ncnn files, or the folder of a training run.
         denoise: 0 keeps the noise, 1 removes what the network removes; for realesr-general-x4v3 only.
         progress: of the download.
 
@@ -273,7 +276,7 @@ def _load_entry(entry: ZooEntry, progress: Progress | None) -> Weights:
 def _load_path(path: Path) -> Weights | Path:
     path = path.expanduser()
     if path.is_dir():
-        raise ModelError(f"{path} is a folder: expected a file of weights, or a name of `realesr models`")
+        return _load_run(path)
     if not path.exists() and not (path.suffix and len(path.parts) > 1):
         near = ", ".join(near_names(str(path)))
         raise ModelError(f"no network is called {path}, and no such file is there: did you mean {near}?")
@@ -282,6 +285,17 @@ def _load_path(path: Path) -> Weights | Path:
             raise ModelError(f"{path} does not exist: check the path, or see `realesr models` for names")
         return path
     return read_weights(path)
+
+
+def _load_run(folder: Path) -> Weights:
+    """The network that a training run has come to."""
+    path = folder / RUN_NETWORK
+    if not path.exists():
+        raise ModelError(
+            f"{folder} is a folder without {RUN_NETWORK}: expected the folder of a training run, a file of weights, "
+            "or a name of `realesr models`"
+        )
+    return replace(read_weights(path), name=folder.name)
 
 
 def _check_denoise(name_or_path: str | Path, denoise: float) -> None:

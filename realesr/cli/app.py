@@ -11,6 +11,7 @@ from .doctor import EXAMPLES as DOCTOR_EXAMPLES
 from .doctor import doctor
 from .help import CommandHelp, GroupHelp
 from .models import models
+from .train import train
 from .upscale import EXAMPLES as UPSCALE_EXAMPLES
 from .upscale import upscale
 
@@ -58,6 +59,7 @@ def build_app() -> typer.Typer:
     app.callback(epilog=EXAMPLES)(root)
     app.command(cls=CommandHelp, epilog=UPSCALE_EXAMPLES)(upscale)
     app.add_typer(models, name="models")
+    app.add_typer(train, name="train")
     app.command(cls=CommandHelp, epilog=DOCTOR_EXAMPLES)(doctor)
     return app
 

@@ -11,6 +11,7 @@ from typing import Any
 import typer
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
+from rich.live import Live
 from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
 from rich.table import Column, Table
 from rich.text import Text
@@ -62,6 +63,15 @@ class Words:
         with Progress(*columns, console=self._console, transient=True, speed_estimate_period=120) as bar:
             task = bar.add_task(title, total=None)
             yield lambda done, total: bar.update(task, completed=done, total=total or None)
+
+    @contextmanager
+    def status(self) -> Iterator[Callable[[str], None]]:
+        """One line that changes while stderr is a terminal, and a line a change where it is not."""
+        if self._quiet or not self._console.is_terminal:
+            yield self.say
+            return
+        with Live(console=self._console, transient=True, auto_refresh=False) as live:
+            yield lambda text: live.update(Text(text, overflow="ellipsis", no_wrap=True), refresh=True)
 
     @contextmanager
     def download(self, name: str) -> Iterator[Advance]:

@@ -222,7 +222,10 @@ def test_paths_that_lead_nowhere_are_refused(alone):
         load_model(alone / "gone.pth")
     with pytest.raises(ModelError, match=r"gone\.onnx does not exist"):
         load_model(alone / "gone.onnx")
-    with pytest.raises(ModelError, match="is a folder: expected a file of weights"):
+    with pytest.raises(
+        ModelError,
+        match=r"is a folder without last\.safetensors: expected the folder of a training run, a file of weights",
+    ):
         load_model(alone)
 
 

@@ -1,0 +1,213 @@
+"""Both stages of the recipe tiny_cpu from scratch, on photos that scikit-image ships, through the commands themselves.
+
+    python benchmarks/bench_tiny_cpu.py
+
+Trains on some photos, and scores on 24 crops of three others, degraded with fixed seeds: PSNR on RGB against the true
+crop, 4 px cropped at each border. The rivals are bicubic interpolation, and bicubic interpolation followed by the
+Gaussian blur that scores best on these very crops. The network of stage 2 enlarges the crops through `realesr upscale`.
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import report
+import torch
+from PIL import Image, ImageDraw
+from scipy.ndimage import gaussian_filter
+
+from realesr.train.apply import apply
+from realesr.train.degrade_recipe import CORRECTED
+from realesr.train.draw import draw
+from realesr.train.metrics import colour_drift, psnr
+
+TRAIN = (
+    "astronaut.png",
+    "brick.png",
+    "camera.png",
+    "clock_motion.png",
+    "coins.png",
+    "color.png",
+    "grass.png",
+    "gravel.png",
+    "hubble_deep_field.jpg",
+    "ihc.png",
+    "moon.png",
+    "motorcycle_left.png",
+    "retina.jpg",
+)
+HELD_OUT = ("chelsea.png", "coffee.png", "rocket.jpg")
+CROPS_EACH = 8
+CROP_PX, SCALE, BORDER_PX, SEED = 128, 4, 4, 0
+
+
+def make_images(folder: Path) -> None:
+    """Photos to train on, and pairs to score on: `train`, `gt`, `lq`."""
+    import skimage
+
+    shipped = Path(skimage.__file__).parent / "data"
+    for name in ("train", "gt", "lq"):
+        (folder / name).mkdir()
+    for name in TRAIN:
+        (folder / "train" / name).write_bytes((shipped / name).read_bytes())
+    crops = [crop for name in HELD_OUT for crop in cut(shipped / name)]
+    hr = torch.from_numpy(np.stack(crops).transpose(0, 3, 1, 2).astype(np.float32) / 255)
+    drawn = draw(CORRECTED, len(crops), torch.Generator().manual_seed(SEED), hr_px=(CROP_PX, CROP_PX), scale=SCALE)
+    for number, (crop, lr) in enumerate(zip(crops, apply(hr, drawn), strict=True)):
+        Image.fromarray(crop).save(folder / "gt" / f"{number:02d}.png")
+        small = (lr * 255).round().byte().permute(1, 2, 0).numpy()
+        Image.fromarray(small).save(folder / "lq" / f"{number:02d}.png")
+
+
+def cut(path: Path) -> list[np.ndarray]:
+    """Crops of one photo, in places that a seed chooses."""
+    with Image.open(path) as photo:
+        pixels = np.asarray(photo.convert("RGB"))
+    places = np.random.default_rng(SEED)
+    crops = []
+    for _ in range(CROPS_EACH):
+        top = int(places.integers(pixels.shape[0] - CROP_PX + 1))
+        left = int(places.integers(pixels.shape[1] - CROP_PX + 1))
+        crops.append(pixels[top : top + CROP_PX, left : left + CROP_PX])
+    return crops
+
+
+def load(folder: Path) -> torch.Tensor:
+    """All images of a folder, (N, 3, H, W) in [0, 1]."""
+    images = [np.asarray(Image.open(path).convert("RGB"), np.float32) / 255 for path in sorted(folder.glob("*.png"))]
+    return torch.from_numpy(np.stack(images).transpose(0, 3, 1, 2).copy())
+
+
+def score(images: torch.Tensor, truth: torch.Tensor) -> float:
+    """Mean PSNR in dB."""
+    return float(
+        np.mean([float(psnr(a[None], b[None], border_px=BORDER_PX)) for a, b in zip(images, truth, strict=True)])
+    )
+
+
+def rivals(folder: Path, truth: torch.Tensor) -> dict[str, float]:
+    """Bicubic interpolation, alone and with the best blur."""
+    enlarged = []
+    for path in sorted((folder / "lq").glob("*.png")):
+        with Image.open(path) as small:
+            large = small.convert("RGB").resize((CROP_PX, CROP_PX), Image.Resampling.BICUBIC)
+        enlarged.append(np.asarray(large, np.float32) / 255)
+    bicubic = np.stack(enlarged)
+
+    def blurred(sigma: float) -> float:
+        pixels = np.clip(gaussian_filter(bicubic, (0, sigma, sigma, 0)), 0, 1).transpose(0, 3, 1, 2)
+        return score(torch.from_numpy(np.round(pixels * 255).astype(np.float32) / 255), truth)
+
+    by_sigma = {sigma: blurred(sigma) for sigma in np.arange(0.25, 6.01, 0.25)}
+    best = max(by_sigma, key=lambda sigma: by_sigma[sigma])
+    return {"bicubic": blurred(0), "bicubic_and_blur": by_sigma[best], "blur_sigma_px": float(best)}
+
+
+def realesr(*arguments: object) -> float:
+    """Run the command; returns its seconds."""
+    started = time.perf_counter()
+    command = [sys.executable, "-m", "realesr", *map(str, arguments)]
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+    return time.perf_counter() - started
+
+
+def curve(run: Path) -> list[tuple[int, float]]:
+    """(iteration, PSNR) of each validation."""
+    records = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
+    return [(record["iteration"], record["psnr"]) for record in records if record["kind"] == "validation"]
+
+
+def draw_curve(points: list[tuple[int, float]], lines: dict[str, float], path: Path) -> None:
+    """PSNR over iterations, and the rivals as level lines."""
+    width, height, margin = 720, 420, 60
+    values = [value for _, value in points] + list(lines.values())
+    low, high, last = min(values) - 0.2, max(values) + 0.2, points[-1][0]
+
+    def place(iteration: float, value: float) -> tuple[float, float]:
+        x = margin + (width - 2 * margin) * iteration / last
+        return x, height - margin - (height - 2 * margin) * (value - low) / (high - low)
+
+    picture = Image.new("RGB", (width, height), "white")
+    pen = ImageDraw.Draw(picture)
+    pen.rectangle((*place(0, high), *place(last, low)), outline="#888888")
+    for name, value in lines.items():
+        pen.line((*place(0, value), *place(last, value)), fill="#c05020", width=2)
+        pen.text((margin + 6, place(0, value)[1] - 16), f"{name} {value:.2f} dB", fill="#c05020", font_size=13)
+    pen.line([place(*point) for point in points], fill="#2050a0", width=3)
+    pen.text(place(last * 0.72, points[-1][1] + 0.12), f"stage 1: {points[-1][1]:.2f} dB", fill="#2050a0", font_size=13)
+    pen.text((margin, height - margin + 8), f"0 to {last} iterations", fill="#444444", font_size=13)
+    picture.save(path)
+
+
+def draw_picture(folder: Path, outputs: list[Path], path: Path, rows: int = 6) -> None:
+    """One row a crop: input, bicubic, stage 1, stage 2, truth."""
+    lines = []
+    for number in range(0, len(HELD_OUT) * CROPS_EACH, len(HELD_OUT) * CROPS_EACH // rows):
+        name = f"{number:02d}.png"
+        with Image.open(folder / "lq" / name) as small:
+            colour = small.convert("RGB")
+            cells = [
+                colour.resize((CROP_PX, CROP_PX), how) for how in (Image.Resampling.NEAREST, Image.Resampling.BICUBIC)
+            ]
+        cells += [Image.open(place / name).convert("RGB") for place in (*outputs, folder / "gt")]
+        lines.append(np.hstack([np.asarray(cell) for cell in cells]))
+    Image.fromarray(np.vstack(lines)).save(path, quality=92)
+
+
+def measure(folder: Path, recipe_changes: list[str]) -> list[dict[str, Any]]:
+    """Train both stages, score them, write the pictures."""
+    make_images(folder)
+    data = ("--data", folder / "train", "--val-gt", folder / "gt", "--val-lq", folder / "lq", "--recipe", "tiny_cpu")
+    changes = [word for change in recipe_changes for word in ("--set", change)]
+    net, gan = folder / "net", folder / "gan"
+    truth = load(folder / "gt")
+    rows: list[dict[str, Any]] = []
+    for stage, run, init in (("stage1", net, ()), ("stage2", gan, ("--init", net))):
+        seconds = realesr("train", stage, *data, *init, *changes, "--out", run)
+        realesr("upscale", folder / "lq", "-m", run, "-o", folder / f"{stage}-large", "--format", "png", "--quiet")
+        enlarged = load(folder / f"{stage}-large")
+        rows.append(
+            {
+                "what": stage,
+                "psnr_db": score(enlarged, truth),
+                "colour_drift_levels": float(colour_drift(enlarged, truth)),
+                "seconds": seconds,
+            }
+        )
+        print(rows[-1], file=sys.stderr)
+    others = rivals(folder, truth)
+    for name in ("bicubic", "bicubic_and_blur"):
+        rows.append({"what": name, "psnr_db": others[name], "colour_drift_levels": None, "seconds": None})
+    best = max(others["bicubic"], others["bicubic_and_blur"])
+    for row in rows:
+        row |= {"over_best_rival_db": row["psnr_db"] - best, "under_stage1_db": rows[0]["psnr_db"] - row["psnr_db"]}
+    lines = {"bicubic": others["bicubic"], f"and blur {others['blur_sigma_px']:g} px": others["bicubic_and_blur"]}
+    draw_curve(curve(net), lines, report.RESULTS / "tiny_cpu_curve.png")
+    draw_picture(folder, [folder / "stage1-large", folder / "stage2-large"], report.RESULTS / "tiny_cpu_crops.jpg")
+    return rows
+
+
+def main() -> None:
+    """Measure, print a table, write JSON and two pictures."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="changes the recipe")
+    parser.add_argument("--keep", type=Path, help="an empty folder for everything that is made")
+    arguments = parser.parse_args()
+    if arguments.keep:
+        arguments.keep.mkdir(parents=True)
+        rows = measure(arguments.keep, arguments.set)
+    else:
+        with tempfile.TemporaryDirectory() as folder:
+            rows = measure(Path(folder), arguments.set)
+    report.show("tiny_cpu", rows)
+    report.save("tiny-cpu", rows)
+
+
+if __name__ == "__main__":
+    main()

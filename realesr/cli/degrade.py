@@ -1,0 +1,148 @@
+"""`realesr degrade`: shows what training does to photos, before a long run does it."""
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from realesr.errors import InputError, MissingDependency, OutputError, OutputExists, UsageError
+
+if TYPE_CHECKING:
+    from realesr.train.preview import Preview
+
+EXAMPLES = """\
+realesr degrade photo.png                           # photo_degraded.png and .json
+realesr degrade photo.png -n 15 --seed 7 -o sheet.png
+realesr degrade photo.png --scale 2 --recipe faithful --overwrite
+realesr degrade photo.png --replay photo_degraded.json -o again.png
+realesr degrade photo.png --debug"""
+
+COUNT, SCALE, RECIPE, SEED = 8, 4, "corrected", 0
+"""Defaults; the options have none, so that they can be told from those that were given beside --replay."""
+
+
+def degrade(
+    photo: Annotated[Path, typer.Argument(metavar="PHOTO", show_default=False, help="An image; its middle is used.")],
+    count: Annotated[
+        int | None,
+        typer.Option("-n", "--count", metavar="N", show_default=False, help="Degraded versions. Default: 8."),
+    ] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "-o", "--output", metavar="PATH", show_default=False, help="A .png. Default: photo_degraded.png beside it."
+        ),
+    ] = None,
+    scale: Annotated[
+        int | None,
+        typer.Option("-s", "--scale", metavar="N", show_default=False, help="Of the network, 1 to 16. Default: 4."),
+    ] = None,
+    recipe: Annotated[
+        Literal["corrected", "faithful"] | None,
+        typer.Option(
+            metavar="NAME",
+            show_default=False,
+            help="corrected or faithful (the reference's arithmetic with its quirks). Default: corrected.",
+        ),
+    ] = None,
+    seed: Annotated[
+        int | None,
+        typer.Option(metavar="N", show_default=False, help="Another one draws other parameters. Default: 0."),
+    ] = None,
+    replay: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="JSON", show_default=False, help="Parameters of an earlier picture: the same pixels again."
+        ),
+    ] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace files that are there.")] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show where errors happened (tracebacks).")] = False,
+) -> None:
+    """Show what training makes of a photo.
+
+    A picture: the original, then degraded versions with their parameters under each. The parameters go into a .json
+    beside it. The path of the picture goes to stdout.
+
+    Exit codes: 0 done, 1 failed, 2 wrong usage, 130 stopped by Ctrl-C.
+    """
+    from . import console
+
+    with console.errors_reported(console.Words(debug=debug)):
+        target = output or photo.with_name(f"{photo.stem}_degraded.png")
+        check_target(target, overwrite=overwrite, replay=replay)
+        asked = {"-n": count, "--scale": scale, "--recipe": recipe, "--seed": seed}
+        preview = from_record(photo, replay, asked) if replay is not None else drawn(photo, asked)
+        write(preview, target)
+        console.result(str(target))
+
+
+def check_target(target: Path, *, overwrite: bool, replay: Path | None) -> None:
+    """Refuse early what could not be written at the end, or would lose something."""
+    if target.suffix.lower() != ".png":
+        raise UsageError(f"got -o {target}, expected a name that ends in .png")
+    for path in (target, target.with_suffix(".json")):
+        is_replayed = replay is not None and path.exists() and path.samefile(replay)
+        if path.exists() and not overwrite and not is_replayed:
+            raise OutputExists(f"{path} is there already: give another -o, or --overwrite")
+
+
+def drawn(photo: Path, asked: Mapping[str, Any]) -> "Preview":
+    """A new preview, as was asked for."""
+    preview = preview_module()
+    from realesr.train.degrade_recipe import CORRECTED, FAITHFUL
+
+    values = dict(zip(asked, (COUNT, SCALE, RECIPE, SEED), strict=True))
+    values |= {name: value for name, value in asked.items() if value is not None}
+    recipe = FAITHFUL if values["--recipe"] == "faithful" else CORRECTED
+    made: Preview = preview.previewed(photo, recipe, count=values["-n"], scale=values["--scale"], seed=values["--seed"])
+    return made
+
+
+def from_record(photo: Path, replay: Path, asked: Mapping[str, Any]) -> "Preview":
+    """The preview of a .json file."""
+    given = [name for name, value in asked.items() if value is not None]
+    if given:
+        raise UsageError(f"got {', '.join(given)} beside --replay, which has its own: leave one of them out")
+    try:
+        record = json.loads(replay.read_text("utf-8"))
+    except OSError as error:
+        raise InputError(f"{replay} cannot be read ({error.strerror}): expected a .json of realesr degrade") from None
+    except ValueError:
+        raise InputError(f"{replay} is no JSON: expected a .json of realesr degrade") from None
+    if not isinstance(record, dict):
+        raise InputError(f"{replay} has no record: expected a .json of realesr degrade")
+    made: Preview = preview_module().replayed(photo, record)
+    return made
+
+
+def preview_module() -> Any:
+    """What draws and degrades; it needs torch."""
+    try:
+        from realesr.train import preview
+    except ModuleNotFoundError as error:
+        if error.name != "torch":
+            raise
+        raise MissingDependency("realesr degrade needs the package torch: pip install torch") from None
+    return preview
+
+
+def write(preview: "Preview", target: Path) -> None:
+    """The picture and its parameters, each complete or not there."""
+    text = json.dumps(preview.to_json(), indent=1) + "\n"
+    picture = preview.picture()
+    for path, save in (
+        (target, lambda file: picture.save(file, "PNG")),
+        (target.with_suffix(".json"), lambda file: file.write(text.encode())),
+    ):
+        part = path.with_name(f".{path.name}.{os.getpid()}.part")
+        try:
+            with part.open("xb") as file:
+                save(file)
+            part.replace(path)
+        except OSError as error:
+            raise OutputError(f"{path} cannot be written ({error.strerror}): give another -o") from None
+        finally:
+            part.unlink(missing_ok=True)

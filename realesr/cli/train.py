@@ -1,0 +1,296 @@
+"""`realesr train stage1` and `stage2`: words -> one request -> `realesr.train`."""
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from realesr.errors import MissingDependency
+
+from .help import CommandHelp, GroupHelp
+
+DATA = "Images"
+NETWORK = "Network"
+RUN = "Run"
+
+STAGE1_EXAMPLES = """\
+realesr train stage1 --data photos --out runs/net --recipe tiny_cpu   # minutes on two cores
+realesr train stage1 --data photos --out runs/net                     # x4plus: days on GPUs
+realesr train stage1 --data photos --out runs/net --gpus 4
+realesr train stage1 --data photos --out runs/net --debug             # eight iterations, before a long run
+realesr train stage1 --data photos --out runs/net --set stage1.batch=4 --set data.workers=8
+realesr train stage1 --data photos --out runs/net --init none
+realesr train stage1 --gt sharp --lq blurred --set data.pair_share=1 --out runs/pairs --recipe general_x4
+realesr train stage1 --data photos --val-gt val/sharp --val-lq val/small --out runs/net --device cuda
+torchrun --nnodes 2 --nproc-per-node 8 --rdzv-endpoint host:29500 -m realesr train stage1 --data d --out runs/net"""
+STAGE2_EXAMPLES = """\
+realesr train stage2 --data photos --init runs/net --out runs/gan     # the recipe is that of runs/net
+realesr train stage2 --data photos --init runs/net --out runs/gan --vgg vgg19-dcbb9e9d.pth
+realesr train stage2 --data photos --init realesrgan-x4plus --out runs/mine --recipe x4plus
+realesr train stage2 --data photos --init realesrgan-x4plus --init-d RealESRGAN_x4plus_netD.pth --out runs/mine
+realesr train stage2 --data photos --init runs/net --out runs/gan --set stage2.gan=0.05 --quiet"""
+RECIPES_EXAMPLES = """\
+realesr train recipes                   # their names, and what they are for
+realesr train recipes x4plus            # the file: a start for your own
+realesr train recipes x4plus > my.toml && realesr train stage1 --recipe my.toml --data photos --out runs/mine"""
+
+Data = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "--data",
+        metavar="PATH",
+        show_default=False,
+        rich_help_panel=DATA,
+        help="Good photos: a folder with all below it, an image, or a .txt that lists images. May be given again.",
+    ),
+]
+Gt = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "--gt",
+        metavar="PATH",
+        show_default=False,
+        rich_help_panel=DATA,
+        help="Of given pairs the large images; they pair with --lq by name. data.pair_share of the recipe mixes both.",
+    ),
+]
+Lq = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "--lq", metavar="PATH", show_default=False, rich_help_panel=DATA, help="Of given pairs the small images."
+    ),
+]
+ValGt = Annotated[
+    Path | None,
+    typer.Option(
+        "--val-gt",
+        metavar="PATH",
+        show_default=False,
+        rich_help_panel=DATA,
+        help="Large images to validate on. Default: some of --data are held out.",
+    ),
+]
+ValLq = Annotated[
+    Path | None,
+    typer.Option(
+        "--val-lq", metavar="PATH", show_default=False, rich_help_panel=DATA, help="Small images to validate on."
+    ),
+]
+RecipeName = Annotated[
+    str | None,
+    typer.Option(
+        "--recipe",
+        metavar="NAME|PATH",
+        show_default=False,
+        rich_help_panel=NETWORK,
+        help="One that 'realesr train recipes' lists, or a .toml file. Default: that of the run in --init, else x4plus.",
+    ),
+]
+Changes = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        metavar="KEY=VALUE",
+        show_default=False,
+        rich_help_panel=NETWORK,
+        help="Changes the recipe, like stage1.batch=4. May be given again.",
+    ),
+]
+Init = Annotated[
+    str | None,
+    typer.Option(
+        "--init",
+        metavar="NAME|PATH",
+        show_default=False,
+        rich_help_panel=NETWORK,
+        help="Where the network starts: a run's folder, a file, a name of 'realesr models', or none. "
+        "Default: the recipe's init in stage 1; stage 2 asks for one.",
+    ),
+]
+InitD = Annotated[
+    Path | None,
+    typer.Option(
+        "--init-d", metavar="PATH", show_default=False, rich_help_panel=NETWORK, help="A discriminator to start from."
+    ),
+]
+Vgg = Annotated[
+    Path | None,
+    typer.Option(
+        "--vgg",
+        metavar="PATH",
+        show_default=False,
+        rich_help_panel=NETWORK,
+        help="vgg19-dcbb9e9d.pth, for the perceptual loss. Default: from the cache, else it is downloaded.",
+    ),
+]
+Out = Annotated[
+    Path,
+    typer.Option(
+        "--out",
+        metavar="FOLDER",
+        show_default=False,
+        rich_help_panel=RUN,
+        help="The run's folder. An unfinished run goes on.",
+    ),
+]
+Device = Annotated[str, typer.Option(metavar="NAME", rich_help_panel=RUN, help="auto, cpu, cuda or mps.")]
+Gpus = Annotated[
+    int | None,
+    typer.Option(
+        metavar="N",
+        show_default=False,
+        rich_help_panel=RUN,
+        help="Train on so many GPUs of this machine; each has a batch of its own.",
+    ),
+]
+Debug = Annotated[
+    bool,
+    typer.Option(
+        "--debug",
+        rich_help_panel=RUN,
+        help="Eight iterations with a save and a validation, into FOLDER-debug; shows tracebacks.",
+    ),
+]
+Quiet = Annotated[
+    bool, typer.Option("--quiet", rich_help_panel=RUN, help="Only errors on stderr; the result goes to stdout.")
+]
+
+train = typer.Typer(cls=GroupHelp, rich_markup_mode=None, no_args_is_help=True)
+
+
+@train.callback()
+def about() -> None:
+    """Train networks on your own photos."""
+
+
+@train.command(cls=CommandHelp, epilog=STAGE1_EXAMPLES)
+def stage1(
+    out: Out,
+    data: Data = None,
+    gt: Gt = None,
+    lq: Lq = None,
+    val_gt: ValGt = None,
+    val_lq: ValLq = None,
+    recipe: RecipeName = None,
+    changes: Changes = None,
+    init: Init = None,
+    device: Device = "auto",
+    gpus: Gpus = None,
+    debug: Debug = False,
+    quiet: Quiet = False,
+) -> None:
+    """Train for the smallest error: sure, smooth.
+
+    Photos are degraded while training goes on; nothing has to be prepared. The same command goes on with a run that was
+    stopped. The path of the network goes to stdout; realesr upscale -m FOLDER takes it.
+    """
+    _run(
+        gpus,
+        debug=debug,
+        quiet=quiet,
+        stage="stage1",
+        out=out,
+        data=data,
+        gt=gt,
+        lq=lq,
+        val_gt=val_gt,
+        val_lq=val_lq,
+        recipe=recipe,
+        changes=changes,
+        init=init,
+        device=device,
+    )
+
+
+@train.command(cls=CommandHelp, epilog=STAGE2_EXAMPLES)
+def stage2(
+    out: Out,
+    data: Data = None,
+    gt: Gt = None,
+    lq: Lq = None,
+    val_gt: ValGt = None,
+    val_lq: ValLq = None,
+    recipe: RecipeName = None,
+    changes: Changes = None,
+    init: Init = None,
+    init_d: InitD = None,
+    vgg: Vgg = None,
+    device: Device = "auto",
+    gpus: Gpus = None,
+    debug: Debug = False,
+    quiet: Quiet = False,
+) -> None:
+    """Train for looks: texture by a discriminator, from what stage 1 has learned.
+
+    The path of the network goes to stdout; realesr upscale -m FOLDER takes it.
+    """
+    _run(
+        gpus,
+        debug=debug,
+        quiet=quiet,
+        stage="stage2",
+        out=out,
+        data=data,
+        gt=gt,
+        lq=lq,
+        val_gt=val_gt,
+        val_lq=val_lq,
+        recipe=recipe,
+        changes=changes,
+        init=init,
+        init_d=init_d,
+        vgg=vgg,
+        device=device,
+    )
+
+
+@train.command(cls=CommandHelp, epilog=RECIPES_EXAMPLES)
+def recipes(
+    name: Annotated[
+        str | None, typer.Argument(metavar="NAME", show_default=False, help="One, to be shown whole.")
+    ] = None,
+) -> None:
+    """List the recipes, or show one."""
+    from . import console
+
+    with console.errors_reported(console.Words()):
+        with _torch_needed():
+            from realesr.train.recipe import read_recipe, recipe_names, recipe_text
+
+        if name is not None:
+            console.result(recipe_text(name).rstrip())
+            return
+        rows = [(each, read_recipe(each).purpose) for each in recipe_names()]
+        console.table("Recipes", ("name", "for"), rows)
+
+
+def _run(gpus: int | None, *, debug: bool, quiet: bool, **asked: Any) -> None:
+    """Train as asked; `asked` are the fields of `realesr.train.request.Request`."""
+    from . import console
+
+    words = console.Words(quiet=quiet, debug=debug)
+    with console.errors_reported(words):
+        with _torch_needed():
+            from realesr.train import distributed, trainer
+            from realesr.train.request import Request
+
+        if gpus is not None and not distributed.is_torchrun():
+            raise typer.Exit(distributed.run_on_gpus(gpus, sys.argv[1:]))
+        with words.status() as show:
+            network = trainer.train(Request(debug=debug, **asked), say=words.say, show=show)
+        if network is not None:
+            console.result(str(network))
+
+
+@contextmanager
+def _torch_needed() -> Iterator[None]:
+    """Say how to install torch where it is missing."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.split(".")[0] != "torch":
+            raise
+        raise MissingDependency("training needs the package torch: run 'pip install \"realesr[train]\"'") from error

@@ -1,0 +1,119 @@
+"""Recipes: those that ship, and what is said of those that are wrong."""
+
+import json
+
+import pytest
+
+from realesr.architectures import RRDB, Compact
+from realesr.errors import UsageError
+from realesr.train.degrade_recipe import CORRECTED, FAITHFUL
+from realesr.train.recipe import read_recipe, recipe_from, recipe_names, recipe_text
+from realesr.train.tables import RecipeError
+
+SMALL = "[compact]\nscale = 4\n[stage1]\niterations = 1\n[stage2]\niterations = 1\ngan = 0.1\n"
+
+
+@pytest.fixture
+def file(tmp_path):
+    def write(text):
+        path = tmp_path / "mine.toml"
+        path.write_text(text)
+        return str(path)
+
+    return write
+
+
+def test_the_recipes_that_ship_are_whole():
+    assert recipe_names() == ["general_x4", "tiny_cpu", "x2plus", "x4plus"]
+    for name in recipe_names():
+        recipe = read_recipe(name)
+        assert recipe.purpose
+        assert recipe.degrade == CORRECTED
+        assert recipe.stage2.gan > 0 == recipe.stage1.gan
+
+
+def test_x4plus_has_the_numbers_of_the_paper():
+    recipe = read_recipe("x4plus")
+    assert (recipe.architecture, recipe.init, recipe.data.read_px) == (RRDB(scale=4), "esrgan-x4", 400)
+    first, second = recipe.stage1, recipe.stage2
+    assert (first.iterations, second.iterations) == (1_000_000, 400_000)
+    for stage, rate in ((first, 2e-4), (second, 1e-4)):
+        assert (stage.batch, stage.crop_px, stage.learning_rate, stage.beta1, stage.beta2) == (12, 256, rate, 0.9, 0.99)
+        assert (stage.ema_decay, stage.l1, stage.l1_sharp) == (0.999, 1.0, True)
+    assert (second.perceptual, second.gan, second.perceptual_sharp, second.gan_sharp) == (1.0, 0.1, True, False)
+    assert (second.d_learning_rate, second.d_every, first.perceptual, first.gan) == (1e-4, 1, 0, 0)
+
+
+def test_the_other_recipes_are_their_networks():
+    assert read_recipe("x2plus").architecture == RRDB(scale=2)
+    assert read_recipe("x2plus").init == "realesrgan-x4plus"
+    assert read_recipe("general_x4").architecture == Compact(scale=4, convs=32)
+    assert read_recipe("tiny_cpu").stage2.perceptual == 0
+
+
+def test_a_recipe_comes_back_from_what_is_logged_of_it():
+    for name in recipe_names():
+        recipe = read_recipe(name, ["degrade.arithmetic=faithful", "stage1.clip_norm=2"])
+        assert recipe_from(json.loads(json.dumps(recipe.as_dict()))) == recipe
+
+
+def test_degradation_starts_from_the_recipe_that_it_names(file):
+    assert read_recipe(file(SMALL)).degrade == CORRECTED
+    assert read_recipe(file(SMALL + '[degrade]\narithmetic = "faithful"\n')).degrade == FAITHFUL
+    changed = read_recipe(file(SMALL + "[degrade.second]\nblur = 0.5\n")).degrade
+    assert changed.second.blur == 0.5
+    assert changed.second.up == CORRECTED.second.up
+
+
+def test_words_of_the_command_line_go_over_the_file(file):
+    recipe = read_recipe(file(SMALL), ["stage1.batch=3", "seed=7", "compact.convs=2"])
+    assert (recipe.stage1.batch, recipe.seed, recipe.architecture) == (3, 7, Compact(scale=4, convs=2))
+
+
+def test_all_that_is_wrong_is_told_at_once(file):
+    text = SMALL.replace("gan", "gann") + "learning_rate = -1\n[data]\nread_px = 3\nflip = 1\n[degrade]\nphotons = 0\n"
+    with pytest.raises(RecipeError) as caught:
+        read_recipe(file(text))
+    assert caught.value.lines == (
+        "degrade: got photons = 0.0, expected a number above 0",
+        "stage2.gann = 0.1 is no key here: did you mean gan?",
+        "data.flip = 1: expected true or false",
+    )
+    assert "has 3 problems" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ("stage1.crop_px=30", "got stage1.crop_px = 30, expected a multiple of the scale 4"),
+        ("stage2.crop_px=404", "got crop_px = 404, expected a multiple of 8: the discriminator halves it three times"),
+        ("data.read_px=128", "got stage1.crop_px = 256, expected at most data.read_px = 128"),
+        ("data.read_px=401", "got data.read_px = 401, expected a multiple of 4"),
+        ("rrdb.scale=4", "got no network or two, expected one table of"),
+        ("stage1.accumulate=5", "got accumulate = 5, expected a divisor of batch = 12"),
+        ("compact.scale=0", "cannot be: expected positive numbers"),
+        ("stage1.gamma=0", "got gamma = 0.0, expected a number above 0"),
+        ("data.pair_share=2", "got pair_share = 2.0, expected 0 to 1"),
+        ("validation.crops=0", "got crops = 0, expected 1 or more"),
+        ("save.keep=0", "expected 1 or more of both"),
+    ],
+)
+def test_values_that_cannot_be_are_told_with_what_can(file, change, message):
+    with pytest.raises(RecipeError) as caught:
+        read_recipe(file(SMALL), [change])
+    assert any(message in line for line in caught.value.lines), caught.value.lines
+
+
+def test_a_recipe_of_a_later_realesr_is_refused(file):
+    with pytest.raises(UsageError, match="is of version 2, expected 1 or lower: it needs a later realesr"):
+        read_recipe(file("version = 2\n" + SMALL))
+
+
+def test_recipes_that_cannot_be_read_are_told(file, tmp_path):
+    with pytest.raises(UsageError, match="got the recipe x4plas, expected one of general_x4, tiny_cpu, x2plus, x4plus"):
+        recipe_text("x4plas")
+    with pytest.raises(UsageError, match="is no TOML"):
+        read_recipe(file("a = "))
+    (tmp_path / "binary.toml").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(UsageError, match="is no text"):
+        read_recipe(str(tmp_path / "binary.toml"))

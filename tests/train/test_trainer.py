@@ -1,0 +1,291 @@
+"""Whole runs of tiny networks: that they end, stop, go on, fail and spread over processes as they should."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import realesr
+from realesr.errors import ModelError, OutputError, TrainingError, UsageError
+from realesr.train import checkpoint, trainer
+from realesr.train.checkpoint import checkpoints
+from realesr.train.request import Request
+from realesr.weights import read_weights
+
+RECIPE = """
+log_every = 1
+[compact]
+scale = 2
+features = 8
+convs = 1
+[discriminator]
+features = 4
+[degrade]
+pool = 4
+group = 2
+[data]
+read_px = 48
+workers = 0
+[stage1]
+iterations = 6
+batch = 2
+crop_px = 32
+ema_decay = 0.9
+bf16 = false
+[stage2]
+iterations = 6
+batch = 2
+crop_px = 32
+gan = 0.1
+colour = 1.0
+artefact = 0.5
+ema_decay = 0.9
+bf16 = false
+[validation]
+every = 3
+crops = 2
+crop_px = 32
+[save]
+every = 2
+"""
+
+
+@pytest.fixture
+def photos(tmp_path):
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    for number in range(4):
+        noise = np.random.default_rng(number).integers(0, 256, (20, 24, 3), np.uint8)
+        Image.fromarray(noise).resize((72, 60), Image.Resampling.BICUBIC).save(folder / f"{number}.png")
+    return folder
+
+
+@pytest.fixture
+def train(photos, tmp_path):
+    """`train("stage1", "net", changes=[...])`: a run in this process; returns what it said."""
+    recipe = tmp_path / "tiny.toml"
+    recipe.write_text(RECIPE)
+
+    def run(stage, out, **more):
+        said: list[str] = []
+        if "recipe" not in more:
+            more["recipe"] = str(recipe)
+        if stage == "stage2":
+            more.setdefault("init", "none")
+        request = Request(stage=stage, out=tmp_path / out, data=[photos], **more)
+        trainer.train(request, say=said.append, show=lambda _: None)
+        return said
+
+    return run
+
+
+def network(folder):
+    return (folder / "last.safetensors").read_bytes()
+
+
+def raw(folder):
+    return torch.load(folder / "last.pth", weights_only=True)["params"]
+
+
+def records(folder, kind):
+    lines = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+    return [record for record in lines if record["kind"] == kind]
+
+
+def test_stage1_makes_a_network_that_the_product_runs(train, tmp_path):
+    said = train("stage1", "net")
+    assert said[0] == "SRVGGNetCompact x2: 1 convolutions, 8 features, prelu starts from chance"
+    assert said[-1] == f"done: 6 iterations; realesr upscale photo.jpg -m {tmp_path / 'net'}"
+    with realesr.Upscaler(tmp_path / "net") as upscaler:
+        assert upscaler.upscale(np.zeros((10, 12, 3), np.uint8)).shape == (20, 24, 3)
+    assert read_weights(tmp_path / "net" / "best.safetensors").architecture.scale == 2
+    assert [record["iteration"] for record in records(tmp_path / "net", "losses")] == [1, 2, 3, 4, 5, 6]
+    scores = records(tmp_path / "net", "validation")
+    assert [(record["iteration"], set(record) >= {"psnr", "ssim", "colour_drift"}) for record in scores] == [
+        (3, True),
+        (6, True),
+    ]
+    with Image.open(tmp_path / "net" / "validation" / "00000006.png") as picture:
+        assert picture.size == (4 * 32, 2 * 32)
+
+
+def test_stage2_goes_on_from_stage1_with_its_recipe(train, tmp_path):
+    train("stage1", "net")
+    said = train("stage2", "gan", init=str(tmp_path / "net"), recipe=None)
+    assert f"starts from {tmp_path / 'net'}" in said[0]
+    last = records(tmp_path / "gan", "losses")[-1]
+    assert {"l1", "gan", "colour", "artefact", "d_real", "d_fake"} <= set(last)
+    assert set(last["seconds"]) >= {"data", "degrade", "G", "D", "optimiser"}
+
+
+@pytest.mark.parametrize("stage", ["stage1", "stage2"])
+@pytest.mark.parametrize("arithmetic", ["corrected", "faithful"])
+def test_a_run_that_was_killed_ends_with_the_same_bits(train, tmp_path, monkeypatch, stage, arithmetic):
+    changes = [f"degrade.arithmetic={arithmetic}"]
+    train(stage, "whole", changes=changes)
+    step = trainer._step
+
+    def killed(run, pairs):
+        if run.state.iteration == 5:
+            raise MemoryError
+        return step(run, pairs)
+
+    monkeypatch.setattr(trainer, "_step", killed)
+    with pytest.raises(MemoryError):
+        train(stage, "killed", changes=changes)
+    monkeypatch.undo()
+    said = train(stage, "killed", changes=changes)
+    assert "going on at iteration 4 of 6" in said
+    assert network(tmp_path / "killed") == network(tmp_path / "whole")
+    for key, value in raw(tmp_path / "whole").items():
+        assert torch.equal(value, raw(tmp_path / "killed")[key])
+
+
+def test_ctrl_c_saves_what_was_done(train, tmp_path, monkeypatch):
+    train("stage1", "whole")
+    step = trainer._step
+
+    def interrupted(run, pairs):
+        if run.state.iteration == 2:
+            os.kill(os.getpid(), signal.SIGINT)
+        return step(run, pairs)
+
+    monkeypatch.setattr(trainer, "_step", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        train("stage1", "stopped")
+    assert checkpoints(tmp_path / "stopped")[-1].name == "00000003"
+    monkeypatch.undo()
+    train("stage1", "stopped")
+    assert network(tmp_path / "stopped") == network(tmp_path / "whole")
+
+
+def test_a_finished_run_is_left_alone(train, tmp_path):
+    train("stage1", "net")
+    before = network(tmp_path / "net")
+    assert train("stage1", "net")[-1] == f"{tmp_path / 'net'} is finished: all 6 iterations are done"
+    assert network(tmp_path / "net") == before
+
+
+def test_a_finished_run_can_be_made_longer(train, tmp_path):
+    train("stage1", "net", changes=["stage1.iterations=4"])
+    train("stage1", "net")
+    train("stage1", "whole")
+    assert network(tmp_path / "net") == network(tmp_path / "whole")
+
+
+def test_another_recipe_is_refused_and_what_differs_is_named(train):
+    train("stage1", "net")
+    with pytest.raises(UsageError, match=r"was begun otherwise \(stage1.batch was 2 and is 1\)"):
+        train("stage1", "net", changes=["stage1.batch=1"])
+    with pytest.raises(UsageError, match="stage was 'stage1' and is 'stage2'"):
+        train("stage2", "net")
+
+
+def test_a_loss_that_is_not_finite_ends_the_run_and_keeps_the_batch(train, tmp_path, monkeypatch):
+    poison(monkeypatch, at=5)
+    with pytest.raises(TrainingError, match=r"iteration 5 is not finite \(.*l1 = nan.*the last checkpoint is whole"):
+        train("stage1", "net")
+    assert checkpoints(tmp_path / "net")[-1].name == "00000004"
+    record = json.loads((tmp_path / "net" / "failures" / "00000005-rank0.json").read_text())
+    assert record["iteration"] == 5
+    assert len(record["degradation"]["samples"]) == 2
+    assert all(name.endswith(".png") for name in record["images"])
+
+
+def test_a_loss_that_is_not_finite_twice_rolls_the_run_back(train, tmp_path, monkeypatch):
+    poison(monkeypatch, at=5)
+    for _ in range(2):
+        with pytest.raises(TrainingError):
+            train("stage1", "net")
+    monkeypatch.undo()
+    said = train("stage1", "net")
+    assert "rolled back to iteration 2: what came after failed twice; other batches come now" in said
+    assert checkpoints(tmp_path / "net")[-1].name == "00000006"
+    train("stage1", "whole")
+    assert network(tmp_path / "net") != network(tmp_path / "whole")
+
+
+def poison(monkeypatch, at):
+    make = trainer.make_pairs
+
+    def poisoned(batch, recipe, *, iteration, **more):
+        pairs = make(batch, recipe, iteration=iteration, **more)
+        if iteration == at:
+            pairs.lr[0, 0, 0, 0] = float("nan")
+        return pairs
+
+    monkeypatch.setattr(trainer, "make_pairs", poisoned)
+
+
+def test_a_full_disk_ends_the_run_and_keeps_the_last_checkpoint(train, tmp_path, monkeypatch):
+    save = checkpoint.torch.save
+    calls = []
+
+    def full(*arguments):
+        calls.append(1)
+        if len(calls) > 4:
+            raise OSError(28, "No space left on device")
+        save(*arguments)
+
+    monkeypatch.setattr(checkpoint.torch, "save", full)
+    with pytest.raises(OutputError, match="No space left on device"):
+        train("stage1", "net")
+    assert checkpoints(tmp_path / "net")
+    monkeypatch.undo()
+    train("stage1", "net")
+    train("stage1", "whole")
+    assert network(tmp_path / "net") == network(tmp_path / "whole")
+
+
+def test_a_network_of_another_architecture_is_no_start(train, tmp_path):
+    train("stage1", "net")
+    with pytest.raises(ModelError, match=r"is SRVGGNetCompact x2: 1 conv.*expected SRVGGNetCompact x2: 2 conv"):
+        train("stage1", "other", init=str(tmp_path / "net"), changes=["compact.convs=2"])
+    with pytest.raises(UsageError, match="stage2 got no --init"):
+        train("stage2", "gan", init=None)
+
+
+def test_debug_is_eight_iterations_with_saves_and_validations(train, tmp_path):
+    train("stage2", "gan", debug=True)
+    assert not (tmp_path / "gan").exists()
+    assert [record["iteration"] for record in records(tmp_path / "gan-debug", "validation")] == [4, 8]
+    assert [path.name for path in checkpoints(tmp_path / "gan-debug")] == ["00000004", "00000008"]
+
+
+def test_pairs_are_trained_and_validated_on(tmp_path, photos, train):
+    small = tmp_path / "small"
+    small.mkdir()
+    for path in photos.iterdir():
+        with Image.open(path) as photo:
+            photo.resize((36, 30)).save(small / path.name)
+    recipe = str(tmp_path / "tiny.toml")
+    pairs = {"gt": [photos], "lq": [small], "val_gt": photos, "val_lq": small}
+    request = Request(stage="stage1", out=tmp_path / "pairs", recipe=recipe, **pairs)
+    trainer.train(request, say=lambda _: None, show=lambda _: None)
+    mixed = Request(
+        stage="stage1", out=tmp_path / "mixed", recipe=recipe, data=[photos], changes=["data.pair_share=0.5"], **pairs
+    )
+    trainer.train(mixed, say=lambda _: None, show=lambda _: None)
+    assert network(tmp_path / "pairs") != network(tmp_path / "mixed")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("stage", ["stage1", "stage2"])
+def test_two_processes_are_one_with_twice_the_batch(tmp_path, photos, train, stage):
+    changes = ["degrade.pool=0", "validation.every=0"]
+    train(stage, "one", changes=[*changes, f"{stage}.batch=4"])
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "realesr"]
+    words = ["train", stage, "--data", photos, "--recipe", tmp_path / "tiny.toml", "--out", tmp_path / "two"]
+    words += ["--init", "none", *(word for change in changes for word in ("--set", change))]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run([*command, *map(str, words)], env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    two = raw(tmp_path / "two")
+    for key, value in raw(tmp_path / "one").items():
+        torch.testing.assert_close(two[key], value, rtol=0, atol=1e-5)

@@ -1,0 +1,154 @@
+"""What a run writes down: checkpoints to go on from, networks for other programs. Each is whole or not there at all."""
+
+import json
+import os
+import shutil
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save
+from torch import Tensor
+
+from realesr.architectures import RRDB, Compact
+from realesr.errors import InputError, OutputError
+
+FORM = 1
+"""Of checkpoints. One with a higher number was written by a later realesr."""
+
+FOLDER = "checkpoints"
+_STATE = "state.pt"
+_FACTS = "facts.json"
+
+State = Mapping[str, Any]
+"""Tensors, numbers, texts, and lists and dicts of them: what torch.load reads with `weights_only`."""
+
+
+def write_file(path: Path, write: Callable[[Path], object]) -> None:
+    """Let `write` make a file under another name beside `path`, see it onto the disk, and rename it.
+
+    Raises:
+        OutputError: the disk is full or cannot be written; what was there under this name is still there.
+    """
+    part = path.with_name(f".{path.name}.part")
+    try:
+        write(part)
+        _to_disk(part)
+        os.replace(part, path)
+    except (OSError, RuntimeError) as error:  # torch's writer raises RuntimeError where the disk is full
+        part.unlink(missing_ok=True)
+        raise OutputError(_disk_problem(path, error)) from error
+
+
+def write_checkpoint(run: Path, iteration: int, state: State, facts: Mapping[str, Any], *, keep: int) -> Path:
+    """Write what is needed to go on from this iteration, then remove the oldest checkpoints beyond `keep`.
+
+    Args:
+        run: the run's folder.
+        iteration: how many have been done.
+        state: of networks, optimisers, pools: everything that is no plain fact.
+        facts: recipe and counters, for people as well; JSON.
+        keep: how many checkpoints stay.
+
+    Raises:
+        OutputError: the disk is full or cannot be written; all earlier checkpoints are still there.
+    """
+    folder = run / FOLDER / f"{iteration:08d}"
+    part = folder.with_name(f".{folder.name}.part")
+    try:
+        shutil.rmtree(part, ignore_errors=True)
+        part.mkdir(parents=True)
+        torch.save(dict(state), part / _STATE)
+        (part / _FACTS).write_text(json.dumps({"form": FORM, "iteration": iteration, **facts}, indent=1))
+        for file in part.iterdir():
+            _to_disk(file)
+        shutil.rmtree(folder, ignore_errors=True)
+        os.replace(part, folder)
+    except (OSError, RuntimeError) as error:
+        shutil.rmtree(part, ignore_errors=True)
+        raise OutputError(_disk_problem(folder, error)) from error
+    for old in checkpoints(run)[:-keep]:
+        shutil.rmtree(old, ignore_errors=True)
+    return folder
+
+
+def checkpoints(run: Path) -> list[Path]:
+    """The run's whole checkpoints, the oldest first."""
+    folder = run / FOLDER
+    return sorted(path for path in folder.glob("[0-9]*") if (path / _FACTS).exists()) if folder.is_dir() else []
+
+
+def read_facts(checkpoint: Path) -> dict[str, Any]:
+    """The plain facts of a checkpoint.
+
+    Raises:
+        InputError: it is damaged, or was written by a later realesr.
+    """
+    try:
+        facts: dict[str, Any] = json.loads((checkpoint / _FACTS).read_text())
+        form = facts["form"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(
+            f"{checkpoint} is no whole checkpoint: delete this folder to go on from an earlier one"
+        ) from error
+    if form > FORM:
+        raise InputError(f"{checkpoint} is of form {form}, expected {FORM} or lower: it needs a later realesr")
+    return facts
+
+
+def read_state(checkpoint: Path) -> dict[str, Any]:
+    """The state of a checkpoint; nothing in the file is run.
+
+    Raises:
+        InputError: it is damaged.
+    """
+    try:
+        state: dict[str, Any] = torch.load(checkpoint / _STATE, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch raises a dozen types for damaged files
+        raise InputError(f"{checkpoint} is damaged: delete this folder to go on from an earlier one") from error
+    return state
+
+
+def write_networks(run: Path, name: str, ema: State, raw: State, architecture: RRDB | Compact) -> Path:
+    """Write the generator as `name`.safetensors (its mean) and `name`.pth (mean and raw, as BasicSR names them).
+
+    Args:
+        run: the run's folder.
+        name: like "last".
+        ema: state dict of the generator's mean, on any device.
+        raw: state dict of the generator itself.
+        architecture: goes into the file's metadata where keys and shapes do not tell it.
+
+    Returns:
+        Path of the .safetensors file, which `realesr upscale -m` takes.
+    """
+    mean, weights = _plain(ema), _plain(raw)
+    metadata = {"activation": architecture.activation} if isinstance(architecture, Compact) else {}
+    path = run / f"{name}.safetensors"
+    write_file(path, lambda part: part.write_bytes(save(mean, metadata)))
+    write_file(run / f"{name}.pth", lambda part: torch.save({"params": weights, "params_ema": mean}, part))
+    return path
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write a value as JSON, whole or not at all."""
+    text = json.dumps(value, indent=1)
+    write_file(path, lambda part: part.write_text(text))
+
+
+def _plain(state: State) -> dict[str, Tensor]:
+    """Float32 tensors of their own on the CPU, contiguous: what both forms of file want."""
+    return {key: value.detach().to("cpu", torch.float32).contiguous().clone() for key, value in state.items()}
+
+
+def _to_disk(path: Path) -> None:
+    with path.open("rb+") as file:
+        os.fsync(file.fileno())
+
+
+def _disk_problem(path: Path, error: Exception) -> str:
+    reason = error.strerror if isinstance(error, OSError) and error.strerror else " ".join(str(error).split())[:120]
+    folder = next(parent for parent in path.parents if parent.is_dir())
+    free = shutil.disk_usage(folder).free / 1e6
+    return f"{path} could not be written ({reason}; {free:,.0f} MB are free): make room and say the same command again"

@@ -1,0 +1,186 @@
+"""Batches of crops, read ahead by other processes. What a batch holds follows from seed and iteration alone."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from realesr.errors import InputError, RealesrError
+from realesr.train.image_crops import Crop, read_crop, read_crop_pair
+from realesr.train.samples import image_of, seed_of
+
+_AHEAD = 2
+"""Batches that each reading process has ready."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingData:
+    """What there is to train on."""
+
+    images: tuple[Path, ...]
+    """To be degraded."""
+    pairs: tuple[tuple[Path, Path], ...]
+    """Given ones, (HR, LR)."""
+    pair_share: float
+    """Of each process's batch, 0 to 1."""
+    crop_px: int
+    """Side of what is cut from images, in HR px."""
+    pair_crop_px: int
+    """Side of what is cut from pairs, in HR px."""
+    scale: int
+    flip: bool
+    rotate: bool
+
+
+@dataclass(kw_only=True)
+class Batch:
+    """One process's part of one iteration's images. Bytes, or float32 in [0, 1] once one of them has 16 bits."""
+
+    hr: Tensor
+    """(n, 3, crop_px, crop_px); n may be 0."""
+    pair_hr: Tensor | None
+    """(m, 3, pair_crop_px, pair_crop_px), or None."""
+    pair_lr: Tensor | None
+    paths: list[str]
+    """Of the images, then of the pairs' HR images."""
+    padded: int
+    """How many were smaller than their crop, and were mirrored."""
+
+    def pin_memory(self) -> "Batch":
+        """Called by torch where there is a GPU."""
+        self.hr = self.hr.pin_memory()
+        if self.pair_hr is not None and self.pair_lr is not None:
+            self.pair_hr, self.pair_lr = self.pair_hr.pin_memory(), self.pair_lr.pin_memory()
+        return self
+
+
+@dataclass(frozen=True)
+class _Sample:
+    number: int
+    is_pair: bool
+
+
+def batches(
+    source: TrainingData,
+    *,
+    seed: int,
+    first_iteration: int,
+    batch: int,
+    rank: int = 0,
+    world: int = 1,
+    workers: int = 0,
+) -> Iterator[Batch]:
+    """Batches without end.
+
+    Args:
+        source: the images.
+        seed: of the run.
+        first_iteration: the first batch is that of this iteration, from 0.
+        batch: samples of this process.
+        rank: of this process among `world`, which share one sequence of samples.
+        world: processes.
+        workers: processes that read; 0 reads in this one.
+
+    Raises:
+        InputError: an image cannot be read, or a reading process was ended.
+    """
+    pairs = round(batch * source.pair_share) if source.pairs else 0
+    plan = _Plan(first_iteration, images=batch - pairs, pairs=pairs, rank=rank, world=world)
+    loader: DataLoader[Crop] = DataLoader(
+        _Reader(source, seed),
+        batch_sampler=plan,
+        collate_fn=_collated,
+        num_workers=workers,
+        prefetch_factor=_AHEAD if workers else None,
+        pin_memory=torch.cuda.is_available(),
+        # libvips has threads of its own, and a process that is forked beside them may hang.
+        multiprocessing_context="spawn" if workers else None,
+        worker_init_fn=_one_thread,
+    )
+    stream = iter(loader)
+    while True:
+        try:
+            found = next(stream)
+        except RuntimeError as error:
+            if "worker" not in str(error):
+                raise
+            raise InputError(
+                "a process that reads images was ended, mostly for want of memory: lower data.workers, or set it to 0"
+            ) from error
+        if isinstance(found, str):
+            raise InputError(found)
+        yield found
+
+
+class _Plan:
+    """Which samples each batch has."""
+
+    def __init__(self, first_iteration: int, *, images: int, pairs: int, rank: int, world: int) -> None:
+        self._first = first_iteration
+        self._counts = ((images, False), (pairs, True))
+        self._rank, self._world = rank, world
+
+    def __iter__(self) -> Iterator[list[_Sample]]:
+        iteration = self._first
+        while True:
+            yield [
+                _Sample((iteration * self._world + self._rank) * count + place, is_pair)
+                for count, is_pair in self._counts
+                for place in range(count)
+            ]
+            iteration += 1
+
+
+class _Reader(Dataset[object]):
+    """Reads a sample; an error is an answer too, so that its words come through to the training process as they are."""
+
+    def __init__(self, source: TrainingData, seed: int) -> None:
+        self._source, self._seed = source, seed
+
+    def __getitem__(self, sample: _Sample) -> "tuple[str, Crop, Crop | None] | str":  # type: ignore[override]
+        source = self._source
+        options = {"seed": seed_of(sample.number, self._seed), "flip": source.flip, "rotate": source.rotate}
+        try:
+            if sample.is_pair:
+                hr, lr = source.pairs[image_of(sample.number, len(source.pairs), self._seed)]
+                pair = read_crop_pair(hr, lr, source.pair_crop_px, scale=source.scale, **options)
+                return str(hr), *pair
+            path = source.images[image_of(sample.number, len(source.images), self._seed)]
+            return str(path), read_crop(path, source.crop_px, **options), None
+        except RealesrError as error:
+            return str(error)
+
+
+def _collated(samples: "list[tuple[str, Crop, Crop | None] | str]") -> Batch | str:
+    whole = []
+    for sample in samples:
+        if isinstance(sample, str):
+            return sample
+        whole.append(sample)
+    images = [crop for _, crop, lr in whole if lr is None]
+    pairs = [(hr, lr) for _, hr, lr in whole if lr is not None]
+    return Batch(
+        hr=_stacked(images),
+        pair_hr=_stacked([hr for hr, _ in pairs]) if pairs else None,
+        pair_lr=_stacked([lr for _, lr in pairs]) if pairs else None,
+        paths=[path for path, _, _ in whole],
+        padded=sum(crop.padded for _, crop, _ in whole),
+    )
+
+
+def _stacked(crops: list[Crop]) -> Tensor:
+    if not crops:
+        return torch.empty((0, 3, 1, 1), dtype=torch.uint8)
+    arrays = [crop.pixels for crop in crops]
+    if any(array.dtype != np.uint8 for array in arrays):
+        arrays = [array.astype(np.float32) / (255 if array.dtype == np.uint8 else 1) for array in arrays]
+    return torch.from_numpy(np.stack(arrays))
+
+
+def _one_thread(_: int) -> None:
+    """There are as many reading processes as are wanted; each with one thread."""
+    torch.set_num_threads(1)

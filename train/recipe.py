@@ -1,0 +1,221 @@
+"""Recipes: all that a run depends on beside its images, read from TOML and checked before anything starts."""
+
+import copy
+import dataclasses
+import importlib.resources
+import tomllib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from realesr.architectures import RRDB, Compact, UNetDiscriminator
+from realesr.errors import UsageError
+from realesr.train.degrade_recipe import CORRECTED, FAITHFUL, DegradeRecipe
+from realesr.train.stage_options import StageOptions
+from realesr.train.tables import RecipeError, read_table, set_key
+
+VERSION = 1
+"""Of the form of recipes. A recipe with a higher one was written for a later realesr."""
+
+Stage = Literal["stage1", "stage2"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataOptions:
+    """What is read of each image."""
+
+    read_px: int = 400
+    """Side of what is cut from an image and degraded, in HR px. More than the stage's crop_px, so that the borders of
+    blurs and resizes fall away. 400 is Real-ESRGAN's (realesrgan_dataset.py)."""
+    flip: bool = True
+    """Half of the samples are mirrored."""
+    rotate: bool = False
+    """Half are flipped upside down, half have their axes swapped."""
+    workers: int = 4
+    """Processes that read images; 0 reads in the training process."""
+    pair_share: float = 0.0
+    """Share of a batch that is taken from given pairs where there are some; the rest is degraded. 1: pairs only."""
+
+    def __post_init__(self) -> None:
+        problems = []
+        if self.read_px < 16:
+            problems.append(f"got read_px = {self.read_px}, expected 16 or more")
+        if self.workers < 0:
+            problems.append(f"got workers = {self.workers}, expected 0 or more")
+        if not 0 <= self.pair_share <= 1:
+            problems.append(f"got pair_share = {self.pair_share}, expected 0 to 1")
+        if problems:
+            raise UsageError("; ".join(problems))
+
+
+@dataclass(frozen=True, kw_only=True)
+class ValidationOptions:
+    """How a run is watched."""
+
+    every: int = 5000
+    """Iterations between validations; 0 never validates."""
+    crops: int = 16
+    """Degraded crops, cut from the images that are held out."""
+    hold_out: int = 8
+    """Images that are held out from training; fewer where there are few images, at most a tenth of them."""
+    crop_px: int = 256
+    """Side of the crops, in HR px."""
+    grid: int = 4
+    """Crops that are shown in the picture of each validation."""
+
+    def __post_init__(self) -> None:
+        least = {"every": 0, "crops": 1, "hold_out": 1, "crop_px": 32, "grid": 1}
+        problems = [
+            f"got {name} = {getattr(self, name)}, expected {number} or more"
+            for name, number in least.items()
+            if getattr(self, name) < number
+        ]
+        if problems:
+            raise UsageError("; ".join(problems))
+
+
+@dataclass(frozen=True, kw_only=True)
+class SaveOptions:
+    """What is kept of a run."""
+
+    every: int = 5000
+    """Iterations between checkpoints. The run can be taken up again at each, and after Ctrl-C where it was stopped."""
+    keep: int = 2
+    """Checkpoints that are kept, beside the networks of the last and the best iteration."""
+
+    def __post_init__(self) -> None:
+        if self.every < 1 or self.keep < 1:
+            raise UsageError(f"got every = {self.every} and keep = {self.keep}, expected 1 or more of both")
+
+
+DISCRIMINATOR = UNetDiscriminator()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """A whole recipe."""
+
+    version: int = VERSION
+    purpose: str = ""
+    """What it is for, in a few words."""
+    rrdb: RRDB | None = None
+    """The network, where it is an RRDBNet."""
+    compact: Compact | None = None
+    """The network, where it is a compact one."""
+    discriminator: UNetDiscriminator = DISCRIMINATOR
+    init: str = "none"
+    """Where stage 1 starts: a network of the zoo, a file or a run's folder; "none" starts from chance."""
+    seed: int = 0
+    """Of everything that is drawn."""
+    degrade: DegradeRecipe = CORRECTED
+    data: DataOptions = DataOptions()
+    stage1: StageOptions
+    stage2: StageOptions
+    validation: ValidationOptions = ValidationOptions()
+    save: SaveOptions = SaveOptions()
+    log_every: int = 100
+    """Iterations between records of the losses, which wait for the GPU."""
+
+    def __post_init__(self) -> None:
+        problems = [] if self.log_every >= 1 else [f"got log_every = {self.log_every}, expected 1 or more"]
+        if (self.rrdb is None) == (self.compact is None):
+            raise UsageError("got no network or two, expected one table of [rrdb] and [compact]")
+        scale = self.architecture.scale
+        for name, stage in (("stage1", self.stage1), ("stage2", self.stage2)):
+            if stage.crop_px % scale:
+                problems.append(f"got {name}.crop_px = {stage.crop_px}, expected a multiple of the scale {scale}")
+            if stage.crop_px > self.data.read_px:
+                problems.append(
+                    f"got {name}.crop_px = {stage.crop_px}, expected at most data.read_px = {self.data.read_px}"
+                )
+        multiple = scale * self.architecture.multiple_of
+        if self.data.read_px % multiple:
+            problems.append(f"got data.read_px = {self.data.read_px}, expected a multiple of {multiple}")
+        if problems:
+            raise UsageError("; ".join(problems))
+
+    @property
+    def architecture(self) -> RRDB | Compact:
+        """The generator."""
+        architecture = self.rrdb or self.compact
+        if architecture is None:
+            raise UsageError("the recipe has no network")
+        return architecture
+
+    def stage(self, name: Stage) -> StageOptions:
+        """The options of one stage."""
+        return self.stage1 if name == "stage1" else self.stage2
+
+    def as_dict(self) -> dict[str, Any]:
+        """Every value, for logs and checkpoints."""
+        return dataclasses.asdict(self)
+
+
+def recipe_names() -> list[str]:
+    """The recipes that come with realesr."""
+    folder = importlib.resources.files("realesr.train").joinpath("recipes")
+    return sorted(file.name.removesuffix(".toml") for file in folder.iterdir() if file.name.endswith(".toml"))
+
+
+def recipe_text(name_or_path: str) -> str:
+    """The TOML text of a recipe.
+
+    Raises:
+        UsageError: no recipe has this name, and there is no such file.
+    """
+    if name_or_path in recipe_names():
+        return importlib.resources.files("realesr.train").joinpath("recipes", f"{name_or_path}.toml").read_text("utf-8")
+    path = Path(name_or_path).expanduser()
+    try:
+        return path.read_text("utf-8")
+    except UnicodeDecodeError:
+        raise UsageError(f"{path} is no text: expected a recipe in TOML") from None
+    except OSError:
+        raise UsageError(
+            f"got the recipe {name_or_path}, expected one of {', '.join(recipe_names())}, or the path of a .toml file"
+        ) from None
+
+
+def read_recipe(name_or_path: str, changes: Sequence[str] = ()) -> Recipe:
+    """Read a recipe.
+
+    Args:
+        name_or_path: one of `recipe_names`, or the path of a .toml file.
+        changes: like "stage1.batch=4"; they go over the file.
+
+    Raises:
+        RecipeError: all that is wrong, a line each with key, value, what was expected, and the nearest key.
+        UsageError: the recipe cannot be found, or is no TOML.
+    """
+    try:
+        table = tomllib.loads(recipe_text(name_or_path))
+    except tomllib.TOMLDecodeError as error:
+        raise UsageError(f"the recipe {name_or_path} is no TOML: {error}") from None
+    return recipe_from(table, f"the recipe {name_or_path}", changes)
+
+
+def recipe_from(table: dict[str, Any], what: str = "the recipe", changes: Sequence[str] = ()) -> Recipe:
+    """Make a recipe from TOML's tables, or from `Recipe.as_dict`; see `read_recipe`."""
+    table = copy.deepcopy(table)
+    for change in changes:
+        set_key(table, change)
+    version = table.get("version", VERSION)
+    if isinstance(version, int) and version > VERSION:
+        raise UsageError(f"{what} is of version {version}, expected {VERSION} or lower: it needs a later realesr")
+    problems: list[str] = []
+    table = _with_degradation(table, problems)
+    recipe = read_table(Recipe, table, "", problems)
+    if problems:
+        raise RecipeError(what, problems)
+    return recipe
+
+
+def _with_degradation(table: dict[str, Any], problems: list[str]) -> dict[str, Any]:
+    """[degrade] names what it starts from: arithmetic = "corrected" (the default) or "faithful"."""
+    degrade = table.get("degrade", {})
+    if not isinstance(degrade, dict):
+        return table  # read_table says that it is no table
+    base = FAITHFUL if degrade.get("arithmetic") == "faithful" else CORRECTED
+    changed = read_table(DegradeRecipe, degrade, "degrade", problems, base)
+    return {**{key: value for key, value in table.items() if key != "degrade"}, "degrade": changed}

@@ -1,0 +1,31 @@
+"""Which image is the k-th sample of a run, and its seed: pure numbers, so that nothing but k has to be remembered."""
+
+from functools import lru_cache
+
+import numpy as np
+from numpy.typing import NDArray
+
+_ORDER, _SEED = 1, 2
+"""What random numbers are for; part of their seed."""
+
+
+def image_of(sample: int, count: int, seed: int) -> int:
+    """Index of the image that the sample is cut from: every image comes once an epoch, each epoch in another order.
+
+    Args:
+        sample: number of the sample in the run, from 0.
+        count: images.
+        seed: of the run.
+    """
+    epoch, place = divmod(sample, count)
+    return int(_order(epoch, count, seed)[place])
+
+
+def seed_of(sample: int, seed: int) -> int:
+    """The sample's own seed: of its crop and flips. Below 2**63."""
+    return int(np.random.SeedSequence((seed, _SEED, sample)).generate_state(1, np.uint64)[0] >> 1)
+
+
+@lru_cache(maxsize=4)
+def _order(epoch: int, count: int, seed: int) -> NDArray[np.int64]:
+    return np.random.default_rng(np.random.SeedSequence((seed, _ORDER, epoch))).permutation(count)

@@ -1,0 +1,112 @@
+"""What one stage of training does with its batches: sizes, losses and their weights, optimisers, arithmetic.
+
+Defaults are those of Real-ESRGAN's released option files (options/train_realesrnet_x4plus.yml and
+train_realesrgan_x4plus.yml) where those name a value; everything else is off.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from realesr.errors import UsageError
+
+
+@dataclass(frozen=True, kw_only=True)
+class StageOptions:
+    """One stage. Weights of 0 leave a loss out, and what it needs with it."""
+
+    iterations: int
+    """Steps of the generator's optimiser; 1 or more."""
+    batch: int = 12
+    """Samples a process and step; 1 or more."""
+    crop_px: int = 256
+    """Side of the truth that the networks see, in HR px; a multiple of the scale (and of 8 with a discriminator)."""
+    learning_rate: float = 2e-4
+    """Adam's, of the generator; above 0."""
+    d_learning_rate: float = 1e-4
+    """Adam's, of the discriminator; above 0."""
+    beta1: float = 0.9
+    beta2: float = 0.99
+    milestones: tuple[int, ...] = ()
+    """Iterations at which both learning rates are multiplied by `gamma`."""
+    gamma: float = 0.5
+    warm_up: int = 0
+    """Iterations over which the learning rates rise from 0; 0 starts at once."""
+    ema_decay: float = 0.999
+    """0 to below 1, a step."""
+    l1: float = 1.0
+    """Weight of the mean absolute error."""
+    perceptual: float = 0.0
+    """Weight of the VGG19 loss."""
+    gan: float = 0.0
+    """Weight of the adversarial loss; above 0 there is a discriminator."""
+    artefact: float = 0.0
+    """Weight of the locally discriminative loss (LDL), which needs one more pass of the generator's mean (EMA)."""
+    colour: float = 0.0
+    """Weight of L1 between images shrunk to 1/16, which holds colours."""
+    l1_sharp: bool = True
+    """Whether L1 (and artefact) compare with the sharpened truth."""
+    perceptual_sharp: bool = True
+    gan_sharp: bool = False
+    """Whether the discriminator's real images are sharpened."""
+    gan_ramp: int = 0
+    """Iterations over which the weight of the adversarial loss rises from 0."""
+    d_warm_up: int = 0
+    """First iterations in which only the discriminator learns."""
+    d_every: int = 1
+    """The generator steps once in so many iterations; the discriminator always."""
+    accumulate: int = 1
+    """Parts into which a batch is cut, one after the other, to save memory; divides the batch."""
+    clip_norm: float | None = None
+    """Largest norm of the gradients of each network; none leaves them."""
+    bf16: bool = True
+    """Networks run in bfloat16 (autocast); losses and degradation never do."""
+    channels_last: bool = True
+    compile: bool = False
+    """torch.compile of the networks."""
+
+    def __post_init__(self) -> None:
+        problems = list(self._problems())
+        if problems:
+            raise UsageError("; ".join(problems))
+
+    def _problems(self) -> Iterator[str]:
+        for name, least in _LEAST.items():
+            value = getattr(self, name)
+            if value is not None and value < least:
+                yield f"got {name} = {value}, expected {least} or more"
+        positive = ("learning_rate", "d_learning_rate", "gamma", "clip_norm")
+        for name in positive:
+            value = getattr(self, name)
+            if value is not None and value <= 0:
+                yield f"got {name} = {value}, expected a number above 0"
+        for name in ("beta1", "beta2", "ema_decay"):
+            if not 0 <= getattr(self, name) < 1:
+                yield f"got {name} = {getattr(self, name)}, expected 0 or more, below 1"
+        yield from self._misfits()
+
+    def _misfits(self) -> Iterator[str]:
+        """Values that do not go together."""
+        if self.accumulate >= 1 and self.batch % self.accumulate:
+            yield f"got accumulate = {self.accumulate}, expected a divisor of batch = {self.batch}"
+        if self.gan and self.crop_px % 8:
+            yield f"got crop_px = {self.crop_px}, expected a multiple of 8: the discriminator halves it three times"
+        if not any((self.l1, self.perceptual, self.gan, self.artefact, self.colour)):
+            yield "got no loss above 0, expected l1, perceptual, gan, artefact or colour"
+
+
+_LEAST: dict[str, float] = {
+    "iterations": 1,
+    "batch": 1,
+    "crop_px": 16,
+    "warm_up": 0,
+    "l1": 0,
+    "perceptual": 0,
+    "gan": 0,
+    "artefact": 0,
+    "colour": 0,
+    "gan_ramp": 0,
+    "d_warm_up": 0,
+    "d_every": 1,
+    "accumulate": 1,
+}
+"""Option -> its least value."""

@@ -1,0 +1,259 @@
+"""One step of each stage: networks, losses, optimisers, mean. Nothing here waits for the device but `may_step`."""
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from realesr.train.losses import PerceptualLoss, artefact_loss, colour_loss, gan_loss, l1
+from realesr.train.stage_options import StageOptions
+from realesr.train.train_state import TrainState, learning_rate_at, plain, set_learning_rate
+
+Timed = Callable[[str], AbstractContextManager[None]]
+"""Counts the time within as that of a part: "G", "VGG", "D", "optimiser"."""
+
+MayStep = Callable[[Tensor], bool]
+"""Is given whether all losses and gradients are finite, and says whether the optimiser may step: for all processes."""
+
+
+class StepError(ArithmeticError):
+    """Losses or gradients are not finite; no weight was changed by them."""
+
+    def __init__(self, losses: dict[str, Tensor]) -> None:
+        super().__init__("losses or gradients are not finite")
+        self.losses = losses
+        """By name, as far as they were computed."""
+
+
+def _untimed(_: str) -> AbstractContextManager[None]:
+    return nullcontext()
+
+
+def psnr_step(
+    state: TrainState,
+    lr: Tensor,
+    hr: Tensor,
+    sharp: Tensor,
+    options: StageOptions,
+    *,
+    may_step: MayStep = bool,
+    timed: Timed = _untimed,
+) -> dict[str, Tensor]:
+    """One iteration of stage 1: pixel losses, the generator, its mean.
+
+    Args:
+        state: changed in place; its iteration goes up by one.
+        lr: (N, 3, h, w) float32 RGB in [0, 1].
+        hr: (N, 3, h * scale, w * scale), the truth.
+        sharp: `hr`, sharpened.
+        options: of the stage.
+        may_step: is asked before an optimiser steps.
+        timed: is told what is done.
+
+    Returns:
+        Losses, and the generator's norm of gradients, without gradients of their own.
+
+    Raises:
+        StepError: `may_step` said no; no weight was changed.
+    """
+    losses = _generator_step(state, lr, hr, sharp, options, None, may_step, timed)[0]
+    state.iteration += 1
+    return losses
+
+
+def gan_step(
+    state: TrainState,
+    lr: Tensor,
+    hr: Tensor,
+    sharp: Tensor,
+    options: StageOptions,
+    perceptual: PerceptualLoss | None = None,
+    *,
+    may_step: MayStep = bool,
+    timed: Timed = _untimed,
+) -> dict[str, Tensor]:
+    """One iteration of stage 2: the generator against the discriminator, then the discriminator.
+
+    The discriminator sees what the generator made before its own step. Source of the order: Real-ESRGAN,
+    realesrgan/models/realesrgan_model.py, optimize_parameters. Arguments, results and errors are those of `psnr_step`;
+    `perceptual` is needed where its weight is above 0. Where the discriminator's step is refused, the generator has
+    stepped already: go on from a checkpoint.
+    """
+    if state.discriminator is None or state.d_optimiser is None:
+        raise AssertionError("gan_step needs a discriminator")
+    generator_learns = state.iteration >= options.d_warm_up and state.iteration % options.d_every == 0
+    if generator_learns:
+        losses, fake = _generator_step(state, lr, hr, sharp, options, perceptual, may_step, timed)
+    else:
+        with torch.no_grad(), timed("G"), _autocast(lr.device, options):
+            losses, fake = {}, state.generator(_laid_out(lr, options)).float()
+    real = sharp if options.gan_sharp else hr
+    losses |= _discriminator_step(state, fake, real, options, may_step, timed)
+    state.iteration += 1
+    return losses
+
+
+def gan_weight(iteration: int, options: StageOptions) -> float:
+    """Weight of the adversarial loss once so many iterations have been done; it rises after the warm-up."""
+    since = iteration - options.d_warm_up
+    return options.gan * (min(1.0, (since + 1) / options.gan_ramp) if options.gan_ramp else 1.0)
+
+
+def _generator_step(
+    state: TrainState,
+    lr: Tensor,
+    hr: Tensor,
+    sharp: Tensor,
+    options: StageOptions,
+    perceptual: PerceptualLoss | None,
+    may_step: MayStep,
+    timed: Timed,
+) -> tuple[dict[str, Tensor], Tensor]:
+    """Step the generator; returns its losses, and what it made, without gradients."""
+    state.g_optimiser.zero_grad(set_to_none=True)
+    sums: dict[str, Tensor] = {}
+    outputs = []
+    parts = options.accumulate
+    with _frozen(state.discriminator):
+        for number, (lr_part, hr_part, sharp_part) in enumerate(_parts(parts, lr, hr, sharp)):
+            with _synchronised(state.generator, only_if=number == parts - 1):
+                with timed("G"), _autocast(lr.device, options):
+                    sr = state.generator(_laid_out(lr_part, options)).float()
+                losses = _losses(state, lr_part, sr, hr_part, sharp_part, options, perceptual, timed)
+                with timed("G"):
+                    (torch.stack(list(_weighted(losses, state.iteration, options))).sum() / parts).backward()
+            _add(sums, losses, parts)
+            outputs.append(sr.detach())
+    rate = learning_rate_at(options.learning_rate, state.iteration, options)
+    with timed("optimiser"):
+        sums["g_norm"] = _step(state.generator, state.g_optimiser, rate, sums, options, may_step)
+        state.ema.update(plain(state.generator))
+    return sums, torch.cat(outputs)
+
+
+def _losses(
+    state: TrainState,
+    lr: Tensor,
+    sr: Tensor,
+    hr: Tensor,
+    sharp: Tensor,
+    options: StageOptions,
+    perceptual: PerceptualLoss | None,
+    timed: Timed,
+) -> dict[str, Tensor]:
+    """Each loss that has a weight, unweighted, with gradients."""
+    truth = sharp if options.l1_sharp else hr
+    losses = {}
+    with timed("G"):
+        if options.l1:
+            losses["l1"] = l1(sr, truth)
+        if options.colour:
+            losses["colour"] = colour_loss(sr, hr)
+        if options.artefact:
+            with torch.no_grad(), _autocast(lr.device, options):
+                mean_sr = state.ema.module(_laid_out(lr, options))
+            losses["artefact"] = artefact_loss(sr, mean_sr, truth)
+    if options.perceptual:
+        if perceptual is None:
+            raise AssertionError("a perceptual weight needs the perceptual loss")
+        with timed("VGG"), _autocast(lr.device, options):
+            losses["perceptual"] = perceptual(sr, sharp if options.perceptual_sharp else hr)
+    if options.gan and state.discriminator is not None:
+        with timed("D"), _autocast(lr.device, options):
+            logits = plain(state.discriminator)(_laid_out(sr, options))
+        losses["gan"] = gan_loss(logits, real=True)
+    return losses
+
+
+def _weighted(losses: dict[str, Tensor], iteration: int, options: StageOptions) -> Iterator[Tensor]:
+    for name, loss in losses.items():
+        yield loss * (gan_weight(iteration, options) if name == "gan" else getattr(options, name))
+
+
+def _discriminator_step(
+    state: TrainState, fake: Tensor, real: Tensor, options: StageOptions, may_step: MayStep, timed: Timed
+) -> dict[str, Tensor]:
+    """Step the discriminator; the loss is the sum of both means."""
+    discriminator, optimiser = state.discriminator, state.d_optimiser
+    if discriminator is None or optimiser is None:
+        raise AssertionError("there is no discriminator")
+    optimiser.zero_grad(set_to_none=True)
+    sums: dict[str, Tensor] = {}
+    parts = options.accumulate
+    with timed("D"):
+        for number, (real_part, fake_part) in enumerate(_parts(parts, real, fake)):
+            losses = {}
+            for name, images in (("real", real_part), ("fake", fake_part)):
+                is_last = number == parts - 1 and name == "fake"
+                with _synchronised(discriminator, only_if=is_last), _autocast(real.device, options):
+                    logits = discriminator(_laid_out(images, options)).float()
+                    losses[f"d_{name}"] = gan_loss(logits, real=name == "real")
+                    losses[f"d_{name}_logit"] = logits.detach().mean()
+                    (losses[f"d_{name}"] / parts).backward()
+            _add(sums, losses, parts)
+    rate = learning_rate_at(options.d_learning_rate, state.iteration, options)
+    with timed("optimiser"):
+        sums["d_norm"] = _step(discriminator, optimiser, rate, sums, options, may_step)
+    return sums
+
+
+def _step(
+    module: nn.Module,
+    optimiser: torch.optim.Optimizer,
+    rate: float,
+    losses: dict[str, Tensor],
+    options: StageOptions,
+    may_step: MayStep,
+) -> Tensor:
+    """Clip, ask, step; returns the norm of the gradients before they were clipped."""
+    gradients = [each.grad for each in module.parameters() if each.grad is not None]
+    norm = nn.utils.get_total_norm(gradients)
+    finite = torch.stack([norm.detach(), *losses.values()]).isfinite().all()
+    if not may_step(finite):
+        raise StepError(losses)
+    if options.clip_norm is not None:
+        nn.utils.clip_grads_with_norm_(module.parameters(), options.clip_norm, norm)
+    set_learning_rate(optimiser, rate)
+    optimiser.step()
+    return norm.detach()
+
+
+def _parts(count: int, *batches: Tensor) -> Iterator[tuple[Tensor, ...]]:
+    return zip(*(batch.chunk(count) for batch in batches), strict=True)
+
+
+def _add(sums: dict[str, Tensor], losses: dict[str, Tensor], parts: int) -> None:
+    """Means over the parts of a batch, which are of one size."""
+    for name, loss in losses.items():
+        share = loss.detach() / parts
+        sums[name] = sums[name] + share if name in sums else share
+
+
+def _laid_out(images: Tensor, options: StageOptions) -> Tensor:
+    return images.contiguous(memory_format=torch.channels_last) if options.channels_last else images
+
+
+def _autocast(device: torch.device, options: StageOptions) -> AbstractContextManager[None]:
+    return torch.autocast(device.type, torch.bfloat16, enabled=options.bf16)
+
+
+def _synchronised(module: nn.Module, *, only_if: bool) -> AbstractContextManager[None]:
+    """Gradients go round the processes with the last part of a batch."""
+    if isinstance(module, DistributedDataParallel) and not only_if:
+        return module.no_sync()
+    return nullcontext()
+
+
+@contextmanager
+def _frozen(module: nn.Module | None) -> Iterator[None]:
+    """Its parameters get no gradients; what goes through it does."""
+    if module is None:
+        yield
+        return
+    module.requires_grad_(False)
+    try:
+        yield
+    finally:
+        module.requires_grad_(True)

@@ -1,0 +1,106 @@
+"""Everything that training changes: networks, their mean, optimisers, and the count of iterations."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from realesr.errors import ModelError
+from realesr.train.ema import Ema
+from realesr.train.stage_options import StageOptions
+
+
+@dataclass(kw_only=True)
+class TrainState:
+    """A run between two iterations. The modules may be wrapped for many processes once they are here."""
+
+    generator: nn.Module
+    discriminator: nn.Module | None
+    ema: Ema
+    """Of the generator."""
+    g_optimiser: torch.optim.Adam
+    d_optimiser: torch.optim.Adam | None
+    iteration: int = 0
+    """How many have been done."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """Tensors, numbers and texts: what torch.load reads with `weights_only`."""
+        return {
+            "iteration": self.iteration,
+            "generator": plain(self.generator).state_dict(),
+            "ema": self.ema.state_dict(),
+            "g_optimiser": self.g_optimiser.state_dict(),
+            "discriminator": None if self.discriminator is None else plain(self.discriminator).state_dict(),
+            "d_optimiser": None if self.d_optimiser is None else self.d_optimiser.state_dict(),
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from what `state_dict` gave.
+
+        Raises:
+            ModelError: it is of other networks; the first difference is named.
+        """
+        if (state["discriminator"] is None) != (self.discriminator is None):
+            raise ModelError(
+                "the checkpoint and the recipe differ in whether there is a discriminator: they are of two stages"
+            )
+        _load(plain(self.generator), state["generator"], "generator")
+        _load(self.ema.module, state["ema"], "generator's mean")
+        self.g_optimiser.load_state_dict(state["g_optimiser"])
+        if self.discriminator is not None and self.d_optimiser is not None:
+            _load(plain(self.discriminator), state["discriminator"], "discriminator")
+            self.d_optimiser.load_state_dict(state["d_optimiser"])
+        self.iteration = int(state["iteration"])
+
+
+def make_state(
+    generator: nn.Module, discriminator: nn.Module | None, options: StageOptions, device: torch.device
+) -> TrainState:
+    """Put networks on a device, and make what training needs besides."""
+    layout = torch.channels_last if options.channels_last else torch.contiguous_format
+    generator = generator.to(device, memory_format=layout).train()  # type: ignore[call-overload]
+    d_optimiser = None
+    if discriminator is not None:
+        discriminator = discriminator.to(device, memory_format=layout).train()  # type: ignore[call-overload]
+        d_optimiser = _adam(discriminator, options.d_learning_rate, options)
+    return TrainState(
+        generator=generator,
+        discriminator=discriminator,
+        ema=Ema(generator, options.ema_decay),
+        g_optimiser=_adam(generator, options.learning_rate, options),
+        d_optimiser=d_optimiser,
+    )
+
+
+def learning_rate_at(base: float, iteration: int, options: StageOptions) -> float:
+    """The learning rate of the step that follows after `iteration` have been done."""
+    passed = sum(iteration >= milestone for milestone in options.milestones)
+    rise = min(1.0, (iteration + 1) / options.warm_up) if options.warm_up else 1.0
+    return base * options.gamma**passed * rise
+
+
+def set_learning_rate(optimiser: torch.optim.Optimizer, rate: float) -> None:
+    """Of all of an optimiser's parameters."""
+    for group in optimiser.param_groups:
+        group["lr"] = rate
+
+
+def plain(module: nn.Module) -> nn.Module:
+    """The module itself, where it is wrapped for many processes."""
+    inner: nn.Module = getattr(module, "module", module)
+    return inner
+
+
+def _adam(module: nn.Module, rate: float, options: StageOptions) -> torch.optim.Adam:
+    return torch.optim.Adam(module.parameters(), lr=rate, betas=(options.beta1, options.beta2))
+
+
+def _load(module: nn.Module, state: Mapping[str, Any], name: str) -> None:
+    own = module.state_dict()
+    for key in {**own, **state}:
+        ours, theirs = (list(each[key].shape) if key in each else "nothing" for each in (own, state))
+        if ours != theirs:
+            raise ModelError(f"the checkpoint's {name} has {theirs} as {key}, expected {ours}: it is another network")
+    module.load_state_dict(state)

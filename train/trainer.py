@@ -1,0 +1,181 @@
+"""The loop: a batch, a step, and now and then a record, a validation, a checkpoint."""
+
+import math
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from torch import Tensor
+
+from realesr.errors import TrainingError
+from realesr.train.checkpoint import write_json
+from realesr.train.distributed import all_agree, any_asks, join_world, leave_world, mean_of_all
+from realesr.train.loader import Batch, batches
+from realesr.train.log import status_line
+from realesr.train.request import Request
+from realesr.train.run import AGAIN, LAST, Run, failures_folder, open_run, save, validate_run
+from realesr.train.steps import StepError, gan_step, psnr_step
+from realesr.train.synthesis import Pairs, make_pairs
+
+Say = Callable[[str], None]
+
+
+def train(request: Request, *, say: Say, show: Say) -> Path | None:
+    """Train until the last iteration, from the beginning or from where the run was stopped.
+
+    Args:
+        request: what was asked for.
+        say: is told what happens, a line each.
+        show: is given the one line that changes while training goes on.
+
+    Returns:
+        Path of the network, in the first process.
+
+    Raises:
+        KeyboardInterrupt: after Ctrl-C, once what was done is saved.
+        TrainingError: a loss is not finite; the last checkpoint stays.
+        RealesrError: whatever else is wrong.
+    """
+    world = join_world(request.device)
+    tell = say if world.is_first else _nothing
+    try:
+        run = open_run(request, world, tell)
+        try:
+            if run.is_done:
+                tell(f"{run.folder} is finished: all {run.options.iterations} iterations are done")
+            else:
+                _train(run, tell, show if world.is_first else _nothing)
+        finally:
+            if run.log is not None:
+                run.log.close()
+    finally:
+        leave_world()
+    return run.folder / f"{LAST}.safetensors" if world.is_first else None
+
+
+def _train(run: Run, say: Say, show: Say) -> None:
+    options, world = run.options, run.world
+    stream = batches(
+        run.data,
+        seed=run.seed,
+        first_iteration=run.state.iteration,
+        batch=options.batch,
+        rank=world.rank,
+        world=world.size,
+        workers=run.recipe.data.workers,
+    )
+    run.pace.at(run.state.iteration)
+    with _stop_asked() as asked:
+        while not run.is_done:
+            losses = _iterate(run, stream)
+            _record(run, losses, show)
+            stop = any_asks(bool(asked), world)
+            _keep(run, say, stop=stop)
+            if stop:
+                say(f"stopped at iteration {run.state.iteration}; the same command goes on from there")
+                raise KeyboardInterrupt
+    say(f"done: {run.options.iterations} iterations; realesr upscale photo.jpg -m {run.folder}")
+
+
+def _iterate(run: Run, stream: Iterator[Batch]) -> dict[str, Tensor]:
+    """One iteration; returns its losses."""
+    with run.watch("data"):
+        batch = next(stream)
+    run.padded += batch.padded
+    with run.watch("degrade"):
+        pairs = make_pairs(
+            batch,
+            run.recipe.degrade,
+            seed=run.seed,
+            iteration=run.state.iteration,
+            world=run.world,
+            scale=run.recipe.architecture.scale,
+            crop_px=run.options.crop_px,
+            sharpened=run.options.l1_sharp,
+            pool=run.pool,
+        )
+    try:
+        return _step(run, pairs)
+    except StepError as failure:
+        raise _failed(run, batch, pairs, failure.losses) from failure
+
+
+def _step(run: Run, pairs: Pairs) -> dict[str, Tensor]:
+    def may_step(finite: Tensor) -> bool:
+        return all_agree(finite, run.world)
+
+    images = (pairs.lr, pairs.hr, pairs.sharp)
+    if run.request.stage == "stage1":
+        return psnr_step(run.state, *images, run.options, may_step=may_step, timed=run.watch)
+    return gan_step(run.state, *images, run.options, run.perceptual, may_step=may_step, timed=run.watch)
+
+
+def _record(run: Run, losses: dict[str, Tensor], show: Say) -> None:
+    """Every so many iterations: write the losses down, and show where the run is."""
+    iteration = run.state.iteration
+    if iteration % run.recipe.log_every and not run.is_done:
+        return
+    values = mean_of_all(losses, run.world)
+    run.pace.at(iteration)
+    seconds = run.watch.seconds()
+    if run.log is not None:
+        pace = {"iterations_per_second": run.pace.per_second, "padded": run.padded}
+        run.log.write("losses", iteration, {**values, **pace, "seconds": seconds})
+    show(status_line(iteration, run.options.iterations, values, run.pace, seconds))
+
+
+def _keep(run: Run, say: Say, *, stop: bool) -> None:
+    """Validate and save, each when it is its turn."""
+    iteration, recipe = run.state.iteration, run.recipe
+    with run.watch("save"):
+        if recipe.validation.every and (iteration % recipe.validation.every == 0 or run.is_done):
+            validate_run(run, say)
+        if iteration % recipe.save.every == 0 or run.is_done or stop:
+            save(run)
+
+
+def _failed(run: Run, batch: Batch, pairs: Pairs, losses: dict[str, Tensor]) -> TrainingError:
+    """Write down what the batch was; returns the error that ends the run."""
+    folder = failures_folder(run.folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    name = f"{run.state.iteration:08d}-rank{run.world.rank}"
+    path = folder / f"{name}.json"
+    if path.exists():
+        path = folder / f"{name}{AGAIN}"
+    values = {key: float(value) for key, value in losses.items()}
+    drawn = None if pairs.drawn is None else pairs.drawn.to_json()
+    write_json(path, {"iteration": run.state.iteration, "losses": values, "images": batch.paths, "degradation": drawn})
+    bad = ", ".join(f"{key} = {value}" for key, value in values.items() if not math.isfinite(value))
+    return TrainingError(
+        f"iteration {run.state.iteration} is not finite ({bad or 'in another process'}), see {path}; the last "
+        "checkpoint is whole: the same command goes on from there, and rolls back further if it happens again"
+    )
+
+
+@contextmanager
+def _stop_asked() -> Iterator[list[int]]:
+    """Collect Ctrl-C and SIGTERM instead of ending at once; a second one ends at once."""
+    came: list[int] = []
+
+    def on_signal(number: int, _frame: FrameType | None) -> None:
+        if came:
+            raise KeyboardInterrupt
+        came.append(number)
+
+    if threading.current_thread() is not threading.main_thread():
+        yield came
+        return
+    before: dict[int, Any] = {number: signal.signal(number, on_signal) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield came
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _nothing(_: str) -> None:
+    pass
