@@ -27,7 +27,7 @@ import numpy as np
 import report
 from numpy.typing import NDArray
 
-from realesr.engine import Engine
+from realesr.engine import Engine, EngineBase
 from realesr.tiled import Network, Tiling, enlarge_bands
 
 GRID: list[tuple[str, str, str, int, int]] = [
@@ -56,7 +56,7 @@ def throughput(case: tuple[str, str, str, int, int], seconds: float) -> dict[str
     return {**head, **json.loads(answer.stdout)}
 
 
-class TimedEngine:
+class TimedEngine(EngineBase):
     """An engine that adds up the seconds of its runs."""
 
     def __init__(self, engine: Engine, batch: int) -> None:

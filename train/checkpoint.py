@@ -124,7 +124,7 @@ def write_networks(run: Path, name: str, ema: State, raw: State, architecture: R
         Path of the .safetensors file, which `realesr upscale -m` takes.
     """
     mean, weights = _plain(ema), _plain(raw)
-    metadata = {"activation": architecture.activation} if isinstance(architecture, Compact) else {}
+    metadata: dict[str, str] = {"activation": architecture.activation} if isinstance(architecture, Compact) else {}
     path = run / f"{name}.safetensors"
     write_file(path, lambda part: part.write_bytes(save(mean, metadata)))
     write_file(run / f"{name}.pth", lambda part: torch.save({"params": weights, "params_ema": mean}, part))

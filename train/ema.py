@@ -22,7 +22,7 @@ class Ema:
     @torch.no_grad()
     def update(self, module: nn.Module) -> None:
         """mean <- decay * mean + (1 - decay) * module."""
-        mean = list(self.module.parameters())
+        mean = [each.detach() for each in self.module.parameters()]
         torch._foreach_lerp_(mean, [each.detach() for each in module.parameters()], 1 - self.decay)
         for own, other in zip(self.module.buffers(), module.buffers(), strict=True):
             own.copy_(other)

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,6 +13,9 @@ from torch.utils.data import DataLoader, Dataset
 from realesr.errors import InputError, RealesrError
 from realesr.train.image_crops import Crop, read_crop, read_crop_pair
 from realesr.train.samples import image_of, seed_of
+
+_Read = tuple[str, Crop, Crop | None] | str
+"""Path, crop, and the small crop of a pair; or what is wrong."""
 
 _AHEAD = 2
 """Batches that each reading process has ready."""
@@ -90,7 +94,7 @@ def batches(
     """
     pairs = round(batch * source.pair_share) if source.pairs else 0
     plan = _Plan(first_iteration, images=batch - pairs, pairs=pairs, rank=rank, world=world)
-    loader: DataLoader[Crop] = DataLoader(
+    loader: DataLoader[_Read] = DataLoader(
         _Reader(source, seed),
         batch_sampler=plan,
         collate_fn=_collated,
@@ -135,15 +139,16 @@ class _Plan:
             iteration += 1
 
 
-class _Reader(Dataset[object]):
+class _Reader(Dataset["_Read"]):
     """Reads a sample; an error is an answer too, so that its words come through to the training process as they are."""
 
     def __init__(self, source: TrainingData, seed: int) -> None:
         self._source, self._seed = source, seed
 
-    def __getitem__(self, sample: _Sample) -> "tuple[str, Crop, Crop | None] | str":  # type: ignore[override]
+    def __getitem__(self, sample: _Sample) -> "_Read":
         source = self._source
-        options = {"seed": seed_of(sample.number, self._seed), "flip": source.flip, "rotate": source.rotate}
+        options: dict[str, Any] = {"flip": source.flip, "rotate": source.rotate}
+        options["seed"] = seed_of(sample.number, self._seed)
         try:
             if sample.is_pair:
                 hr, lr = source.pairs[image_of(sample.number, len(source.pairs), self._seed)]
@@ -155,7 +160,7 @@ class _Reader(Dataset[object]):
             return str(error)
 
 
-def _collated(samples: "list[tuple[str, Crop, Crop | None] | str]") -> Batch | str:
+def _collated(samples: list["_Read"]) -> Batch | str:
     whole = []
     for sample in samples:
         if isinstance(sample, str):

@@ -123,7 +123,7 @@ def _generator_step(
                     sr = state.generator(_laid_out(lr_part, options)).float()
                 losses = _losses(state, lr_part, sr, hr_part, sharp_part, options, perceptual, timed)
                 with timed("G"):
-                    (torch.stack(list(_weighted(losses, state.iteration, options))).sum() / parts).backward()
+                    (torch.stack(list(_weighted(losses, state.iteration, options))).sum() / parts).backward()  # type: ignore[no-untyped-call]
             _add(sums, losses, parts)
             outputs.append(sr.detach())
     rate = learning_rate_at(options.learning_rate, state.iteration, options)
@@ -191,7 +191,7 @@ def _discriminator_step(
                     logits = discriminator(_laid_out(images, options)).float()
                     losses[f"d_{name}"] = gan_loss(logits, real=name == "real")
                     losses[f"d_{name}_logit"] = logits.detach().mean()
-                    (losses[f"d_{name}"] / parts).backward()
+                    (losses[f"d_{name}"] / parts).backward()  # type: ignore[no-untyped-call]
             _add(sums, losses, parts)
     rate = learning_rate_at(options.d_learning_rate, state.iteration, options)
     with timed("optimiser"):

@@ -22,12 +22,12 @@ class Stopwatch:
     def __call__(self, part: str) -> Iterator[None]:
         """Count what happens within as `part`. Parts within parts would be counted twice."""
         if self._is_cuda and part not in ("data", "save"):
-            begin, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
-            begin.record()  # type: ignore[no-untyped-call]
+            begin, end = _event(), _event()
+            begin.record()
             try:
                 yield
             finally:
-                end.record()  # type: ignore[no-untyped-call]
+                end.record()
                 self._events.append((part, begin, end))
             return
         started = time.perf_counter()
@@ -41,10 +41,14 @@ class Stopwatch:
         if self._events:
             torch.cuda.synchronize()
         for part, begin, end in self._events:
-            self._add(part, begin.elapsed_time(end) / 1000)  # type: ignore[no-untyped-call]
+            self._add(part, begin.elapsed_time(end) / 1000)
         self._events.clear()
         taken, self._seconds = self._seconds, {}
         return {part: taken[part] for part in PARTS if part in taken}
 
     def _add(self, part: str, seconds: float) -> None:
         self._seconds[part] = self._seconds.get(part, 0.0) + seconds
+
+
+def _event() -> torch.cuda.Event:
+    return torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]

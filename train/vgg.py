@@ -28,6 +28,9 @@ _MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 class Vgg19(nn.Module):
     """The convolutions of VGG19; frozen. State-dict names are torchvision's: features.0.weight, ..."""
 
+    mean: Tensor
+    std: Tensor
+
     def __init__(self) -> None:
         super().__init__()
         layers: list[nn.Module] = []

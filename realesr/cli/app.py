@@ -7,6 +7,8 @@ from typing import Annotated
 import typer
 
 from . import stopping
+from .degrade import EXAMPLES as DEGRADE_EXAMPLES
+from .degrade import degrade
 from .doctor import EXAMPLES as DOCTOR_EXAMPLES
 from .doctor import doctor
 from .help import CommandHelp, GroupHelp
@@ -60,6 +62,7 @@ def build_app() -> typer.Typer:
     app.command(cls=CommandHelp, epilog=UPSCALE_EXAMPLES)(upscale)
     app.add_typer(models, name="models")
     app.add_typer(train, name="train")
+    app.command(cls=CommandHelp, epilog=DEGRADE_EXAMPLES)(degrade)
     app.command(cls=CommandHelp, epilog=DOCTOR_EXAMPLES)(doctor)
     return app
 

@@ -86,7 +86,7 @@ RecipeName = Annotated[
         metavar="NAME|PATH",
         show_default=False,
         rich_help_panel=NETWORK,
-        help="One that 'realesr train recipes' lists, or a .toml file. Default: that of the run in --init, else x4plus.",
+        help="One of 'realesr train recipes', or a .toml file. Default: that of the run in --init, else x4plus.",
     ),
 ]
 Changes = Annotated[

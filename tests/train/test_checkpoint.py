@@ -10,11 +10,10 @@ import torch
 from realesr import networks
 from realesr.architectures import Compact
 from realesr.errors import InputError, OutputError
-from realesr.train import checkpoint
 from realesr.train.checkpoint import checkpoints, read_facts, read_state, write_checkpoint, write_file, write_networks
 from realesr.weights import read_weights
 
-STATE = {"weights": torch.arange(4.0), "iteration": 3, "list": [torch.zeros(2), "text"]}
+STATE: dict = {"weights": torch.arange(4.0), "iteration": 3, "list": [torch.zeros(2), "text"]}
 
 
 def test_a_checkpoint_comes_back_as_it_was(tmp_path):
@@ -37,7 +36,7 @@ def test_a_full_disk_leaves_the_last_good_checkpoint(tmp_path, monkeypatch):
     def full(*_):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(checkpoint.torch, "save", full)
+    monkeypatch.setattr(torch, "save", full)
     with pytest.raises(OutputError, match=r"00000010 could not be written \(No space left on device.*make room"):
         write_checkpoint(tmp_path, 10, STATE, {}, keep=1)
     assert checkpoints(tmp_path) == [good]

@@ -13,7 +13,7 @@ from PIL import Image
 
 import realesr
 from realesr.errors import ModelError, OutputError, TrainingError, UsageError
-from realesr.train import checkpoint, trainer
+from realesr.train import synthesis, trainer
 from realesr.train.checkpoint import checkpoints
 from realesr.train.request import Request
 from realesr.weights import read_weights
@@ -212,7 +212,7 @@ def test_a_loss_that_is_not_finite_twice_rolls_the_run_back(train, tmp_path, mon
 
 
 def poison(monkeypatch, at):
-    make = trainer.make_pairs
+    make = synthesis.make_pairs
 
     def poisoned(batch, recipe, *, iteration, **more):
         pairs = make(batch, recipe, iteration=iteration, **more)
@@ -224,7 +224,7 @@ def poison(monkeypatch, at):
 
 
 def test_a_full_disk_ends_the_run_and_keeps_the_last_checkpoint(train, tmp_path, monkeypatch):
-    save = checkpoint.torch.save
+    save = torch.save
     calls = []
 
     def full(*arguments):
@@ -233,7 +233,7 @@ def test_a_full_disk_ends_the_run_and_keeps_the_last_checkpoint(train, tmp_path,
             raise OSError(28, "No space left on device")
         save(*arguments)
 
-    monkeypatch.setattr(checkpoint.torch, "save", full)
+    monkeypatch.setattr(torch, "save", full)
     with pytest.raises(OutputError, match="No space left on device"):
         train("stage1", "net")
     assert checkpoints(tmp_path / "net")
