@@ -55,15 +55,17 @@ def is_torchrun() -> bool:
     return "WORLD_SIZE" in os.environ
 
 
-def run_on_gpus(count: int, arguments: Sequence[str]) -> int:
+def run_on_gpus(count: int, device: str, arguments: Sequence[str]) -> int:
     """Start `count` processes of `realesr` with these arguments on this machine; returns the exit code.
 
     Raises:
-        UsageError: there are fewer GPUs.
+        UsageError: there are fewer GPUs, and the device is not "cpu".
     """
     there = torch.cuda.device_count()
-    if 0 < there < count:
-        raise UsageError(f"got --gpus {count}, expected at most {there}: this machine has no more")
+    if count < 1 or (there < count and device != "cpu"):
+        raise UsageError(
+            f"got --gpus {count}, expected 1 to {there}, which torch sees here (or --device cpu, to try it)"
+        )
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={count}"]
     threads = max(1, (os.cpu_count() or 1) // count)
     environment = {"OMP_NUM_THREADS": str(threads), **os.environ}

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +11,9 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from realesr.errors import InputError, RealesrError
+from realesr.errors import InputError, RealesrError, UsageError
 from realesr.train.image_crops import Crop, read_crop, read_crop_pair
-from realesr.train.samples import image_of, seed_of
+from realesr.train.samples import image_of, pairs_before, seed_of
 
 _Read = tuple[str, Crop, Crop | None] | str
 """Path, crop, and the small crop of a pair; or what is wrong."""
@@ -30,14 +31,30 @@ class TrainingData:
     pairs: tuple[tuple[Path, Path], ...]
     """Given ones, (HR, LR)."""
     pair_share: float
-    """Of each process's batch, 0 to 1."""
+    """Of each process's batch, 0 to 1; see `samples.pairs_before`."""
     crop_px: int
     """Side of what is cut from images, in HR px."""
     pair_crop_px: int
     """Side of what is cut from pairs, in HR px."""
     scale: int
+    """HR px per LR px and side."""
     flip: bool
+    """Mirror half of the crops."""
     rotate: bool
+    """Turn half of them upside down, and swap the axes of half."""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.pair_share <= 1:
+            raise UsageError(f"got pair_share = {self.pair_share}, expected 0 to 1")
+        if self.pair_share < 1 and not self.images:
+            raise UsageError(f"got no images to degrade, expected some where pair_share is {self.pair_share}")
+        if self.pair_share > 0 and not self.pairs:
+            raise UsageError(f"got no pairs, expected some where pair_share is {self.pair_share}")
+        if self.crop_px < 1 or self.pair_crop_px < 1 or self.pair_crop_px % self.scale:
+            raise UsageError(
+                f"got crop_px = {self.crop_px} and pair_crop_px = {self.pair_crop_px}, expected 1 or more, and the "
+                f"second to be a multiple of the scale {self.scale}"
+            )
 
 
 @dataclass(kw_only=True)
@@ -92,8 +109,7 @@ def batches(
     Raises:
         InputError: an image cannot be read, or a reading process was ended.
     """
-    pairs = round(batch * source.pair_share) if source.pairs else 0
-    plan = _Plan(first_iteration, images=batch - pairs, pairs=pairs, rank=rank, world=world)
+    plan = _Plan(first_iteration, batch=batch, pair_share=source.pair_share, rank=rank, world=world)
     loader: DataLoader[_Read] = DataLoader(
         _Reader(source, seed),
         batch_sampler=plan,
@@ -110,7 +126,7 @@ def batches(
         try:
             found = next(stream)
         except RuntimeError as error:
-            if "worker" not in str(error):
+            if not str(error).startswith("DataLoader worker (pid"):  # torch has no class of its own for it
                 raise
             raise InputError(
                 "a process that reads images was ended, mostly for want of memory: lower data.workers, or set it to 0"
@@ -123,20 +139,23 @@ def batches(
 class _Plan:
     """Which samples each batch has."""
 
-    def __init__(self, first_iteration: int, *, images: int, pairs: int, rank: int, world: int) -> None:
-        self._first = first_iteration
-        self._counts = ((images, False), (pairs, True))
+    def __init__(self, first_iteration: int, *, batch: int, pair_share: float, rank: int, world: int) -> None:
+        self._first, self._batch, self._share = first_iteration, batch, pair_share
         self._rank, self._world = rank, world
 
     def __iter__(self) -> Iterator[list[_Sample]]:
-        iteration = self._first
-        while True:
+        for iteration in count(self._first):
+            pairs, later_pairs = (pairs_before(each, self._batch, self._share) for each in (iteration, iteration + 1))
+            images, later_images = (iteration * self._batch - pairs, (iteration + 1) * self._batch - later_pairs)
             yield [
-                _Sample((iteration * self._world + self._rank) * count + place, is_pair)
-                for count, is_pair in self._counts
-                for place in range(count)
+                *self._part(images, later_images, is_pair=False),
+                *self._part(pairs, later_pairs, is_pair=True),
             ]
-            iteration += 1
+
+    def _part(self, start: int, end: int, *, is_pair: bool) -> Iterator[_Sample]:
+        """This process's part of all processes' samples; each process has had `start` and will have had `end`."""
+        first = start * self._world + self._rank * (end - start)
+        return (_Sample(number, is_pair) for number in range(first, first + end - start))
 
 
 class _Reader(Dataset["_Read"]):

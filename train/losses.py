@@ -1,16 +1,18 @@
 """Losses, all in float32, each a mean over everything: images are (N, 3, H, W) RGB in [0, 1]."""
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from realesr.train.vgg import LAYERS, Vgg19
+from realesr.train.vgg import LAYERS
 
 COLOUR_PX = 16
 """Side of the squares whose means `colour_loss` compares; smaller images are one square."""
 
 _VARIANCE_PX = 7
-"""Side of the window of local variance: Liang et al. 2022, arXiv 2203.09195, section 3.2."""
+"""Side of the window of local variance: BasicSR, basicsr/models/esrgan_model.py."""
 
 
 def l1(sr: Tensor, hr: Tensor) -> Tensor:
@@ -33,9 +35,11 @@ def artefact_loss(sr: Tensor, mean_sr: Tensor, hr: Tensor) -> Tensor:
     """Mean absolute error where it looks like an artefact: the locally discriminative loss (LDL).
 
     A pixel's error counts by the local variance of the residual, times the fifth root of the image's variance; and only
-    where it is larger than that of the generator's running mean, which makes fewer artefacts.
+    where it is larger than that of the generator's running mean, which makes fewer artefacts. The residual is summed
+    over the channels.
 
-    Source: Liang et al. 2022, arXiv 2203.09195, equations 3 to 6; the map has no gradient.
+    Source: Liang et al. 2022, arXiv 2203.09195; BasicSR, basicsr/losses/loss_util.py, get_refined_artifact_map. There
+    the map has a gradient too; here it is a weight, as the root's gradient is infinite where an image is without error.
 
     Args:
         sr: of the generator.
@@ -58,7 +62,8 @@ class PerceptualLoss:
     Source: Real-ESRGAN 2021, section 3.4 and BasicSR, losses/basic_loss.py, PerceptualLoss.
     """
 
-    def __init__(self, vgg: Vgg19) -> None:
+    def __init__(self, vgg: Callable[[Tensor], list[Tensor]]) -> None:
+        """Take a Vgg19, or what gives as many features of an image."""
         self.vgg = vgg
 
     def __call__(self, sr: Tensor, hr: Tensor) -> Tensor:

@@ -4,6 +4,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from realesr.errors import InputError
+
 _SSIM_SIGMA_PX, _SSIM_RADIUS_PX = 1.5, 5
 _SSIM_C1, _SSIM_C2 = 0.01**2, 0.03**2
 """Wang et al. 2004, "Image quality assessment: from error visibility to structural similarity", section III.B."""
@@ -23,8 +25,11 @@ def psnr(images: Tensor, truth: Tensor, *, border_px: int = 0, luma: bool = Fals
 
     Returns:
         (N,) float64, in dB; infinite where both are equal.
+
+    Raises:
+        InputError: nothing is left without the border.
     """
-    a, b = (_prepared(each, border_px, luma) for each in (images, truth))
+    a, b = (_prepared(each, border_px, luma, least_px=1) for each in (images, truth))
     return -10 * ((a - b) ** 2).mean(dim=(1, 2, 3)).log10()
 
 
@@ -42,8 +47,11 @@ def ssim(images: Tensor, truth: Tensor, *, border_px: int = 0, luma: bool = Fals
 
     Returns:
         (N,) float64, 1 where both are equal.
+
+    Raises:
+        InputError: less than the window is left without the border.
     """
-    a, b = (_prepared(each, border_px, luma) for each in (images, truth))
+    a, b = (_prepared(each, border_px, luma, least_px=2 * _SSIM_RADIUS_PX + 1) for each in (images, truth))
     mean_a, mean_b = _windowed(a), _windowed(b)
     var_a, var_b = _windowed(a * a) - mean_a**2, _windowed(b * b) - mean_b**2
     both = _windowed(a * b) - mean_a * mean_b
@@ -52,24 +60,29 @@ def ssim(images: Tensor, truth: Tensor, *, border_px: int = 0, luma: bool = Fals
     return (top / bottom).mean(dim=(1, 2, 3))
 
 
-def colour_drift(images: Tensor, truth: Tensor) -> Tensor:
-    """By how much the colours of squares of DRIFT_PX are off.
+def colour_drift(images: Tensor, inputs: Tensor) -> Tensor:
+    """By how much the colours of squares of DRIFT_PX are off from those of what was enlarged.
+
+    Not from the truth: what the degradation did to colours is no fault of the network.
 
     Args:
         images: (N, 3, H, W) RGB in [0, 1].
-        truth: likewise.
+        inputs: (N, 3, h, w) likewise, of any size.
 
     Returns:
         Mean absolute difference of the squares' means over all images and channels, float64, in levels of 255.
     """
     rows, columns = (max(1, side // DRIFT_PX) for side in images.shape[2:])
-    small = (functional.adaptive_avg_pool2d(each.double(), (rows, columns)) for each in (images, truth))
+    small = (functional.adaptive_avg_pool2d(each.double(), (rows, columns)) for each in (images, inputs))
     a, b = small
     return (a - b).abs().mean() * 255
 
 
-def _prepared(images: Tensor, border_px: int, luma: bool) -> Tensor:
+def _prepared(images: Tensor, border_px: int, luma: bool, *, least_px: int) -> Tensor:
     height, width = images.shape[2:]
+    least_px += 2 * border_px
+    if min(height, width) < least_px:
+        raise InputError(f"got an image of {width} x {height} px to score, expected at least {least_px} px a side")
     inner = images[:, :, border_px : height - border_px, border_px : width - border_px].double()
     if not luma:
         return inner

@@ -122,6 +122,10 @@ class Recipe:
         if (self.rrdb is None) == (self.compact is None):
             raise UsageError("got no network or two, expected one table of [rrdb] and [compact]")
         scale = self.architecture.scale
+        if self.stage1.gan or self.stage1.perceptual:
+            problems.append("got stage1.gan or stage1.perceptual above 0, expected 0: they are what stage 2 is for")
+        if not self.stage2.gan:
+            problems.append("got stage2.gan = 0, expected more: a stage without it is stage 1")
         for name, stage in (("stage1", self.stage1), ("stage2", self.stage2)):
             if stage.crop_px % scale:
                 problems.append(f"got {name}.crop_px = {stage.crop_px}, expected a multiple of the scale {scale}")

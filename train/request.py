@@ -125,7 +125,13 @@ def find_images(request: Request, recipe: Recipe) -> Images:
 
     Raises:
         InputError: there are none, some are missing, or pairs do not match.
+        UsageError: there are photos and pairs, and the recipe does not say how to mix them.
     """
+    if request.data and request.gt and not recipe.data.pair_share:
+        raise UsageError(
+            "got photos and pairs, but data.pair_share is 0: expected the pairs' share of a batch, like "
+            "--set data.pair_share=0.5"
+        )
     found = find_training_images(list(request.data)) if request.data else []
     pairs = tuple(find_pairs(list(request.gt), list(request.lq))) if request.gt and request.lq else ()
     if request.val_gt is not None and request.val_lq is not None:

@@ -1,5 +1,6 @@
 """Which image is the k-th sample of a run, and its seed: pure numbers, so that nothing but k has to be remembered."""
 
+from fractions import Fraction
 from functools import lru_cache
 
 import numpy as np
@@ -7,6 +8,21 @@ from numpy.typing import NDArray
 
 _ORDER, _SEED = 1, 2
 """What random numbers are for; part of their seed."""
+
+
+def pairs_before(iteration: int, batch: int, share: float) -> int:
+    """How many given pairs a process has had before an iteration; the rest of its samples were images to degrade.
+
+    A batch has `batch * share` pairs, rounded down or up so that the share is kept over the iterations, even where it
+    comes to less than one pair a batch. Every process has as many as the others. Where `batch * share` is a whole
+    number, all batches are alike, and n processes see what one process with n times the batch does.
+
+    Args:
+        iteration: from 0.
+        batch: samples of each process and iteration.
+        share: of pairs, 0 to 1; taken as a fraction of at most 10,000 parts, so that 0.1 is a tenth.
+    """
+    return int(iteration * batch * Fraction(share).limit_denominator(10_000))
 
 
 def image_of(sample: int, count: int, seed: int) -> int:

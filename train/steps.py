@@ -7,12 +7,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from realesr.errors import UsageError
 from realesr.train.losses import PerceptualLoss, artefact_loss, colour_loss, gan_loss, l1
 from realesr.train.stage_options import StageOptions
 from realesr.train.train_state import TrainState, learning_rate_at, plain, set_learning_rate
 
 Timed = Callable[[str], AbstractContextManager[None]]
-"""Counts the time within as that of a part: "G", "VGG", "D", "optimiser"."""
+"""Counts the time within as that of a part: "G" (with the whole way back of its losses), "VGG", "D", "optimiser"."""
 
 MayStep = Callable[[Tensor], bool]
 """Is given whether all losses and gradients are finite, and says whether the optimiser may step: for all processes."""
@@ -57,7 +58,10 @@ def psnr_step(
 
     Raises:
         StepError: `may_step` said no; no weight was changed.
+        UsageError: the options ask for losses of stage 2.
     """
+    if options.gan or options.perceptual:
+        raise UsageError(f"stage 1 got gan = {options.gan:g}, perceptual = {options.perceptual:g}: expected 0 and 0")
     losses = _generator_step(state, lr, hr, sharp, options, None, may_step, timed)[0]
     state.iteration += 1
     return losses
@@ -82,7 +86,9 @@ def gan_step(
     stepped already: go on from a checkpoint.
     """
     if state.discriminator is None or state.d_optimiser is None:
-        raise AssertionError("gan_step needs a discriminator")
+        raise UsageError(f"stage 2 got gan = {options.gan:g} and no discriminator: expected a weight above 0")
+    if options.perceptual and perceptual is None:
+        raise UsageError(f"stage 2 got perceptual = {options.perceptual:g} and no VGG19: expected one, or 0")
     generator_learns = state.iteration >= options.d_warm_up and state.iteration % options.d_every == 0
     if generator_learns:
         losses, fake = _generator_step(state, lr, hr, sharp, options, perceptual, may_step, timed)
@@ -118,7 +124,8 @@ def _generator_step(
     parts = options.accumulate
     with _frozen(state.discriminator):
         for number, (lr_part, hr_part, sharp_part) in enumerate(_parts(parts, lr, hr, sharp)):
-            with _synchronised(state.generator, only_if=number == parts - 1):
+            last = _synchronised(state.generator, only_if=number == parts - 1)
+            with last, _norms_moving(state.discriminator, only_if=number == 0):
                 with timed("G"), _autocast(lr.device, options):
                     sr = state.generator(_laid_out(lr_part, options)).float()
                 losses = _losses(state, lr_part, sr, hr_part, sharp_part, options, perceptual, timed)
@@ -155,9 +162,7 @@ def _losses(
             with torch.no_grad(), _autocast(lr.device, options):
                 mean_sr = state.ema.module(_laid_out(lr, options))
             losses["artefact"] = artefact_loss(sr, mean_sr, truth)
-    if options.perceptual:
-        if perceptual is None:
-            raise AssertionError("a perceptual weight needs the perceptual loss")
+    if perceptual is not None and options.perceptual:
         with timed("VGG"), _autocast(lr.device, options):
             losses["perceptual"] = perceptual(sr, sharp if options.perceptual_sharp else hr)
     if options.gan and state.discriminator is not None:
@@ -178,21 +183,20 @@ def _discriminator_step(
     """Step the discriminator; the loss is the sum of both means."""
     discriminator, optimiser = state.discriminator, state.d_optimiser
     if discriminator is None or optimiser is None:
-        raise AssertionError("there is no discriminator")
+        raise AssertionError("gan_step has checked this")
     optimiser.zero_grad(set_to_none=True)
     sums: dict[str, Tensor] = {}
     parts = options.accumulate
     with timed("D"):
-        for number, (real_part, fake_part) in enumerate(_parts(parts, real, fake)):
-            losses = {}
-            for name, images in (("real", real_part), ("fake", fake_part)):
-                is_last = number == parts - 1 and name == "fake"
-                with _synchronised(discriminator, only_if=is_last), _autocast(real.device, options):
-                    logits = discriminator(_laid_out(images, options)).float()
-                    losses[f"d_{name}"] = gan_loss(logits, real=name == "real")
-                    losses[f"d_{name}_logit"] = logits.detach().mean()
-                    (losses[f"d_{name}"] / parts).backward()  # type: ignore[no-untyped-call]
-            _add(sums, losses, parts)
+        for name, images in (("real", real), ("fake", fake)):
+            for number, (part,) in enumerate(_parts(parts, images)):
+                last = _synchronised(discriminator, only_if=number == parts - 1 and name == "fake")
+                with last, _norms_moving(discriminator, only_if=number == 0):
+                    with _autocast(real.device, options):
+                        logits = discriminator(_laid_out(part, options)).float()
+                    loss = gan_loss(logits, real=name == "real")
+                    (loss / parts).backward()  # type: ignore[no-untyped-call]
+                _add(sums, {f"d_{name}": loss, f"d_{name}_logit": logits.mean()}, parts)
     rate = learning_rate_at(options.d_learning_rate, state.iteration, options)
     with timed("optimiser"):
         sums["d_norm"] = _step(discriminator, optimiser, rate, sums, options, may_step)
@@ -244,6 +248,19 @@ def _synchronised(module: nn.Module, *, only_if: bool) -> AbstractContextManager
     if isinstance(module, DistributedDataParallel) and not only_if:
         return module.no_sync()
     return nullcontext()
+
+
+@contextmanager
+def _norms_moving(module: nn.Module | None, *, only_if: bool) -> Iterator[None]:
+    """Spectral norm takes one step for each batch, not for each part of it: else the parts would not be the batch."""
+    if module is None or only_if:
+        yield
+        return
+    module.eval()
+    try:
+        yield
+    finally:
+        module.train()
 
 
 @contextmanager

@@ -58,7 +58,7 @@ def train(request: Request, *, say: Say, show: Say) -> Path | None:
 
 
 def _train(run: Run, say: Say, show: Say) -> None:
-    options, world = run.options, run.world
+    options, world, first = run.options, run.world, run.state.iteration
     stream = batches(
         run.data,
         seed=run.seed,
@@ -78,6 +78,9 @@ def _train(run: Run, say: Say, show: Say) -> None:
             if stop:
                 say(f"stopped at iteration {run.state.iteration}; the same command goes on from there")
                 raise KeyboardInterrupt
+    if run.padded:
+        seen = options.batch * (run.state.iteration - first)
+        say(f"{run.padded} of {seen} samples were smaller than {run.recipe.data.read_px} px and were mirrored")
     say(f"done: {run.options.iterations} iterations; realesr upscale photo.jpg -m {run.folder}")
 
 

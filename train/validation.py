@@ -50,7 +50,7 @@ class Scores:
     """On RGB, in dB."""
     ssim: float
     colour_drift: float
-    """Levels of 255 by which local means are off."""
+    """Levels of 255 by which local means differ from those of the input."""
 
     def as_dict(self) -> dict[str, float]:
         """Name -> value."""
@@ -128,7 +128,7 @@ def validate(generator: nn.Module, pairs: ValidationSet, device: torch.device) -
             (
                 float(psnr(sr, truth, border_px=_BORDER_PX)),
                 float(ssim(sr, truth, border_px=_BORDER_PX)),
-                float(colour_drift(sr, truth)),
+                float(colour_drift(sr, lr[None])),
             )
         )
         enlarged.append(sr[0])

@@ -1,6 +1,7 @@
 """VGG19's features for the perceptual loss, as a module of our own that reads torchvision's standard file."""
 
 import hashlib
+import tempfile
 from pathlib import Path
 
 import torch
@@ -68,7 +69,9 @@ def load_vgg(path: Path) -> Vgg19:
         vgg = Vgg19()
         vgg.load_state_dict({key: value for key, value in features.items() if key in vgg.state_dict()})
     except Exception as error:  # torch raises a dozen types for damaged files
-        raise ModelError(f"{path} holds no VGG19: expected {FILE} ({_one_line(error)})") from error
+        raise ModelError(
+            f"{path} holds no VGG19 ({_one_line(error)}): expected {FILE}, delete it or name another by --vgg PATH"
+        ) from error
     return vgg
 
 
@@ -89,24 +92,32 @@ def find_vgg(path: Path | None, *, url: str = URL) -> Path:
 
 
 def _download(url: str, target: Path) -> None:
+    """Under a name of its own until it is whole: several processes may fetch it at once."""
     import requests
 
-    part = target.with_name(f"{target.name}.part")
-    digest = hashlib.sha256()
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        with requests.get(url, stream=True, timeout=60) as answer, part.open("wb") as file:
-            answer.raise_for_status()
-            for chunk in answer.iter_content(1 << 20):
-                digest.update(chunk)
-                file.write(chunk)
+        with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{FILE}.") as folder:
+            part = Path(folder) / FILE
+            sha256 = _fetch(url, part)
+            if not sha256.startswith(SHA256_START):
+                raise ModelError(_how_to_get(f"came with other bytes (SHA-256 {sha256[:8]}...)"))
+            part.replace(target)
     except (requests.RequestException, OSError) as error:
-        part.unlink(missing_ok=True)
         raise ModelError(_how_to_get(f"could not be fetched ({_one_line(error)})")) from error
-    if not digest.hexdigest().startswith(SHA256_START):
-        part.unlink()
-        raise ModelError(_how_to_get(f"came with other bytes (SHA-256 {digest.hexdigest()[:8]}...)"))
-    part.replace(target)
+
+
+def _fetch(url: str, part: Path) -> str:
+    """Write the answer to `part`; returns its SHA-256."""
+    import requests
+
+    digest = hashlib.sha256()
+    with requests.get(url, stream=True, timeout=60) as answer, part.open("wb") as file:
+        answer.raise_for_status()
+        for chunk in answer.iter_content(1 << 20):
+            digest.update(chunk)
+            file.write(chunk)
+    return digest.hexdigest()
 
 
 def _how_to_get(problem: str) -> str:

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from . import stopping
+from .data import data
 from .degrade import EXAMPLES as DEGRADE_EXAMPLES
 from .degrade import degrade
 from .doctor import EXAMPLES as DOCTOR_EXAMPLES
@@ -62,6 +63,7 @@ def build_app() -> typer.Typer:
     app.command(cls=CommandHelp, epilog=UPSCALE_EXAMPLES)(upscale)
     app.add_typer(models, name="models")
     app.add_typer(train, name="train")
+    app.add_typer(data, name="data")
     app.command(cls=CommandHelp, epilog=DEGRADE_EXAMPLES)(degrade)
     app.command(cls=CommandHelp, epilog=DOCTOR_EXAMPLES)(doctor)
     return app

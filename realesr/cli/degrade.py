@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from realesr.train.preview import Preview
 
 EXAMPLES = """\
-realesr degrade photo.png                           # photo_degraded.png and .json
+realesr degrade photo.png              # photo_degraded.png, and .json
 realesr degrade photo.png -n 15 --seed 7 -o sheet.png
 realesr degrade photo.png --scale 2 --recipe faithful --overwrite
 realesr degrade photo.png --replay photo_degraded.json -o again.png

@@ -16,26 +16,36 @@ DATA = "Images"
 NETWORK = "Network"
 RUN = "Run"
 
+GROUP_EXAMPLES = """\
+realesr train stage1 --data photos --out runs/net
+realesr train stage2 --data photos --init runs/net --out runs/gan
+realesr train recipes                  # their names, and what they are for"""
 STAGE1_EXAMPLES = """\
-realesr train stage1 --data photos --out runs/net --recipe tiny_cpu   # minutes on two cores
-realesr train stage1 --data photos --out runs/net                     # x4plus: days on GPUs
+realesr train stage1 --data photos --out runs/net --recipe tiny_cpu  # minutes
+realesr train stage1 --data photos --out runs/net    # x4plus: days on GPUs
 realesr train stage1 --data photos --out runs/net --gpus 4
-realesr train stage1 --data photos --out runs/net --debug             # eight iterations, before a long run
-realesr train stage1 --data photos --out runs/net --set stage1.batch=4 --set data.workers=8
-realesr train stage1 --data photos --out runs/net --init none
-realesr train stage1 --gt sharp --lq blurred --set data.pair_share=1 --out runs/pairs --recipe general_x4
-realesr train stage1 --data photos --val-gt val/sharp --val-lq val/small --out runs/net --device cuda
-torchrun --nnodes 2 --nproc-per-node 8 --rdzv-endpoint host:29500 -m realesr train stage1 --data d --out runs/net"""
+realesr train stage1 --data photos --out runs/net --debug  # before a long run
+realesr train stage1 --data photos --out runs/net --set stage1.batch=4
+realesr train stage1 --data photos --out runs/net --init none --quiet
+realesr train stage1 --gt sharp --lq small --set data.pair_share=1 --out pairs
+realesr train stage1 --data photos --val-gt large --val-lq small --out net
+realesr train stage1 --data photos --out runs/net --device cuda"""
 STAGE2_EXAMPLES = """\
-realesr train stage2 --data photos --init runs/net --out runs/gan     # the recipe is that of runs/net
-realesr train stage2 --data photos --init runs/net --out runs/gan --vgg vgg19-dcbb9e9d.pth
-realesr train stage2 --data photos --init realesrgan-x4plus --out runs/mine --recipe x4plus
-realesr train stage2 --data photos --init realesrgan-x4plus --init-d RealESRGAN_x4plus_netD.pth --out runs/mine
-realesr train stage2 --data photos --init runs/net --out runs/gan --set stage2.gan=0.05 --quiet"""
+realesr train stage2 --data photos --init runs/net --out runs/gan
+realesr train stage2 --data photos --init runs/net --out runs/gan --gpus 4
+realesr train stage2 --data photos --init runs/net --out runs/gan --debug
+realesr train stage2 --data photos --init runs/net --out runs/gan --quiet
+realesr train stage2 --data d --init runs/net --out gan --set stage2.gan=0.05
+realesr train stage2 --data d --init runs/net --out gan --device cuda
+realesr train stage2 --data d --init runs/net --out gan --vgg vgg19.pth
+realesr train stage2 --data d --init realesrgan-x4plus --init-d d.pth --out o
+realesr train stage2 --data d --init net.pth --recipe general_x4 --out gan
+realesr train stage2 --gt sharp --lq small --init runs/net --out gan
+realesr train stage2 --data d --val-gt large --val-lq small --init net --out o"""
 RECIPES_EXAMPLES = """\
 realesr train recipes                   # their names, and what they are for
-realesr train recipes x4plus            # the file: a start for your own
-realesr train recipes x4plus > my.toml && realesr train stage1 --recipe my.toml --data photos --out runs/mine"""
+realesr train recipes x4plus            # the file
+realesr train recipes x4plus > my.toml  # a start for your own --recipe"""
 
 Data = Annotated[
     list[Path] | None,
@@ -161,7 +171,7 @@ Quiet = Annotated[
 train = typer.Typer(cls=GroupHelp, rich_markup_mode=None, no_args_is_help=True)
 
 
-@train.callback()
+@train.callback(epilog=GROUP_EXAMPLES)
 def about() -> None:
     """Train networks on your own photos."""
 
@@ -186,6 +196,9 @@ def stage1(
 
     Photos are degraded while training goes on; nothing has to be prepared. The same command goes on with a run that was
     stopped. The path of the network goes to stdout; realesr upscale -m FOLDER takes it.
+
+    On several machines, run on each: torchrun --nnodes 2 --nproc-per-node 8 --rdzv-backend c10d --rdzv-endpoint
+    HOST:29500 -m realesr train stage1 --data photos --out runs/net
     """
     _run(
         gpus,
@@ -223,9 +236,10 @@ def stage2(
     debug: Debug = False,
     quiet: Quiet = False,
 ) -> None:
-    """Train for looks: texture by a discriminator, from what stage 1 has learned.
+    """Train for looks, with a discriminator, from what stage 1 learned.
 
-    The path of the network goes to stdout; realesr upscale -m FOLDER takes it.
+    Without --recipe, it is that of the run in --init. The path of the network goes to stdout; realesr upscale -m FOLDER
+    takes it.
     """
     _run(
         gpus,
@@ -278,7 +292,7 @@ def _run(gpus: int | None, *, debug: bool, quiet: bool, **asked: Any) -> None:
             from realesr.train.request import Request
 
         if gpus is not None and not distributed.is_torchrun():
-            raise typer.Exit(distributed.run_on_gpus(gpus, sys.argv[1:]))
+            raise typer.Exit(distributed.run_on_gpus(gpus, asked["device"], sys.argv[1:]))
         with words.status() as show:
             network = trainer.train(Request(debug=debug, **asked), say=words.say, show=show)
         if network is not None:

@@ -1,6 +1,7 @@
 """Every `--help`: all there, readable at 80 columns, with examples that are understood."""
 
 import os
+import re
 import shlex
 import subprocess
 import sys
@@ -14,7 +15,22 @@ from realesr.cli.app import build_app
 
 from .conftest import Command
 
-COMMANDS = [(), ("upscale",), ("models",), ("models", "fetch"), ("models", "info"), ("doctor",)]
+COMMANDS = [
+    (),
+    ("upscale",),
+    ("models",),
+    ("models", "fetch"),
+    ("models", "info"),
+    ("train",),
+    ("train", "stage1"),
+    ("train", "stage2"),
+    ("train", "recipes"),
+    ("data",),
+    ("data", "check"),
+    ("data", "prepare"),
+    ("degrade",),
+    ("doctor",),
+]
 
 
 def command_at(*names: str) -> Any:
@@ -26,7 +42,7 @@ def command_at(*names: str) -> Any:
 
 def examples(command: Any) -> Iterator[list[str]]:
     for line in command.epilog.splitlines():
-        yield shlex.split(line.split("|")[0], comments=True)
+        yield shlex.split(re.split(r"[|>]", line)[0], comments=True)
 
 
 @pytest.mark.parametrize("names", COMMANDS)

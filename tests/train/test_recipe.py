@@ -95,6 +95,8 @@ def test_all_that_is_wrong_is_told_at_once(file):
         ("stage1.gamma=0", "got gamma = 0.0, expected a number above 0"),
         ("data.pair_share=2", "got pair_share = 2.0, expected 0 to 1"),
         ("validation.crops=0", "got crops = 0, expected 1 or more"),
+        ("stage1.gan=0.1", "got stage1.gan or stage1.perceptual above 0, expected 0"),
+        ("stage2.gan=0", "got stage2.gan = 0, expected more"),
         ("save.keep=0", "expected 1 or more of both"),
     ],
 )

@@ -1,0 +1,194 @@
+"""`realesr data`: what it prints, what it writes, and its exit codes."""
+
+import json
+import shlex
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import typer
+from PIL import Image
+from typer.testing import CliRunner
+
+from realesr.cli.data import data, factors_in
+from realesr.errors import UsageError
+from tests.cli.conftest import Command
+from tests.core.image_files import photo
+
+
+@pytest.fixture
+def run() -> Command:
+    """`run("check", path)`: the command in this process."""
+    return lambda *arguments: CliRunner().invoke(data, [str(each) for each in arguments], prog_name="realesr data")
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    for number in range(2):
+        coarse = np.random.default_rng(number).integers(0, 256, (6, 7, 3)).astype(np.uint8)
+        Image.fromarray(coarse).resize((120, 100), Image.Resampling.BICUBIC).save(folder / f"{number}.png")
+    Image.fromarray(photo(30, 200)).save(folder / "thin.png")
+    return folder
+
+
+def test_faults_go_to_stdout_between_tabs_and_numbers_to_stderr(run: Command, photos: Path) -> None:
+    result = run("check", photos, "--crop", 50)
+    assert result.exit_code == 0
+    line = f"{photos / 'thin.png'}\ttiny\t200 x 30 px, smaller than the crop of 50 px"
+    assert result.stdout.splitlines() == [line]
+    assert result.stderr.splitlines() == [
+        "3 images, 0.0 MP: 1 tiny",
+        "2 good, 0.0 MP: room for 8 crops of 50 px side by side",
+    ]
+
+
+def test_an_image_that_cannot_be_read_is_exit_code_1(run: Command, photos: Path) -> None:
+    (photos / "half.png").write_bytes((photos / "0.png").read_bytes()[:2000])
+    result = run("check", photos, "--crop", 50, "--quiet")
+    assert result.exit_code == 1
+    assert [line.split("\t")[1] for line in result.stdout.splitlines()] == ["unreadable", "tiny"]
+    assert result.stderr == ""
+
+
+def test_a_folder_without_faults_prints_nothing_to_stdout(run: Command, photos: Path) -> None:
+    result = run("check", photos, "--crop", 20)
+    assert (result.exit_code, result.stdout) == (0, "")
+    assert result.stderr.startswith("3 images, 0.0 MP: no faults\n")
+
+
+def test_json_has_an_object_for_every_image(run: Command, photos: Path) -> None:
+    result = run("check", photos, "--crop", 50, "--json")
+    records = [json.loads(line) for line in result.stdout.splitlines()]
+    assert [record["fault"] for record in records] == [None, None, "tiny"]
+    assert [record["path"] for record in records] == [str(photos / name) for name in ("0.png", "1.png", "thin.png")]
+    assert (records[0]["width_px"], records[0]["height_px"], records[0]["bits"]) == (120, 100, 8)
+
+
+def test_the_list_of_good_images_can_be_read_again(run: Command, photos: Path) -> None:
+    target = photos / "good.txt"
+    assert run("check", photos, "--crop", 50, "--write-list", target).exit_code == 0
+    assert target.read_text() == "0.png\n1.png\n"
+    result = run("check", target, "--crop", 50)
+    assert (result.exit_code, result.stdout) == (0, "")
+
+
+def test_a_list_that_is_there_is_kept_unless_it_is_said(run: Command, photos: Path) -> None:
+    target = photos / "good.txt"
+    target.write_text("mine\n")
+    result = run("check", photos, "--write-list", target)
+    assert (result.exit_code, target.read_text()) == (1, "mine\n")
+    assert "is there already" in result.stderr
+    assert run("check", photos, "--write-list", target, "--crop", 50, "--overwrite").exit_code == 0
+    assert target.read_text() == "0.png\n1.png\n"
+
+
+def test_names_in_a_list_may_be_relative_to_a_root(run: Command, photos: Path, tmp_path: Path) -> None:
+    (tmp_path / "list.txt").write_text("0.png\nthin.png\n")
+    result = run("check", tmp_path / "list.txt", "--root", photos, "--crop", 50)
+    assert result.stdout.startswith(f"{photos / 'thin.png'}\ttiny")
+
+
+@pytest.mark.parametrize("command", ["check", "prepare"])
+def test_what_is_missing_is_one_line(run: Command, tmp_path: Path, command: str) -> None:
+    result = run(command, tmp_path / "gone", *(["-o", tmp_path / "out"] if command == "prepare" else []))
+    assert result.exit_code == 1
+    assert result.stderr == f"error: {tmp_path / 'gone'} does not exist: check the paths\n"
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("arguments", [("--crop", 0), ("--min-quality", 101), ("--threads", 0)])
+def test_options_out_of_range_are_exit_code_2(run: Command, photos: Path, arguments: tuple[str, int]) -> None:
+    assert run("check", photos, *arguments).exit_code == 2
+
+
+def test_prepare_prints_the_folder_and_says_what_it_did(run: Command, photos: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    arguments = ("prepare", photos, "-o", out, "--crop", 50, "--step", 50, "--shortest", 0, "--scales", "0.5,1/3")
+    result = run(*arguments)
+    assert result.exit_code == 0
+    assert result.stdout == f"{out}\n"
+    # 120 x 100: six squares of 50; 60 x 50: two of them.
+    assert len(list(out.glob("*.png"))) == 2 * (6 + 2)
+    assert result.stderr.splitlines() == [
+        "16 files written",
+        "2 versions left out: smaller than 50 px",
+        f"1 image left out, smaller than 50 px: {photos / 'thin.png'}",
+    ]
+    assert run(*arguments).stderr.startswith("0 files written, 16 were there already\n")
+
+
+def test_prepare_can_leave_originals_and_squares_out(run: Command, photos: Path, tmp_path: Path) -> None:
+    options = ("--crop", 0, "--shortest", 0, "--scales", "0.5", "--no-originals")
+    assert run("prepare", photos, "-o", tmp_path / "out", *options).exit_code == 0
+    assert sorted(path.name for path in (tmp_path / "out").glob("*.png")) == ["0T0.png", "1T0.png", "thinT0.png"]
+
+
+def test_what_cannot_be_read_is_an_error_at_the_end(run: Command, photos: Path, tmp_path: Path) -> None:
+    (photos / "00.png").write_bytes((photos / "0.png").read_bytes()[:2000])
+    result = run("prepare", photos, "-o", tmp_path / "out", "--crop", 50)
+    assert result.exit_code == 1
+    assert "00.png is truncated or damaged" in result.stderr.splitlines()[-1]
+    assert result.stdout == f"{tmp_path / 'out'}\n"
+
+
+@pytest.mark.parametrize("below", ["", "ready"])
+def test_what_is_written_must_not_be_read_the_next_time(run: Command, photos: Path, below: str) -> None:
+    result = run("prepare", photos, "-o", photos / below)
+    assert result.exit_code == 2
+    assert "which lies in" in result.stderr
+
+
+def test_scales_are_numbers_and_fractions() -> None:
+    assert factors_in("0.75, 0.5,1/3") == (0.75, 0.5, 1 / 3)
+    assert factors_in("none") == ()
+    for text in ("", "half", "1/0", "0.5,,0.3"):
+        with pytest.raises(UsageError, match="got --scales"):
+            factors_in(text)
+
+
+def examples() -> Iterator[tuple[Any, list[str]]]:
+    group: Any = typer.main.get_command(data)
+    for command in (group, *group.commands.values()):
+        for line in command.epilog.splitlines():
+            yield group, shlex.split(line, comments=True)
+
+
+def test_every_example_is_understood() -> None:
+    for group, (program, name, command, *arguments) in examples():
+        assert (program, name) == ("realesr", "data")
+        group.commands[command].make_context("realesr", arguments)
+
+
+@pytest.mark.parametrize("name", ["check", "prepare"])
+def test_every_option_has_help_and_an_example(name: str) -> None:
+    group: Any = typer.main.get_command(data)
+    words = {word for _, example in examples() if example[2] == name for word in example}
+    for parameter in group.commands[name].params:
+        if parameter.param_type_name == "option":
+            assert parameter.help, parameter.name
+            assert words & set(parameter.opts), f"no example of {parameter.opts}"
+
+
+@pytest.mark.parametrize("arguments", [(), ("check",), ("prepare",)])
+def test_help_fits_into_the_terminal(run: Command, monkeypatch: pytest.MonkeyPatch, arguments: tuple[str, ...]) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    text = run(*arguments, "--help").stdout
+    assert max(map(len, text.splitlines())) <= 80
+    assert "Examples:\n  realesr data" in text
+
+
+def test_neither_command_needs_torch(photos: Path, tmp_path: Path) -> None:
+    script = (
+        "import sys; sys.modules['torch'] = None\n"
+        "from realesr.cli.data import data\n"
+        "data(sys.argv[1:], standalone_mode=False)"
+    )
+    for arguments in (("check", photos, "--crop", "50"), ("prepare", photos, "-o", tmp_path / "out", "--crop", "50")):
+        subprocess.run([sys.executable, "-c", script, *map(str, arguments)], check=True, capture_output=True)
+    assert list((tmp_path / "out").glob("*.png"))

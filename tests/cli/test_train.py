@@ -1,0 +1,112 @@
+"""`realesr train`: what is asked for reaches training, and what is wrong is one line."""
+
+import sys
+
+import pytest
+import torch
+from typer.testing import CliRunner
+
+from realesr.cli.app import build_app
+from realesr.train import distributed, trainer
+
+
+@pytest.fixture
+def asked(monkeypatch, tmp_path):
+    """What training was asked for, in the place of training."""
+    requests = []
+
+    def train(request, *, say, show):
+        requests.append(request)
+        say("a word")
+        show("1/3")
+        return tmp_path / "last.safetensors"
+
+    monkeypatch.setattr(trainer, "train", train)
+    return requests
+
+
+def run(*words):
+    return CliRunner().invoke(build_app(), [str(word) for word in words])
+
+
+def test_every_option_reaches_training(asked, tmp_path):
+    words = ["--data", "a", "--data", "b", "--gt", "g", "--lq", "l", "--val-gt", "vg", "--val-lq", "vl"]
+    words += ["--recipe", "tiny_cpu", "--set", "seed=1", "--set", "stage2.gan=0.2", "--init", "runs/net"]
+    words += ["--init-d", "d.pth", "--vgg", "v.pth", "--device", "cpu", "--out", "o", "--debug"]
+    result = run("train", "stage2", *words)
+    assert result.exit_code == 0
+    assert result.stdout == f"{tmp_path / 'last.safetensors'}\n"
+    (request,) = asked
+    assert [str(path) for path in (*request.data, *request.gt, *request.lq)] == ["a", "b", "g", "l"]
+    assert (str(request.val_gt), str(request.val_lq), request.recipe, request.init) == (
+        "vg",
+        "vl",
+        "tiny_cpu",
+        "runs/net",
+    )
+    assert request.changes == ["seed=1", "stage2.gan=0.2"]
+    assert (str(request.init_d), str(request.vgg), request.device, request.debug) == ("d.pth", "v.pth", "cpu", True)
+    assert (request.stage, str(request.run)) == ("stage2", "o-debug")
+
+
+def test_quiet_says_nothing_but_the_result(asked):
+    result = run("train", "stage1", "--data", "a", "--out", "o", "--quiet")
+    assert "a word" not in result.stderr
+    assert "a word" in run("train", "stage1", "--data", "a", "--out", "o").stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ((), "got no images: expected --data PHOTOS"),
+        (("--gt", "a"), "got one of --gt and --lq, expected both"),
+        (("--data", "a", "--val-gt", "b"), "got one of --val-gt and --val-lq, expected both or none"),
+    ],
+)
+def test_words_that_make_no_sense_are_one_line_and_exit_2(words, message):
+    result = run("train", "stage1", "--out", "o", *words)
+    assert result.exit_code == 2
+    assert message in result.stderr
+    assert len(result.stderr.splitlines()) == 1
+
+
+def test_what_is_wrong_with_recipe_and_images_is_told(tmp_path):
+    result = run("train", "stage1", "--data", tmp_path, "--out", tmp_path / "o", "--set", "stage1.bach=1")
+    assert result.exit_code == 2
+    assert "stage1.bach = 1 is no key here: did you mean batch?" in result.stderr
+    result = run("train", "stage1", "--data", tmp_path, "--out", tmp_path / "o", "--recipe", "tiny_cpu")
+    assert result.exit_code == 1
+    assert "found no images" in result.stderr
+    assert not (tmp_path / "o").exists()
+
+
+def test_several_gpus_are_left_to_torchrun(monkeypatch):
+    started = []
+    monkeypatch.setattr(distributed, "run_on_gpus", lambda *arguments: started.append(arguments) or 7)
+    monkeypatch.setattr(sys, "argv", ["realesr", "train", "stage1", "--gpus", "2"])
+    result = run("train", "stage1", "--data", "a", "--out", "o", "--gpus", "2")
+    assert result.exit_code == 7
+    assert started == [(2, "auto", ["train", "stage1", "--gpus", "2"])]
+
+
+def test_more_gpus_than_there_are_is_wrong_usage(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    result = run("train", "stage1", "--data", "a", "--out", "o", "--gpus", "2")
+    assert result.exit_code == 2
+    assert "got --gpus 2, expected 1 to 1, which torch sees here" in result.stderr
+
+
+def test_without_torch_the_line_that_installs_it_is_told(monkeypatch):
+    for name in [name for name in sys.modules if name.startswith("realesr.train.")]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "torch", None)
+    result = run("train", "stage1", "--data", "a", "--out", "o")
+    assert result.exit_code == 1
+    assert "training needs the package torch: run 'pip install \"realesr[train]\"'" in result.stderr
+
+
+def test_recipes_are_listed_and_shown():
+    names = [line.split("\t")[0] for line in run("train", "recipes").stdout.splitlines()]
+    assert names == ["general_x4", "tiny_cpu", "x2plus", "x4plus"]
+    assert "iterations = 1_000_000" in run("train", "recipes", "x4plus").stdout
+    assert run("train", "recipes", "x5plus").exit_code == 2
