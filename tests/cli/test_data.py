@@ -1,29 +1,25 @@
 """`realesr data`: what it prints, what it writes, and its exit codes."""
 
 import json
-import shlex
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
-import typer
 from PIL import Image
-from typer.testing import CliRunner
 
-from realesr.cli.data import data, factors_in
+from realesr.cli.data import factors_in
 from realesr.errors import UsageError
-from tests.cli.conftest import Command
 from tests.core.image_files import photo
+
+from .conftest import Command
 
 
 @pytest.fixture
-def run() -> Command:
+def run(realesr: Command) -> Command:
     """`run("check", path)`: the command in this process."""
-    return lambda *arguments: CliRunner().invoke(data, [str(each) for each in arguments], prog_name="realesr data")
+    return lambda *arguments: realesr("data", *arguments)
 
 
 @pytest.fixture
@@ -152,42 +148,11 @@ def test_scales_are_numbers_and_fractions() -> None:
             factors_in(text)
 
 
-def examples() -> Iterator[tuple[Any, list[str]]]:
-    group: Any = typer.main.get_command(data)
-    for command in (group, *group.commands.values()):
-        for line in command.epilog.splitlines():
-            yield group, shlex.split(line, comments=True)
-
-
-def test_every_example_is_understood() -> None:
-    for group, (program, name, command, *arguments) in examples():
-        assert (program, name) == ("realesr", "data")
-        group.commands[command].make_context("realesr", arguments)
-
-
-@pytest.mark.parametrize("name", ["check", "prepare"])
-def test_every_option_has_help_and_an_example(name: str) -> None:
-    group: Any = typer.main.get_command(data)
-    words = {word for _, example in examples() if example[2] == name for word in example}
-    for parameter in group.commands[name].params:
-        if parameter.param_type_name == "option":
-            assert parameter.help, parameter.name
-            assert words & set(parameter.opts), f"no example of {parameter.opts}"
-
-
-@pytest.mark.parametrize("arguments", [(), ("check",), ("prepare",)])
-def test_help_fits_into_the_terminal(run: Command, monkeypatch: pytest.MonkeyPatch, arguments: tuple[str, ...]) -> None:
-    monkeypatch.setenv("COLUMNS", "80")
-    text = run(*arguments, "--help").stdout
-    assert max(map(len, text.splitlines())) <= 80
-    assert "Examples:\n  realesr data" in text
-
-
 def test_neither_command_needs_torch(photos: Path, tmp_path: Path) -> None:
     script = (
         "import sys; sys.modules['torch'] = None\n"
-        "from realesr.cli.data import data\n"
-        "data(sys.argv[1:], standalone_mode=False)"
+        "from realesr.cli.app import build_app\n"
+        "build_app()(['data', *sys.argv[1:]], standalone_mode=False)"
     )
     for arguments in (("check", photos, "--crop", "50"), ("prepare", photos, "-o", tmp_path / "out", "--crop", "50")):
         subprocess.run([sys.executable, "-c", script, *map(str, arguments)], check=True, capture_output=True)

@@ -82,7 +82,12 @@ def test_what_is_wrong_with_recipe_and_images_is_told(tmp_path):
 
 def test_several_gpus_are_left_to_torchrun(monkeypatch):
     started = []
-    monkeypatch.setattr(distributed, "run_on_gpus", lambda *arguments: started.append(arguments) or 7)
+
+    def run_on_gpus(*arguments):
+        started.append(arguments)
+        return 7
+
+    monkeypatch.setattr(distributed, "run_on_gpus", run_on_gpus)
     monkeypatch.setattr(sys, "argv", ["realesr", "train", "stage1", "--gpus", "2"])
     result = run("train", "stage1", "--data", "a", "--out", "o", "--gpus", "2")
     assert result.exit_code == 7
