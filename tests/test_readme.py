@@ -102,7 +102,7 @@ def test_links_lead_somewhere(page: str) -> None:
 def test_files_that_are_named_exist(page: str) -> None:
     """Paths in backquotes with a folder and a suffix, and the modules of the core that the README walks through."""
     text = (ROOT / page).read_text(encoding="utf-8")
-    paths = re.findall(r"`((?:realesr|engines|tests|examples|scripts|benchmarks)/[\w/.-]*\.\w+)`", text)
+    paths = re.findall(r"`((?:realesr|engines|train|tests|examples|scripts|benchmarks)/[\w/.-]*\.\w+)`", text)
     assert [path for path in paths if not (ROOT / path).exists()] == []
     if page == "README.md":
         core = re.findall(r"`([a-z_]+\.py)`", text)
