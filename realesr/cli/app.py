@@ -74,4 +74,8 @@ def main() -> None:
     stopping.listen()
     # A path need not be text: on POSIX its bytes come out as they are, elsewhere what cannot be shown becomes "?".
     sys.stdout.reconfigure(errors="surrogateescape" if os.name == "posix" else "replace")  # type: ignore[union-attr]
-    build_app()(prog_name="realesr")
+    try:
+        build_app()(prog_name="realesr")
+    except SystemExit as end:
+        stopping.leave(end.code)
+        raise

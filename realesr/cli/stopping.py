@@ -35,6 +35,18 @@ def check() -> None:
         sys.exit(128 + _came[0])
 
 
+def leave(code: object) -> None:
+    """End the process at once if a signal has come; everything was cleaned up before.
+
+    A thread may still be inside a library of C++, and Python's own end would abort the process under it: "terminate
+    called without an active exception".
+    """
+    if _came:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code if isinstance(code, int) else 1)
+
+
 def _on_signal(number: int, _frame: FrameType | None) -> None:
     _came.append(number)
     if len(_came) == 1 and number == signal.SIGINT and sys.stderr.isatty():
