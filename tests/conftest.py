@@ -1,9 +1,15 @@
 """For all tests: an own cache, and tests of the official weights only where their package is installed."""
 
 import importlib.util
+import signal
 from collections.abc import Iterator
 
 import pytest
+
+
+def pytest_configure() -> None:
+    """A shell's background job ignores Ctrl-C and hands that on; the tests of Ctrl-C need it everywhere."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -17,7 +17,7 @@ from realesr import networks
 from realesr.architectures import RRDB, Compact, UNetDiscriminator
 from realesr.errors import UsageError
 from realesr.train.distributed import World, all_agree, shared
-from realesr.train.losses import PerceptualLoss
+from realesr.train.losses import PerceptualLoss, artefact_loss
 from realesr.train.stage_options import StageOptions
 from realesr.train.steps import StepError, gan_step, gan_weight, psnr_step
 from realesr.train.train_state import make_state, plain
@@ -144,16 +144,17 @@ def test_stage_2_is_the_order_of_the_paper():
 def test_each_loss_sees_its_own_truth():
     lr, hr, sharp = batch()
     for sharpened in (True, False):
-        options = stage(
-            gan_step, perceptual=1.0, l1_sharp=sharpened, perceptual_sharp=sharpened, gan_sharp=not sharpened
-        )
+        sees = {"l1_sharp": sharpened, "perceptual_sharp": sharpened, "gan_sharp": not sharpened}
+        options = stage(gan_step, perceptual=1.0, artefact=1.0, **sees)
         state = make(gan_step, options)
-        sr = state.generator(lr).detach()
+        state.ema.load_state_dict(make(gan_step, options, seed=1).ema.state_dict())
+        sr, mean_sr = state.generator(lr).detach(), state.ema.module(lr)
         judged: list[torch.Tensor] = []
         state.discriminator.register_forward_pre_hook(lambda _, images, seen=judged: seen.append(images[0].detach()))
         losses = run(gan_step, state, options, (lr, hr, sharp))
         truth, real = (sharp, hr) if sharpened else (hr, sharp)
         torch.testing.assert_close(losses["l1"], (sr - truth).abs().mean())
+        torch.testing.assert_close(losses["artefact"], artefact_loss(sr, mean_sr, truth))
         torch.testing.assert_close(losses["perceptual"], PerceptualLoss(Views())(sr, truth))
         # What the discriminator calls fake was made before the generator's step.
         assert [torch.equal(own, other) for own, other in zip(judged, (sr, real, sr), strict=True)] == [True] * 3
@@ -175,8 +176,7 @@ def test_the_adversarial_term_changes_the_generators_gradients_as_it_should():
 def test_neither_network_gets_gradients_from_the_others_step():
     options = stage(gan_step)
     state = make(gan_step, options)
-    at_generator: list[torch.Tensor] = []
-    at_discriminator: list[torch.Tensor] = []
+    at_generator, at_discriminator = list[torch.Tensor](), list[torch.Tensor]()
 
     def may_step(finite):
         if not at_generator:
@@ -409,8 +409,7 @@ def test_nothing_waits_for_a_gpu():
 
 
 def test_each_part_of_the_time_is_counted_once():
-    named: set[str] = set()
-    open_parts: list[str] = []
+    named, open_parts = set[str](), list[str]()
 
     @contextmanager
     def timed(part):

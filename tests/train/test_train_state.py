@@ -54,9 +54,15 @@ def leaves(tree, path=""):
 
 @pytest.mark.parametrize("d_features", [0, 4])
 def test_what_was_saved_is_what_goes_on(d_features):
-    before = saved(stepped(state(d_features=d_features)).state_dict())
+    own = stepped(state(d_features=d_features))
+    before = saved(own.state_dict())
     other = state(d_features=d_features)
     other.load_state_dict(before)
+    for mean, saved_mean, weights in zip(
+        other.ema.module.parameters(), own.ema.module.parameters(), own.generator.parameters(), strict=True
+    ):
+        assert torch.equal(mean, saved_mean)
+        assert not torch.equal(mean, weights)
     after = dict(leaves(other.state_dict()))
     assert other.iteration == 7
     assert after.keys() == dict(leaves(before)).keys()
