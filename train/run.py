@@ -22,7 +22,7 @@ from realesr.train.request import Images, Request
 from realesr.train.stage_options import StageOptions
 from realesr.train.start import start_discriminator, start_generator
 from realesr.train.timing import Stopwatch
-from realesr.train.train_state import TrainState, make_state
+from realesr.train.train_state import TrainState, make_state, plain
 from realesr.train.validation import ValidationSet, degraded_set, given_set, grid_picture, validate
 from realesr.train.vgg import find_vgg, load_vgg
 
@@ -232,7 +232,8 @@ def _checkpoint_to_go_on_from(run: Path, world: World, say: Say) -> tuple[Path |
 
 def _restore(run: Run, checkpoint: Path, images: Images, say: Say) -> None:
     facts, state = read_facts(checkpoint), read_state(checkpoint)
-    asked.check_same_run(run.folder, {"stage": facts["stage"], **facts["recipe"]}, _same_form(run))
+    before, now = ({"stage": facts["stage"], **facts["recipe"]}, {"stage": run.request.stage, **run.recipe.as_dict()})
+    asked.check_same_run(run.folder, before, now)
     run.state.load_state_dict(state["train"])
     run.best_psnr = float("-inf") if facts["best_psnr"] is None else facts["best_psnr"]
     run.shifts = facts["shifts"]
@@ -243,11 +244,6 @@ def _restore(run: Run, checkpoint: Path, images: Images, say: Say) -> None:
         say(f"the run was begun with {facts['processes']} processes and goes on with {run.world.size}: other batches")
     elif run.pool is not None:
         run.pool.load_state_dict(state["pools"][run.world.rank])
-
-
-def _same_form(run: Run) -> dict[str, Any]:
-    """The recipe as a checkpoint has it, after JSON."""
-    return {"stage": run.request.stage, **run.recipe.as_dict()}
 
 
 def _pools(run: Run) -> list[Any]:
@@ -265,7 +261,7 @@ def _pools(run: Run) -> list[Any]:
 
 
 def _write_networks(run: Run, name: str) -> None:
-    raw = getattr(run.state.generator, "module", run.state.generator)
+    raw = plain(run.state.generator)
     write_networks(run.folder, name, run.state.ema.module.state_dict(), raw.state_dict(), run.recipe.architecture)
 
 
