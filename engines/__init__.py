@@ -1,10 +1,12 @@
 """Ways of running a network, one file each. `open_engine` opens one; nothing heavy is imported before."""
 
 import importlib.metadata
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from realesr.engine import Engine, NearestEngine
+from realesr.engines.choice import Choice, choose, machine_here
 from realesr.engines.facts import EngineFacts, ModelFacts
 from realesr.errors import EngineError, MissingDependency, RealesrError, UsageError
 
@@ -32,8 +34,8 @@ def open_engine(
 
     Args:
         model: weights, or the path of an .onnx file (for onnxruntime only).
-        engine: one of ENGINE_NAMES; "auto" is onnxruntime, which is always installed.
-        device: what the engine offers: "cpu", "cuda", "cuda:1", ...; "auto" is the CPU.
+        engine: one of ENGINE_NAMES; "auto" is what `realesr.engines.choice` takes here, and `spec.chosen_because` why.
+        device: what the engine offers: "cpu", "cuda", "cuda:1", ...; "auto" likewise: a GPU before the CPU.
         precision: "fp32", "fp16" or "bf16" of the network's body; "auto" is fp32 on a CPU and fp16 elsewhere.
         threads: CPU threads, 1 or more; none takes every core that this process may use.
 
@@ -45,21 +47,42 @@ def open_engine(
     """
     if threads is not None and threads < 1:
         raise UsageError(f"got {threads} threads, expected 1 or more")
-    name = "onnxruntime" if engine == "auto" else engine
+    if engine == "nearest":
+        return _open_nearest(model, device, precision)
+    if engine not in ("auto", *ENGINE_NAMES):
+        raise UsageError(f"got the engine {engine}, expected auto, {', '.join(ENGINE_NAMES)}")
+    is_file = isinstance(model, Path)
+    choices = choose(engine=engine, device=device, precision=precision, is_file=is_file, machine=machine_here())
+    failures: list[str] = []
+    for choice in choices:
+        try:
+            opened = _open_chosen(choice, model, precision, threads)
+        except (EngineError, MissingDependency) as error:
+            if len(choices) == 1:
+                raise
+            failures.append(f"{choice.engine} on {choice.device} did not start ({error})")
+            continue
+        return _with_reason(opened, "; ".join([choice.reason, *failures]))
+    raise EngineError(f"no engine works on the device {device}: {'; '.join(failures)}")
+
+
+def _open_chosen(choice: Choice, model: "Weights | Path", precision: str, threads: int | None) -> Engine:
     try:
-        if name == "onnxruntime":
+        if choice.engine == "onnxruntime":
             from realesr.engines.onnxruntime_engine import open_onnxruntime
 
-            return open_onnxruntime(model, device=device, precision=precision, threads=threads)
-        if name == "torch":
-            from realesr.engines.torch_engine import open_torch
+            return open_onnxruntime(model, device=choice.device, precision=precision, threads=threads)
+        from realesr.engines.torch_engine import open_torch
 
-            return open_torch(model, device=device, precision=precision, threads=threads)
+        return open_torch(model, device=choice.device, precision=precision, threads=threads)
     except ImportError as error:
-        raise _import_problem(name, error) from error
-    if name == "nearest":
-        return _open_nearest(model, device, precision)
-    raise UsageError(f"got the engine {engine}, expected auto, {', '.join(ENGINE_NAMES)}")
+        raise _import_problem(choice.engine, error) from error
+
+
+def _with_reason(opened: Any, reason: str) -> Engine:
+    opened.spec = replace(opened.spec, chosen_because=reason)
+    engine: Engine = opened
+    return engine
 
 
 def model_facts(model: "Weights | ZooEntry | Path") -> ModelFacts:

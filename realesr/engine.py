@@ -46,6 +46,8 @@ class EngineSpec:
     """Largest N that `run` takes."""
     best_batch: int = 1
     """N that is fastest, at most `max_batch`."""
+    chosen_because: str = ""
+    """Why the automatic choice took this engine and device; empty where both were asked for."""
 
 
 class Engine(Protocol):

@@ -117,7 +117,7 @@ def test_precision_is_fp32_on_a_cpu_and_may_be_fp16() -> None:
 
 def test_unknown_precisions_are_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="bf16, expected fp32 or fp16"):
-        open_engine(COMPACT, precision="bf16")
+        open_engine(COMPACT, engine="onnxruntime", precision="bf16")
     with pytest.raises(UsageError, match="has its own: leave precision at auto"):
         open_engine(write_nearest(tmp_path / "x.onnx"), precision="fp16")
 

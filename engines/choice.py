@@ -1,0 +1,235 @@
+"""Which engine runs where, if nobody says: a table of rows in the order in which they are tried.
+
+Looking must stay cheap, for every start of `realesr upscale` does it: no engine's package is imported here. Whether a
+row really works shows when it is opened; `open_engine` then goes on to the next one, and says so.
+"""
+
+import ctypes
+import functools
+import importlib.metadata
+import importlib.util
+import platform
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from realesr.errors import UsageError
+
+PLUGIN_MODULES = {
+    "webgpu": ("onnxruntime_ep_webgpu",),
+    "tensorrt_rtx": ("onnxruntime_ep_nv_tensorrt_rtx",),
+}
+"""Devices that ONNX Runtime gets from a package of their own, and the modules in which the library may lie."""
+
+TENSORRT_MODULES = ("tensorrt", "tensorrt_rtx")
+CUDA_MEMORY_MODULES = ("pycuda", "cuda.core")
+"""What TensorRT's engine takes its memory from: one of them."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """One engine on one kind of device."""
+
+    engine: str
+    """As in `--engine`."""
+    device: str
+    """As in `--device`, without a number."""
+    why: str
+    """What the user is told where this row is taken."""
+    precisions: tuple[str, ...]
+    """As in `--precision`."""
+    runs_files: bool = False
+    """Whether it runs .onnx files, or weights alone."""
+
+
+ROWS = (
+    Row(engine="tensorrt", device="cuda", why="an NVIDIA GPU with TensorRT", precisions=("fp32", "fp16")),
+    Row(
+        engine="onnxruntime",
+        device="cuda",
+        why="an NVIDIA GPU with onnxruntime-gpu",
+        precisions=("fp32", "fp16"),
+        runs_files=True,
+    ),
+    Row(engine="torch", device="cuda", why="an NVIDIA GPU with PyTorch", precisions=("fp32", "fp16", "bf16")),
+    Row(
+        engine="torch",
+        device="mps",
+        why="an Apple GPU with PyTorch (not measured against Core ML)",
+        precisions=("fp32", "fp16", "bf16"),
+    ),
+    Row(
+        engine="onnxruntime",
+        device="tensorrt_rtx",
+        why="an NVIDIA GPU with ONNX Runtime's TensorRT-RTX plug-in",
+        precisions=("fp32", "fp16"),
+        runs_files=True,
+    ),
+    Row(
+        engine="onnxruntime",
+        device="webgpu",
+        why="a GPU with ONNX Runtime's WebGPU plug-in",
+        precisions=("fp32", "fp16"),
+        runs_files=True,
+    ),
+    Row(
+        engine="onnxruntime",
+        device="cpu",
+        why="no GPU that an installed engine can use",
+        precisions=("fp32", "fp16"),
+        runs_files=True,
+    ),
+    Row(engine="torch", device="cpu", why="PyTorch on the CPU", precisions=("fp32", "fp16", "bf16")),
+)
+"""GPUs before the CPU; on each, what others measured as the fastest first (FP16 RRDBNets: TensorRT, then ONNX
+Runtime, then PyTorch). Not yet measured on a GPU by `benchmarks/bench_tiles.py`."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Machine:
+    """What was found here without importing an engine's package."""
+
+    nvidia_gpus: int
+    """How many the driver shows to this process."""
+    offered: frozenset[tuple[str, str]]
+    """(engine, device without number) of each row whose packages are installed and whose hardware is there."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Choice:
+    """One engine on one device, and why."""
+
+    engine: str
+    device: str
+    reason: str
+    """One line for people; empty where the user chose both."""
+
+
+def choose(
+    *, engine: str = "auto", device: str = "auto", precision: str = "auto", is_file: bool = False, machine: Machine
+) -> tuple[Choice, ...]:
+    """What to open, best first; the later ones are for the case that an earlier one cannot start.
+
+    Args:
+        engine: as in `--engine`; a name keeps to that engine.
+        device: as in `--device`, one device; "cpu", "cuda:1", ... keep to that device.
+        precision: as in `--precision`.
+        is_file: whether the network is an .onnx file.
+        machine: what there is here.
+
+    Returns:
+        At least one choice. Where no row fits what was asked for, it is just that: the engine then says what is wrong.
+    """
+    if engine != "auto" and device != "auto":
+        return (Choice(engine=engine, device=device, reason=""),)
+    kind = device.lower().partition(":")[0]
+    rows = [
+        row
+        for row in ROWS
+        if engine in ("auto", row.engine)
+        and kind in ("auto", row.device)
+        and (precision == "auto" or precision in row.precisions)
+        and (row.runs_files or not is_file)
+        and (row.engine, row.device) in machine.offered
+    ]
+    if not rows:
+        return (_nothing_fits(engine, device),)
+    return tuple(
+        Choice(engine=row.engine, device=row.device if device == "auto" else device, reason=_reason(row, machine, kind))
+        for row in rows
+    )
+
+
+def _nothing_fits(engine: str, device: str) -> Choice:
+    if engine != "auto":
+        return Choice(engine=engine, device=device, reason="")
+    return Choice(engine="onnxruntime", device=device, reason="no other engine fits what was asked for")
+
+
+def _reason(row: Row, machine: Machine, asked_kind: str) -> str:
+    if row.device == "cpu" and asked_kind == "cpu":
+        return "the CPU was asked for"
+    if row.device == "cuda" and asked_kind == "auto" and machine.nvidia_gpus > 1:
+        numbers = ",".join(map(str, range(machine.nvidia_gpus)))
+        return f"{row.why}; --device cuda:{numbers} uses all {machine.nvidia_gpus}"
+    return row.why
+
+
+def device_names(device: str) -> tuple[str, ...]:
+    """The devices of a list: "cuda:0,1" -> ("cuda:0", "cuda:1"); "cuda:0,webgpu" -> itself; "cpu" -> ("cpu",).
+
+    Raises:
+        UsageError: an empty name, a number without a name before it, or a device twice.
+    """
+    names: list[str] = []
+    for part in device.lower().split(","):
+        part = part.strip()
+        before = names[-1].partition(":")[0] if names else ""
+        name = f"{before}:{part}" if part.isdigit() and before else part
+        if not name or name.isdigit() or ("," in device and name == "auto"):
+            raise UsageError(f"got the devices {device}, expected names with commas between them, like cuda:0,1")
+        if name in names:
+            raise UsageError(f"got the devices {device}, which name {name} twice: expected each once")
+        names.append(name)
+    return tuple(names)
+
+
+def machine_here() -> Machine:
+    """Look at this machine. Milliseconds where there is no GPU; starting an NVIDIA driver can take 0.1 s."""
+    gpus = nvidia_gpus()
+    offered = {("onnxruntime", "cpu")}
+    if _is_installed("torch"):
+        offered.add(("torch", "cpu"))
+        if sys.platform == "darwin" and platform.machine() == "arm64":
+            offered.add(("torch", "mps"))
+        if gpus and _torch_has_cuda():
+            offered.add(("torch", "cuda"))
+    if gpus and _has_package("onnxruntime-gpu"):
+        offered.add(("onnxruntime", "cuda"))
+    if gpus and any(map(_is_installed, TENSORRT_MODULES)) and any(map(_is_installed, CUDA_MEMORY_MODULES)):
+        offered.add(("tensorrt", "cuda"))
+    for device, modules in PLUGIN_MODULES.items():
+        if any(map(_is_installed, modules)) and (gpus or device != "tensorrt_rtx"):
+            offered.add(("onnxruntime", device))
+    return Machine(nvidia_gpus=gpus, offered=frozenset(offered))
+
+
+@functools.cache
+def nvidia_gpus() -> int:
+    """GPUs that NVIDIA's driver shows to this process; 0 where there is no driver. CUDA_VISIBLE_DEVICES counts.
+
+    Source: NVIDIA CUDA Driver API, cuInit and cuDeviceGetCount; both return 0 where all is well.
+    """
+    name = "nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1"
+    try:
+        driver = ctypes.CDLL(name)
+    except OSError:
+        return 0
+    count = ctypes.c_int(0)
+    if driver.cuInit(0) != 0 or driver.cuDeviceGetCount(ctypes.byref(count)) != 0:
+        return 0
+    return count.value
+
+
+def _is_installed(module: str) -> bool:
+    """Whether a module could be imported; only the packages above it are."""
+    try:
+        return importlib.util.find_spec(module) is not None
+    except (ImportError, ValueError):
+        return False
+
+
+def _has_package(name: str) -> bool:
+    try:
+        importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return False
+    return True
+
+
+def _torch_has_cuda() -> bool:
+    """Whether the installed torch is built for CUDA, by its libraries: importing it takes seconds."""
+    found = importlib.util.find_spec("torch")
+    if found is None or found.origin is None:
+        return False
+    return any((Path(found.origin).parent / "lib").glob("*torch_cuda*"))

@@ -1,0 +1,195 @@
+"""The automatic choice: which engine on which device, why, and what happens where it cannot start."""
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from realesr import engines
+from realesr.architectures import Compact
+from realesr.engine import NearestEngine
+from realesr.engines import choice, open_engine
+from realesr.engines.choice import ROWS, Machine, choose, device_names
+from realesr.errors import EngineError, MissingDependency, UsageError
+from tests.engines.small_models import small_model
+
+COMPACT = small_model(Compact(scale=3, features=8, convs=1))
+EVERYTHING = frozenset((row.engine, row.device) for row in ROWS)
+CPU_ONLY = Machine(nvidia_gpus=0, offered=frozenset({("onnxruntime", "cpu"), ("torch", "cpu")}))
+
+
+def machine(*offered: tuple[str, str], gpus: int = 1) -> Machine:
+    return Machine(nvidia_gpus=gpus, offered=frozenset({("onnxruntime", "cpu"), *offered}))
+
+
+def taken(**asked: Any) -> tuple[str, str]:
+    first = choose(**asked)[0]
+    return first.engine, first.device
+
+
+@pytest.mark.parametrize(
+    ("offered", "expected"),
+    [
+        ([("tensorrt", "cuda"), ("onnxruntime", "cuda"), ("torch", "cuda")], ("tensorrt", "cuda")),
+        ([("onnxruntime", "cuda"), ("torch", "cuda")], ("onnxruntime", "cuda")),
+        ([("torch", "cuda"), ("onnxruntime", "webgpu")], ("torch", "cuda")),
+        ([("torch", "mps"), ("onnxruntime", "webgpu"), ("torch", "cpu")], ("torch", "mps")),
+        ([("onnxruntime", "webgpu"), ("torch", "cpu")], ("onnxruntime", "webgpu")),
+        ([("torch", "cpu")], ("onnxruntime", "cpu")),
+    ],
+)
+def test_the_fastest_that_is_offered_is_taken(offered: list[tuple[str, str]], expected: tuple[str, str]) -> None:
+    found = choose(machine=machine(*offered))
+    assert (found[0].engine, found[0].device) == expected
+    assert found[0].reason
+    assert ("onnxruntime", "cpu") in [(one.engine, one.device) for one in found], "nothing is left to fall back on"
+
+
+def test_the_cpu_is_kept_to_where_it_was_asked_for() -> None:
+    everything = Machine(nvidia_gpus=2, offered=EVERYTHING)
+    found = choose(device="cpu", machine=everything)
+    assert {one.device for one in found} == {"cpu"}
+    assert found[0].reason == "the CPU was asked for"
+
+
+def test_an_engine_is_kept_to_and_gets_the_best_device() -> None:
+    everything = Machine(nvidia_gpus=1, offered=EVERYTHING)
+    assert taken(engine="torch", machine=everything) == ("torch", "cuda")
+    assert {one.engine for one in choose(engine="torch", machine=everything)} == {"torch"}
+    assert taken(engine="torch", machine=CPU_ONLY) == ("torch", "cpu")
+
+
+def test_a_device_keeps_its_number() -> None:
+    assert taken(device="cuda:1", machine=Machine(nvidia_gpus=2, offered=EVERYTHING)) == ("tensorrt", "cuda:1")
+
+
+def test_what_was_asked_for_in_full_is_not_judged() -> None:
+    (only,) = choose(engine="torch", device="cuda:7", machine=CPU_ONLY)
+    assert (only.engine, only.device, only.reason) == ("torch", "cuda:7", "")
+
+
+def test_files_and_precisions_leave_out_what_cannot_run_them() -> None:
+    everything = Machine(nvidia_gpus=1, offered=EVERYTHING)
+    assert taken(is_file=True, machine=everything) == ("onnxruntime", "cuda")
+    assert taken(precision="bf16", machine=everything) == ("torch", "cuda")
+    assert taken(precision="bf16", machine=CPU_ONLY) == ("torch", "cpu")
+
+
+def test_where_nothing_fits_the_engine_says_what_is_wrong() -> None:
+    (only,) = choose(device="npu", machine=CPU_ONLY)
+    assert (only.engine, only.device) == ("onnxruntime", "npu")
+    (only,) = choose(engine="tensorrt", machine=CPU_ONLY)
+    assert (only.engine, only.device) == ("tensorrt", "auto")
+
+
+def test_further_gpus_are_named_with_what_uses_them() -> None:
+    reason = choose(machine=Machine(nvidia_gpus=3, offered=EVERYTHING))[0].reason
+    assert reason == "an NVIDIA GPU with TensorRT; --device cuda:0,1,2 uses all 3"
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("auto", ("auto",)),
+        ("cpu", ("cpu",)),
+        ("CUDA", ("cuda",)),
+        ("cuda:0,1", ("cuda:0", "cuda:1")),
+        ("cuda:1, 0", ("cuda:1", "cuda:0")),
+        ("cuda:0,cuda:2", ("cuda:0", "cuda:2")),
+        ("cuda:0,1,webgpu", ("cuda:0", "cuda:1", "webgpu")),
+    ],
+)
+def test_lists_of_devices(text: str, expected: tuple[str, ...]) -> None:
+    assert device_names(text) == expected
+
+
+@pytest.mark.parametrize("text", ["", ",", "cuda:0,", "0,1", "1", "cuda:0,,1", "auto,cpu", "cuda:0,auto"])
+def test_a_bad_list_is_one_line(text: str) -> None:
+    with pytest.raises(UsageError, match="expected names with commas between them, like cuda:0,1"):
+        device_names(text)
+
+
+def test_a_device_named_twice_is_an_error() -> None:
+    with pytest.raises(UsageError, match="which name cuda:0 twice"):
+        device_names("cuda:0,0")
+
+
+def on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engines, "machine_here", lambda: machine(("tensorrt", "cuda"), ("torch", "cuda")))
+
+
+def test_the_engine_says_why_it_was_chosen() -> None:
+    with open_engine(COMPACT, device="cpu") as engine:
+        assert engine.spec.chosen_because == "the CPU was asked for"
+    with open_engine(COMPACT, engine="onnxruntime", device="cpu") as engine:
+        assert engine.spec.chosen_because == ""
+
+
+def test_one_that_cannot_start_is_told_and_the_next_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    def opened(chosen: choice.Choice, *_: Any) -> NearestEngine:
+        if chosen.engine == "tensorrt":
+            raise EngineError("the driver is too old")
+        if chosen.device == "cuda":
+            raise MissingDependency("engine torch needs the package torch")
+        return NearestEngine(3)
+
+    on_a_gpu(monkeypatch)
+    monkeypatch.setattr(engines, "_open_chosen", opened)
+    reason = open_engine(COMPACT).spec.chosen_because
+    assert "tensorrt on cuda did not start (the driver is too old)" in reason
+    assert "torch on cuda did not start (engine torch needs the package torch)" in reason
+    assert reason.startswith("no GPU that an installed engine can use; ")
+
+
+def test_where_none_starts_each_reason_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(chosen: choice.Choice, *_: Any) -> NearestEngine:
+        raise EngineError(f"no {chosen.engine} today")
+
+    on_a_gpu(monkeypatch)
+    monkeypatch.setattr(engines, "_open_chosen", fail)
+    with pytest.raises(EngineError, match=r"no engine works on the device cuda: .*no tensorrt today.*no torch today"):
+        open_engine(COMPACT, device="cuda")
+
+
+def test_a_mistake_of_the_user_is_not_passed_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: Any) -> NearestEngine:
+        raise UsageError("precision int3")
+
+    on_a_gpu(monkeypatch)
+    monkeypatch.setattr(engines, "_open_chosen", fail)
+    with pytest.raises(UsageError, match="int3"):
+        open_engine(COMPACT)
+
+
+def test_looking_at_the_machine_imports_no_engine() -> None:
+    script = (
+        "import sys; from realesr.engines.choice import machine_here; print(machine_here().nvidia_gpus >= 0, "
+        "[m for m in ('torch', 'onnxruntime', 'openvino', 'ncnn', 'tensorrt', 'tensorrt_rtx') if m in sys.modules])"
+    )
+    run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=True)
+    assert run.stdout == "True []\n"
+
+
+def test_what_is_installed_with_a_gpu_is_offered(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(choice, "nvidia_gpus", lambda: 1)
+    monkeypatch.setattr(choice, "_is_installed", lambda module: True)
+    monkeypatch.setattr(choice, "_has_package", lambda name: True)
+    monkeypatch.setattr(choice, "_torch_has_cuda", lambda: False)
+    offered = choice.machine_here().offered
+    assert {("tensorrt", "cuda"), ("onnxruntime", "cuda"), ("onnxruntime", "webgpu")} < offered
+    assert ("torch", "cuda") not in offered, "this build of torch is for the CPU"
+    monkeypatch.setattr(choice, "nvidia_gpus", lambda: 0)
+    assert not {device for _, device in choice.machine_here().offered} & {"cuda", "tensorrt_rtx"}
+
+
+def test_a_driver_without_a_gpu_counts_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Driver:
+        def cuInit(self, _: int) -> int:  # noqa: N802 - the driver's own name
+            return 100  # CUDA_ERROR_NO_DEVICE
+
+    choice.nvidia_gpus.cache_clear()
+    monkeypatch.setattr(choice.ctypes, "CDLL", lambda name: Driver())
+    assert choice.nvidia_gpus() == 0
+    choice.nvidia_gpus.cache_clear()
