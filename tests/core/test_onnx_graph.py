@@ -9,8 +9,9 @@ import torch
 from realesr import __version__, onnx_graph
 from realesr.architectures import RRDB, Compact, architecture_from_text
 from realesr.errors import ModelError, UsageError
+from realesr.graph_options import NEWEST_OPSET, OLDEST_OPSET, GraphOptions
 from realesr.networks import build
-from realesr.onnx_graph import cached_onnx, onnx_bytes
+from realesr.onnx_graph import cached_onnx, conv_names, graph_bytes, onnx_bytes
 from realesr.weights import Weights
 from realesr.zoo import load_model
 from tests.core.small_networks import SMALL, small_weights
@@ -88,6 +89,7 @@ def test_graphs_are_valid_onnx_of_opset_18_and_say_what_they_are(architecture, p
     assert model.ir_version == 8
     facts = {item.key.removeprefix("realesr."): item.value for item in model.metadata_props}
     assert architecture_from_text(facts.pop("architecture")) == architecture
+    assert facts.pop("precision", "fp32") == precision
     assert facts == {
         "scale": str(architecture.scale),
         "radius_px": str(architecture.radius_px),
@@ -99,6 +101,107 @@ def test_graphs_are_valid_onnx_of_opset_18_and_say_what_they_are(architecture, p
 
 def test_the_same_weights_give_the_same_bytes():
     assert onnx_bytes(small_weights(SMALL[0])) == onnx_bytes(small_weights(SMALL[0]))
+
+
+FORMS = [
+    GraphOptions(opset=OLDEST_OPSET),
+    GraphOptions(opset=OLDEST_OPSET, precision="fp16"),
+    GraphOptions(opset=NEWEST_OPSET),
+    GraphOptions(opset=NEWEST_OPSET, precision="fp16"),
+    GraphOptions(shape_nhw=(2, 8, 12)),
+    GraphOptions(uint8=True),
+    GraphOptions(opset=OLDEST_OPSET, uint8=True, shape_nhw=(2, 8, 12), precision="fp16"),
+]
+
+
+@pytest.mark.parametrize("options", FORMS, ids=str)
+@pytest.mark.parametrize("architecture", SMALL, ids=str)
+def test_every_form_is_valid_has_the_same_bytes_twice_and_computes_the_same(architecture, options):
+    weights, rng = small_weights(architecture), np.random.default_rng(2)
+    model = graph_bytes(weights, options)
+    assert model == graph_bytes(weights, options)
+    proto = onnx.load_model_from_string(model)
+    onnx.checker.check_model(proto, full_check=True)
+    assert proto.opset_import[0].version == options.opset
+    batch = rng.integers(0, 256, (2, 3, 8, 12)).astype(np.uint8)
+    image = batch.astype(np.float32) / 255
+    expected, got = _run(onnx_bytes(weights), image), _run(model, batch if options.uint8 else image)
+    if options.uint8:
+        assert got.dtype == np.uint8
+        expected, got = np.rint(expected.clip(0, 1) * 255), got.astype(np.float32)
+        assert np.ptp(expected) > 100
+    tolerance = {"fp32": 1e-6, "fp16": 0.02}[options.precision] if not options.uint8 else 1
+    np.testing.assert_allclose(got, expected, atol=tolerance)
+
+
+def test_a_fixed_shape_stands_in_the_file_and_no_other_is_taken():
+    model = graph_bytes(small_weights(SMALL[0]), GraphOptions(shape_nhw=(2, 8, 12)))
+    graph = onnx.load_model_from_string(model).graph
+    for value, shape in ((graph.input[0], [2, 3, 8, 12]), (graph.output[0], [2, 3, 32, 48])):
+        assert [dim.dim_value for dim in value.type.tensor_type.shape.dim] == shape
+    with pytest.raises(Exception, match=r"(?i)invalid dimensions"):
+        _run(model, np.zeros((1, 3, 8, 12), np.float32))
+
+
+def test_integers_are_converted_as_files_are():
+    # With zero weights a compact network repeats its input's pixels.
+    architecture = Compact(scale=2, features=4, convs=1)
+    state = {key: np.zeros(shape, np.float32) for key, shape in architecture.shapes.items()}
+    levels = np.arange(256, dtype=np.uint8).reshape(1, 1, 16, 16).repeat(3, 1)
+    got = _run(graph_bytes(Weights("zero", architecture, state, ""), GraphOptions(uint8=True)), levels)
+    assert np.array_equal(got, levels.repeat(2, 2).repeat(2, 3))
+
+
+@pytest.mark.parametrize("architecture", SMALL, ids=str)
+def test_each_convolution_may_stay_in_float32(architecture):
+    weights, batch = small_weights(architecture), _batch(architecture)
+    exact, coarse = _run(onnx_bytes(weights), batch), _run(onnx_bytes(weights, "fp16"), batch)
+    for name in conv_names(architecture):
+        model = graph_bytes(weights, GraphOptions(precision="fp16", fp32_convs=(name,)))
+        proto = onnx.load_model_from_string(model)
+        onnx.checker.check_model(proto, full_check=True)
+        types = {tensor.name: tensor.data_type for tensor in proto.graph.initializer}
+        wide = {key for key, kind in types.items() if kind == onnx.TensorProto.FLOAT and key in architecture.shapes}
+        assert {f"{name}.weight", f"{name}.bias"} <= wide
+        assert all(conv == name or f"{conv}.weight" not in wide for conv in conv_names(architecture))
+        got = _run(model, batch)
+        assert not np.array_equal(got, coarse)
+        np.testing.assert_allclose(got, exact, atol=0.02)
+    everywhere = GraphOptions(precision="fp16", fp32_convs=conv_names(architecture))
+    np.testing.assert_allclose(_run(graph_bytes(weights, everywhere), batch), exact, atol=1e-6)
+
+
+def test_values_between_two_float32_convolutions_may_leave_the_range_of_float16():
+    architecture = Compact(scale=2, features=4, convs=1)
+    weights = small_weights(architecture)
+    weights.state["body.0.weight"] *= 1e6
+    weights.state["body.2.weight"] *= 1e-6
+    batch = _batch(architecture)
+    exact = _run(onnx_bytes(weights), batch)
+    assert not np.isfinite(_run(onnx_bytes(weights, "fp16"), batch)).all()
+    both = GraphOptions(precision="fp16", fp32_convs=("body.0", "body.2"))
+    np.testing.assert_allclose(_run(graph_bytes(weights, both), batch), exact, atol=0.02)
+
+
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        ({"opset": OLDEST_OPSET - 1}, "got the opset 12, expected 13 to 25"),
+        ({"opset": NEWEST_OPSET + 1}, "got the opset 26, expected 13 to 25"),
+        ({"shape_nhw": (1, 0, 8)}, r"got the shape \(1, 0, 8\), expected three numbers from 1"),
+        ({"fp32_convs": ("conv_last",)}, "expected them with fp16"),
+    ],
+)
+def test_options_that_make_no_sense_are_refused(fields, words):
+    with pytest.raises(UsageError, match=words):
+        GraphOptions(**fields)
+
+
+def test_options_that_do_not_fit_the_network_are_refused():
+    with pytest.raises(UsageError, match=r"RRDBNet x4: .* has no convolution body\.0: expected names like"):
+        graph_bytes(small_weights(SMALL[0]), GraphOptions(precision="fp16", fp32_convs=("conv_last", "body.0")))
+    with pytest.raises(UsageError, match="got the shape 8 x 9, expected sides that are multiples of 2 px"):
+        graph_bytes(small_weights(SMALL[1]), GraphOptions(shape_nhw=(1, 8, 9)))
 
 
 def test_bf16_is_refused_for_onnx():
@@ -116,7 +219,7 @@ def test_a_change_of_the_graphs_raises_their_number():
     dense = ("Conv LeakyRelu " + "Concat Conv LeakyRelu " * 3 + "Concat Conv Mul Add ") * 3
     trunk = f"Conv {dense}Mul Add Conv Add Resize Conv LeakyRelu Resize Conv LeakyRelu Conv LeakyRelu Conv"
     assert (onnx_graph._GRAPH_NUMBER, kinds) == (
-        1,
+        2,
         [
             f"SpaceToDepth {trunk}",
             f"SpaceToDepth Cast {trunk} Cast",
