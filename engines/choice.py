@@ -13,8 +13,6 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from realesr.errors import UsageError
-
 PLUGIN_MODULES = {
     "webgpu": ("onnxruntime_ep_webgpu",),
     "tensorrt_rtx": ("onnxruntime_ep_nv_tensorrt_rtx",),
@@ -22,7 +20,7 @@ PLUGIN_MODULES = {
 """Devices that ONNX Runtime gets from a package of their own, and the modules in which the library may lie."""
 
 TENSORRT_MODULES = ("tensorrt", "tensorrt_rtx")
-CUDA_MEMORY_MODULES = ("pycuda", "cuda.core")
+CUDA_MEMORY_MODULES = ("pycuda", "cuda.bindings")
 """What TensorRT's engine takes its memory from: one of them."""
 
 
@@ -153,25 +151,6 @@ def _reason(row: Row, machine: Machine, asked_kind: str) -> str:
         numbers = ",".join(map(str, range(machine.nvidia_gpus)))
         return f"{row.why}; --device cuda:{numbers} uses all {machine.nvidia_gpus}"
     return row.why
-
-
-def device_names(device: str) -> tuple[str, ...]:
-    """The devices of a list: "cuda:0,1" -> ("cuda:0", "cuda:1"); "cuda:0,webgpu" -> itself; "cpu" -> ("cpu",).
-
-    Raises:
-        UsageError: an empty name, a number without a name before it, or a device twice.
-    """
-    names: list[str] = []
-    for part in device.lower().split(","):
-        part = part.strip()
-        before = names[-1].partition(":")[0] if names else ""
-        name = f"{before}:{part}" if part.isdigit() and before else part
-        if not name or name.isdigit() or ("," in device and name == "auto"):
-            raise UsageError(f"got the devices {device}, expected names with commas between them, like cuda:0,1")
-        if name in names:
-            raise UsageError(f"got the devices {device}, which name {name} twice: expected each once")
-        names.append(name)
-    return tuple(names)
 
 
 def machine_here() -> Machine:

@@ -2,6 +2,7 @@
 
 import math
 import threading
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar
@@ -11,6 +12,7 @@ from numpy.typing import NDArray
 
 from realesr import file_job, pixels
 from realesr.engine import Engine, EngineSpec, NearestEngine
+from realesr.errors import RealesrError
 from realesr.file_job import Progress, UpscaleResult
 from realesr.options import FileOptions, ImageOptions, NetworkOptions
 from realesr.pipeline import Job, enlarge
@@ -66,7 +68,7 @@ class Upscaler:
         model: name in the zoo, or a path to .onnx, .safetensors, .pth or ncnn files.
         denoise: 0 (keep noise) to 1 (remove most), for networks with a partner to blend with.
         engine: "auto", "onnxruntime", "torch" or "nearest".
-        device: "auto", "cpu", "cuda", "cuda:1", ...: what the engine offers.
+        device: "auto", "cpu", "cuda", "cuda:1", ...: what the engine offers; "cuda:0,1" shares the tiles out.
         precision: "auto", "fp32", "fp16" or "bf16".
         threads: CPU threads; none takes every core that this process may use.
         tta: mean over eight flips and transposes; eight times slower.
@@ -116,6 +118,7 @@ class Upscaler:
             overlap_px=overlap_px,
             exact=exact,
         )
+        self._devices = self.options.devices
         self._model, self._facts = _load_model(self.options, on_download)
         self._networks: dict[str, Network] = {}
         self._opening = threading.Lock()
@@ -218,15 +221,25 @@ class Upscaler:
             return self._networks[precision]
 
     def _open_network(self, precision: str) -> Network:
-        engine = self._open_engine(precision)
+        first = self._open_engine(precision, self._devices[0], self.options.engine)
         for network in self._networks.values():
-            if network.spec.precision == engine.spec.precision:
-                engine.close()
+            if network.spec.precision == first.spec.precision:
+                first.close()
                 return network
-        open_fp32 = None if engine.spec.precision == "fp32" else lambda: self._open_engine("fp32")
-        return Network(engine, tiling=tiling_for(self._facts, self.options, engine.spec), open_fp32=open_fp32)
+        engines = [first]
+        try:
+            for device in self._devices[1:]:
+                engines.append(self._open_engine(precision, device, first.spec.name))
+        except RealesrError:
+            for engine in engines:
+                engine.close()
+            raise
+        open_fp32 = None
+        if first.spec.precision != "fp32":
+            open_fp32 = partial(self._open_engine, "fp32", engine_name=first.spec.name)
+        return Network(*engines, tiling=tiling_for(self._facts, self.options, first.spec), open_fp32=open_fp32)
 
-    def _open_engine(self, precision: str) -> Engine:
+    def _open_engine(self, precision: str, device: str, engine_name: str) -> Engine:
         from realesr.engines import open_engine
         from realesr.tta import SelfEnsembleEngine
 
@@ -236,7 +249,7 @@ class Upscaler:
             engine = NearestEngine(self._facts.scale)
         else:
             engine = open_engine(
-                self._model, engine=options.engine, device=options.device, precision=precision, threads=options.threads
+                self._model, engine=engine_name, device=device, precision=precision, threads=options.threads
             )
         return SelfEnsembleEngine(engine) if options.tta else engine
 

@@ -36,6 +36,7 @@ class UpscaleResult:
     model: str
     engine: str
     device: str
+    """Where the engine ran; several with commas between them."""
     precision: str
     passes: int
     """How often the network ran, one after the other."""
@@ -47,6 +48,8 @@ class UpscaleResult:
     """Largest memory that this process has held since it started."""
     notices: tuple[str, ...]
     """What the user should know, one line each."""
+    chosen_because: str = ""
+    """Why the automatic choice took this engine and device; empty where both were asked for."""
 
 
 def upscale_file(
@@ -97,7 +100,7 @@ def upscale_file(
         output_px=(written.width_px, written.height_px),
         model=model,
         engine=network.spec.name,
-        device=network.spec.device,
+        device=network.devices,
         precision=network.spec.precision,
         passes=sizes.passes,
         tile_px=network.tiling.tile_px,
@@ -105,6 +108,7 @@ def upscale_file(
         seconds=time.monotonic() - started,
         peak_bytes=memory.peak_bytes(),
         notices=(*notices, *network.notices[before:]),
+        chosen_because=network.spec.chosen_because,
     )
 
 

@@ -18,6 +18,7 @@ class NetworkOptions:
     """0 keeps noise, 1 removes most; only for networks with a partner to blend with."""
     engine: str = "auto"
     device: str = "auto"
+    """One device, or several with commas between them, which share the tiles: "cuda:0,1"."""
     precision: str = "auto"
     """"auto", "fp32", "fp16" or "bf16"."""
     threads: int | None = None
@@ -31,7 +32,22 @@ class NetworkOptions:
     exact: bool = False
     """Overlap so wide that tiles differ from the whole image by at most one 8-bit level."""
 
+    @property
+    def devices(self) -> tuple[str, ...]:
+        """The devices one by one: "cuda:0,1" -> ("cuda:0", "cuda:1"), "cpu" -> ("cpu",)."""
+        names: list[str] = []
+        for part in map(str.strip, self.device.lower().split(",")):
+            kind = names[-1].partition(":")[0] if names else ""
+            name = f"{kind}:{part}" if part.isdigit() and kind else part
+            if not name or name.isdigit() or (name == "auto" and "," in self.device):
+                raise UsageError(f"got --device {self.device}, expected one name, or several like cuda:0,1")
+            if name in names:
+                raise UsageError(f"got --device {self.device}, which has {name} twice: name each device once")
+            names.append(name)
+        return tuple(names)
+
     def __post_init__(self) -> None:
+        _ = self.devices  # raises where the list is bad
         if self.denoise is not None and not 0 <= self.denoise <= 1:
             raise UsageError(f"got --denoise {self.denoise:g}, expected a number from 0 to 1")
         if self.precision not in ("auto", "fp32", "fp16", "bf16"):

@@ -1,13 +1,18 @@
 """Runs a network over an image of any height, tile by tile, in bands of rows.
 
-`Network` wraps an engine with what every tile needs: parts that fit when memory runs out, float32 again when a value is
-not finite, a lock. `enlarge_bands` moves down the image one row of tiles at a time and joins them.
+`Lane` wraps an engine with what every tile needs: parts that fit when memory runs out, float32 again when a value is
+not finite. `Network` has a lane for each device and gives every tile to one that is free. `enlarge_bands` moves down
+the image one row of tiles at a time and joins them.
 """
 
 import math
-import threading
-from collections.abc import Callable, Iterable, Iterator
+import queue
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,23 +40,107 @@ class Tiling:
     """Most memory for the result of one row of tiles, in float32: tiles are made less high for wide images."""
 
 
+Batch = NDArray[np.float32]
+"""(N, 3, h, w) RGB."""
+
+
+class Enlarger(Protocol):
+    """What `_enlarge_planned` gives its tiles to: a lane, or all of them."""
+
+    @property
+    def spec(self) -> EngineSpec:
+        """Facts about the engine."""
+        ...
+
+    def enlarge_all(self, batches: Iterable[Batch]) -> Generator[Batch]:
+        """Each batch enlarged, in the same order."""
+        ...
+
+
 class Network:
-    """An engine that does not give up: safe to call from several threads.
+    """Engines that do not give up: safe to call from several threads.
 
     Args:
-        engine: the open engine; closed by `close`.
-        open_fp32: opens the same network in float32, for tiles whose values are not finite; none where the engine is
-            float32 already.
+        engines: the same network, open on one device or on several; closed by `close`. Tiles go to whichever is free.
+        open_fp32: opens the network in float32 on the device that it is given, for tiles whose values are not finite;
+            none where the engines are float32 already.
         tiling: how its images are cut.
     """
 
-    def __init__(self, engine: Engine, *, tiling: Tiling, open_fp32: Callable[[], Engine] | None = None) -> None:
+    def __init__(self, *engines: Engine, tiling: Tiling, open_fp32: Callable[[str], Engine] | None = None) -> None:
         self.tiling = tiling
         self.notices: list[str] = []
+        self._lanes = [Lane(engine, tiling, self.notices, open_fp32) for engine in engines]
+        self._free: queue.SimpleQueue[Lane] = queue.SimpleQueue()
+        for lane in self._lanes:
+            self._free.put(lane)
+        self._pool = ThreadPoolExecutor(len(engines), "realesr-device") if len(engines) > 1 else None
+
+    @property
+    def engine(self) -> Engine:
+        """The first engine: they differ in their device alone."""
+        return self._lanes[0].engine
+
+    @property
+    def spec(self) -> EngineSpec:
+        """Facts about the first engine."""
+        return self.engine.spec
+
+    @property
+    def devices(self) -> str:
+        """Where it runs: "cpu", "cuda:0, cuda:1"."""
+        return ", ".join(lane.spec.device for lane in self._lanes)
+
+    def close(self) -> None:
+        """Close the engines, and the float32 ones where there was need of them."""
+        if self._pool is not None:
+            self._pool.shutdown()
+        for lane in self._lanes:
+            lane.close()
+
+    def enlarge(self, batch: Batch) -> Batch:
+        """Enlarge a batch on the next device that is free; see `Lane.enlarge`."""
+        with self.free_lane() as lane:
+            return lane.enlarge(batch)
+
+    @contextmanager
+    def free_lane(self) -> Iterator["Lane"]:
+        """Wait for a device that nobody uses, and have it alone."""
+        lane = self._free.get()
+        try:
+            yield lane
+        finally:
+            self._free.put(lane)
+
+    def enlarge_all(self, batches: Iterable[Batch]) -> Generator[Batch]:
+        """Each batch enlarged, in the same order; as many at once as there are devices, and one that waits."""
+        if self._pool is None:
+            yield from map(self.enlarge, batches)
+            return
+        running: deque[Future[Batch]] = deque()
+        try:
+            for batch in batches:
+                running.append(self._pool.submit(self.enlarge, batch))
+                if len(running) > len(self._lanes):
+                    yield running.popleft().result()
+            while running:
+                yield running.popleft().result()
+        finally:
+            for future in running:
+                future.cancel()
+
+
+class Lane:
+    """One engine that does not give up, for one thread at a time."""
+
+    def __init__(
+        self, engine: Engine, tiling: Tiling, notices: list[str], open_fp32: Callable[[str], Engine] | None
+    ) -> None:
         self.engine = engine
+        self._tiling = tiling
+        self._notices = notices
         self._open_fp32 = open_fp32
         self._fp32: Engine | None = None
-        self._lock = threading.Lock()
         self._too_large_px = math.inf  # area of the smallest tile that did not fit
 
     @property
@@ -65,7 +154,11 @@ class Network:
             if engine is not None:
                 engine.close()
 
-    def enlarge(self, batch: NDArray[np.float32]) -> NDArray[np.float32]:
+    def enlarge_all(self, batches: Iterable[Batch]) -> Generator[Batch]:
+        """Each batch enlarged, in the same order."""
+        yield from map(self.enlarge, batches)
+
+    def enlarge(self, batch: Batch) -> Batch:
         """Enlarge a batch of tiles, whatever it takes.
 
         Args:
@@ -87,48 +180,51 @@ class Network:
             return np.concatenate([self.enlarge(batch[i : i + 1]) for i in range(len(batch))])
         return self._enlarge_in_parts(batch[0])[None]
 
-    def _note_out_of_memory(self, batch: NDArray[np.float32], error: OutOfMemory) -> None:
+    def _note_out_of_memory(self, batch: Batch, error: OutOfMemory) -> None:
         height, width = batch.shape[2:]
         if len(batch) > 1:
             return
+        if self.spec.size.fixed_px is not None:
+            raise OutOfMemory(
+                f"out of memory with a tile of {width} x {height} px, and this network takes no other size: close "
+                f"other programs, or take one of a smaller shape ({error})"
+            ) from error
         if max(height, width) <= SMALLEST_PART_PX:
             raise OutOfMemory(
                 f"out of memory with a tile of {width} x {height} px, the smallest that is tried: "
                 f"close other programs or use a smaller network ({error})"
             ) from error
         self._too_large_px = min(self._too_large_px, height * width)
-        self.notices.append(f"out of memory with a tile of {width} x {height} px: gone on with smaller parts")
+        self._notices.append(f"out of memory with a tile of {width} x {height} px: gone on with smaller parts")
 
     def _enlarge_in_parts(self, tile: Band) -> Band:
         """The same tile from parts that read three quarters of its longer side; each may be parted again."""
         _, height, width = tile.shape
         side = max(height, width)
-        overlap = min(self.tiling.overlap_px, side // 4)
+        overlap = min(self._tiling.overlap_px, side // 4)
         plan = plan_tiles(
             height,
             width,
             tile_px=side * 3 // 4 - 2 * overlap,
             overlap_px=overlap,
-            blend=self.tiling.blend,
+            blend=self._tiling.blend,
             multiple_of=self.spec.size.multiple_of,
         )
         return np.concatenate(list(_enlarge_planned([tile], plan, self)), axis=1)
 
-    def _run_finite(self, batch: NDArray[np.float32]) -> NDArray[np.float32]:
-        with self._lock:
-            output = self.engine.run(batch)
-            if _is_sound(batch, output):
-                return output
-            if self._fp32 is None and self._open_fp32 is not None:
-                self._fp32 = self._open_fp32()
-                self.notices.append(
-                    f"values were not finite in {self.spec.precision}: such tiles were done again in fp32"
-                )
-            if self._fp32 is not None:
-                output = self._fp32.run(batch)
+    def _run_finite(self, batch: Batch) -> Batch:
+        output = self.engine.run(batch)
+        if _is_sound(batch, output):
+            return output
+        if self._fp32 is None and self._open_fp32 is not None:
+            self._fp32 = self._open_fp32(self.spec.device)
+            self._notices.append(f"values were not finite in {self.spec.precision}: such tiles were done again in fp32")
+        if self._fp32 is not None:
+            output = self._fp32.run(batch)
         if not _is_sound(batch, output):
+            precision = self.spec.precision if self._fp32 is None else "fp32"
             raise NotFinite(
-                f"{self.spec.name} on {self.spec.device} gave values that are no picture even in fp32: "
+                f"{self.spec.name} on {self.spec.device} gave values that are no picture even in {precision}: "
                 "try another --engine or --device; the weights may be damaged"
             )
         return output
@@ -148,18 +244,20 @@ def _is_sound(batch: NDArray[np.float32], output: NDArray[np.float32]) -> bool:
 def plan_for(network: Network, height_px: int, width_px: int) -> TilePlan:
     """The plan that `enlarge_bands` follows for an image of this size."""
     size, tiling, scale = network.spec.size, network.tiling, network.spec.scale
+    least_height, least_width = size.fixed_px or (size.minimum_px, size.minimum_px)
     tile_height = tiling.tile_px
     if tiling.band_bytes is not None:
         row_bytes = 3 * 4 * width_px * scale**2
         tile_height = min(tile_height, max(SMALLEST_PART_PX, tiling.band_bytes // row_bytes))
     return plan_tiles(
-        _padded(height_px, size.minimum_px, size.multiple_of),
-        _padded(width_px, size.minimum_px, size.multiple_of),
+        _padded(height_px, least_height, size.multiple_of),
+        _padded(width_px, least_width, size.multiple_of),
         tile_px=tiling.tile_px,
         tile_height_px=tile_height,
         overlap_px=tiling.overlap_px,
         blend=tiling.blend,
         multiple_of=size.multiple_of,
+        fixed_px=size.fixed_px,
     )
 
 
@@ -191,35 +289,47 @@ def enlarge_bands(
 
 
 def _enlarge_planned(
-    bands: Iterable[Band], plan: TilePlan, network: Network, on_tiles: Callable[[int], None] | None = None
+    bands: Iterable[Band], plan: TilePlan, enlarger: Enlarger, on_tiles: Callable[[int], None] | None = None
 ) -> Iterator[Band]:
     """One row of tiles after another; the rows that the next one fades into are held back."""
-    scale = network.spec.scale
-    window = RowWindow(bands)
+    scale, size = enlarger.spec.scale, enlarger.spec.best_batch
     fade_rows = len(fade_in(plan.rows.blend_px, scale))
     held_back: Band | None = None
+    with closing(enlarger.enlarge_all(_tiles(RowWindow(bands), plan, size))) as enlarged:
+        for row in plan.rows.tiles:
+            joined = _join_row_of_tiles(enlarged, row, plan, scale, size, on_tiles)
+            if fade_rows:
+                joined *= plan.rows.weights(row, scale)[:, None]
+            if held_back is not None:
+                joined[:, :fade_rows] += held_back
+            is_last = row is plan.rows.tiles[-1]
+            held_back = joined[:, -fade_rows:] if fade_rows and not is_last else None
+            yield joined if held_back is None else joined[:, :-fade_rows]
+
+
+def _tiles(window: RowWindow, plan: TilePlan, size: int) -> Iterator[Batch]:
+    """Every tile of the plan in batches of up to `size`, row by row; a row's tiles are read when they are asked for."""
+    width = plan.columns.tile_px
     for row in plan.rows.tiles:
         lr = window.rows(row.start, row.start + plan.rows.tile_px)
-        joined = _enlarge_row_of_tiles(lr, row, plan, network, on_tiles)
-        if fade_rows:
-            joined *= plan.rows.weights(row, scale)[:, None]
-        if held_back is not None:
-            joined[:, :fade_rows] += held_back
-        is_last = row is plan.rows.tiles[-1]
-        held_back = joined[:, -fade_rows:] if fade_rows and not is_last else None
-        yield joined if held_back is None else joined[:, :-fade_rows]
+        for columns in _batches(plan.columns.tiles, size):
+            yield np.stack([lr[:, :, column.start : column.start + width] for column in columns])
 
 
-def _enlarge_row_of_tiles(
-    lr: Band, row: AxisTile, plan: TilePlan, network: Network, on_tiles: Callable[[int], None] | None
+def _join_row_of_tiles(
+    enlarged: Iterator[Batch],
+    row: AxisTile,
+    plan: TilePlan,
+    scale: int,
+    size: int,
+    on_tiles: Callable[[int], None] | None,
 ) -> Band:
-    """(3, rows, width) -> (3, (row.last - row.first) * scale, width * scale): the tiles of one row, joined."""
-    scale, columns = network.spec.scale, plan.columns
+    """The next tiles of `enlarged` -> (3, (row.last - row.first) * scale, width * scale): those of one row, joined."""
+    columns = plan.columns
     top, bottom = (row.first - row.start) * scale, (row.last - row.start) * scale
     joined = np.zeros((3, bottom - top, columns.length_px * scale), np.float32)
-    for batch in _batches(columns.tiles, network.spec.best_batch):
-        tiles = np.stack([lr[:, :, column.start : column.start + columns.tile_px] for column in batch])
-        for column, tile in zip(batch, network.enlarge(tiles), strict=True):
+    for batch in _batches(columns.tiles, size):
+        for column, tile in zip(batch, next(enlarged), strict=True):
             left, right = (column.first - column.start) * scale, (column.last - column.start) * scale
             part, place = tile[:, top:bottom, left:right], joined[:, :, column.first * scale : column.last * scale]
             if columns.blend_px:

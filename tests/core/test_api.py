@@ -14,7 +14,7 @@ import realesr
 from realesr import api
 from realesr.engine import NearestEngine
 from realesr.engines import ModelFacts
-from realesr.errors import InputError, OutputError, OutputExists, UsageError
+from realesr.errors import EngineError, InputError, OutputError, OutputExists, UsageError
 from realesr.options import FileOptions, ImageOptions, NetworkOptions
 from tests.core.fakes import FaultyEngine
 
@@ -143,6 +143,43 @@ def test_a_truncated_input_leaves_nothing_behind(upscaler: realesr.Upscaler, pho
     with pytest.raises(InputError):
         upscaler.upscale_file(photo)
     assert [path.name for path in photo.parent.iterdir()] == ["photo.png"]
+
+
+def test_several_devices_enlarge_one_file_and_say_so(photo: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened: list[tuple[str, str]] = []
+
+    def open_fake(*_: Any, engine: str, device: str, **__: Any) -> NearestEngine:
+        fake = NearestEngine()
+        fake.spec = replace(
+            fake.spec, name="fake", device=device, chosen_because="two GPUs" if engine == "auto" else ""
+        )
+        opened.append((engine, device))
+        return fake
+
+    monkeypatch.setattr("realesr.engines.open_engine", open_fake)
+    with realesr.Upscaler(device="gpu:0,1", tile_px=16, overlap_px=2) as upscaler:
+        result = upscaler.upscale_file(photo)
+    assert opened == [("auto", "gpu:0"), ("fake", "gpu:1")], "the second device runs the first one's engine"
+    assert (result.engine, result.device, result.chosen_because) == ("fake", "gpu:0, gpu:1", "two GPUs")
+    np.testing.assert_array_equal(pixels_of(result.target), pixels_of(photo).repeat(4, 0).repeat(4, 1))
+
+
+def test_a_device_that_cannot_start_closes_those_that_did(monkeypatch: pytest.MonkeyPatch) -> None:
+    closed: list[str] = []
+
+    class Fake(NearestEngine):
+        def close(self) -> None:
+            closed.append("closed")
+
+    def open_fake(*_: Any, device: str, **__: Any) -> NearestEngine:
+        if device == "gpu:1":
+            raise EngineError("there is no second GPU")
+        return Fake()
+
+    monkeypatch.setattr("realesr.engines.open_engine", open_fake)
+    with pytest.raises(EngineError, match="no second GPU"):
+        realesr.Upscaler(device="gpu:0,1")
+    assert closed == ["closed"]
 
 
 def test_many_threads_share_one_upscaler(upscaler: realesr.Upscaler) -> None:

@@ -26,3 +26,30 @@ from realesr.options import FileOptions, ImageOptions, NetworkOptions
 def test_values_out_of_range_say_what_is_in_range(options: Any, values: dict[str, Any], message: str) -> None:
     with pytest.raises(UsageError, match=message):
         options(**values)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("auto", ("auto",)),
+        ("cpu", ("cpu",)),
+        ("CUDA", ("cuda",)),
+        ("cuda:0,1", ("cuda:0", "cuda:1")),
+        ("cuda:1, 0", ("cuda:1", "cuda:0")),
+        ("cuda:0,cuda:2", ("cuda:0", "cuda:2")),
+        ("cuda:0,1,webgpu", ("cuda:0", "cuda:1", "webgpu")),
+    ],
+)
+def test_lists_of_devices(text: str, expected: tuple[str, ...]) -> None:
+    assert NetworkOptions(device=text).devices == expected
+
+
+@pytest.mark.parametrize("text", ["", ",", "cuda:0,", "0,1", "1", "cuda:0,,1", "auto,cpu", "cuda:0,auto"])
+def test_a_bad_list_is_one_line(text: str) -> None:
+    with pytest.raises(UsageError, match="expected one name, or several like cuda:0,1"):
+        NetworkOptions(device=text)
+
+
+def test_a_device_named_twice_is_an_error() -> None:
+    with pytest.raises(UsageError, match="which has cuda:0 twice"):
+        NetworkOptions(device="cuda:0,0")

@@ -1,5 +1,9 @@
 import threading
+import time
 from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -8,7 +12,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from realesr.engine import Engine, NearestEngine
-from realesr.errors import NotFinite, OutOfMemory
+from realesr.errors import EngineError, NotFinite, OutOfMemory
 from realesr.rows import Band
 from realesr.tiled import Network, Tiling, enlarge_bands, plan_for
 from tests.core.fakes import BoxBlurEngine, FaultyEngine, out_of_memory_above
@@ -21,7 +25,7 @@ def photo(height: int, width: int, seed: int = 0) -> Band:
 def network(
     engine: Engine, tile: int = 16, overlap: int = 3, *, blend: bool = False, fp32: Engine | None = None
 ) -> Network:
-    open_fp32 = None if fp32 is None else lambda: fp32
+    open_fp32 = None if fp32 is None else lambda device: fp32
     return Network(engine, tiling=Tiling(tile_px=tile, overlap_px=overlap, blend=blend), open_fp32=open_fp32)
 
 
@@ -188,3 +192,97 @@ def test_a_network_is_safe_to_use_from_many_threads() -> None:
         thread.join()
     for i, image in enumerate(images):
         np.testing.assert_array_equal(results[i], image.repeat(2, axis=1).repeat(2, axis=2))
+
+
+class OnDevice(NearestEngine):
+    """An engine of a name of its own that takes its time, so that others get tiles too; it counts them."""
+
+    def __init__(self, device: str, seconds: float = 0.002, max_batch: int = 1) -> None:
+        super().__init__(2, max_batch=max_batch)
+        self.spec = replace(self.spec, device=device)
+        self.tiles = 0
+        self._seconds = seconds
+
+    def run(self, batch: NDArray[np.float32]) -> NDArray[np.float32]:
+        self.tiles += len(batch)
+        time.sleep(self._seconds)
+        return super().run(batch)
+
+
+def shared(*engines: Engine, tile: int = 16, overlap: int = 3, fp32: Any = None) -> Network:
+    return Network(*engines, tiling=Tiling(tile_px=tile, overlap_px=overlap, blend=False), open_fp32=fp32)
+
+
+@pytest.mark.parametrize(("height", "width"), [(1, 1), (90, 70), (200, 12)])
+@pytest.mark.parametrize("batch", [1, 3])
+def test_several_devices_share_the_tiles_and_give_what_one_gives(height: int, width: int, batch: int) -> None:
+    image = photo(height, width)
+    engines = [OnDevice(f"gpu:{i}", seconds=0.001 * (i + 1), max_batch=batch) for i in range(3)]
+    done: list[int] = []
+    with closing(shared(*engines)) as net:
+        bands = list(enlarge_bands([image], net, height_px=height, width_px=width, on_tiles=done.append))
+        assert net.devices == "gpu:0, gpu:1, gpu:2"
+        tiles = len(plan_for(net, height, width))
+    np.testing.assert_array_equal(np.concatenate(bands, axis=1), image.repeat(2, axis=1).repeat(2, axis=2))
+    assert sum(done) == height * width
+    assert sum(engine.tiles for engine in engines) == tiles
+    if tiles > 8 * batch:
+        assert all(engine.tiles for engine in engines), "a device did nothing"
+
+
+@pytest.mark.parametrize("failing_row", [0, 2, 4])
+def test_out_of_memory_on_one_of_several_devices_costs_no_pixel(failing_row: int) -> None:
+    image = photo(250, 100)
+    whole = BoxBlurEngine().run(image[None])[0]
+
+    def fault(call: int, batch: NDArray[np.float32]) -> OutOfMemory | None:
+        return OutOfMemory("full") if call >= failing_row and batch.shape[2] * batch.shape[3] > 45 * 45 else None
+
+    slow = FaultyEngine(BoxBlurEngine(), lambda call, batch: time.sleep(0.05))
+    with closing(shared(FaultyEngine(BoxBlurEngine(), fault), slow, tile=50)) as net:
+        np.testing.assert_allclose(enlarged(image, net), whole, atol=1e-6)
+        assert "out of memory with a tile of" in net.notices[0]
+
+
+def test_each_device_does_its_own_tiles_again_in_float32() -> None:
+    def fault(call: int, batch: NDArray[np.float32]) -> NDArray[np.float32]:
+        return np.full((1, 3, batch.shape[2] * 2, batch.shape[3] * 2), np.nan, np.float32)
+
+    opened: list[str] = []
+
+    def open_fp32(device: str) -> Engine:
+        opened.append(device)
+        return NearestEngine(2)
+
+    image = photo(60, 60)
+    engines = [FaultyEngine(OnDevice(f"gpu:{i}"), fault, precision="fp16") for i in range(2)]
+    with closing(shared(*engines, tile=10, fp32=open_fp32)) as net:
+        np.testing.assert_array_equal(enlarged(image, net), image.repeat(2, axis=1).repeat(2, axis=2))
+    assert sorted(opened) == ["gpu:0", "gpu:1"]
+
+
+def test_a_device_that_fails_ends_the_image_and_the_others_go_on_for_the_next() -> None:
+    def fault(call: int, batch: NDArray[np.float32]) -> EngineError | None:
+        return EngineError("the cable is out") if call == 3 else None
+
+    image = photo(80, 80)
+    with closing(shared(FaultyEngine(OnDevice("gpu:0"), fault), OnDevice("gpu:1"))) as net:
+        with pytest.raises(EngineError, match="the cable is out"):
+            enlarged(image, net)
+        np.testing.assert_array_equal(enlarged(image, net), image.repeat(2, axis=1).repeat(2, axis=2))
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("realesr-device")]
+
+
+def test_no_more_tiles_are_read_than_the_devices_can_take() -> None:
+    read: list[int] = []
+
+    def bands() -> Iterator[Band]:
+        for start in range(0, 400, 10):
+            read.append(start)
+            yield photo(10, 20)
+
+    with closing(shared(OnDevice("gpu:0"), OnDevice("gpu:1"), tile=20, overlap=0)) as net:
+        parts = enlarge_bands(bands(), net, height_px=400, width_px=20)
+        next(parts)
+        assert len(read) <= 8, "three tiles of 20 rows, and not the whole image"
+        parts.close()  # type: ignore[attr-defined]

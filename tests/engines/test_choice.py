@@ -11,7 +11,7 @@ from realesr import engines
 from realesr.architectures import Compact
 from realesr.engine import NearestEngine
 from realesr.engines import choice, open_engine
-from realesr.engines.choice import ROWS, Machine, choose, device_names
+from realesr.engines.choice import ROWS, Machine, choose
 from realesr.errors import EngineError, MissingDependency, UsageError
 from tests.engines.small_models import small_model
 
@@ -87,33 +87,6 @@ def test_where_nothing_fits_the_engine_says_what_is_wrong() -> None:
 def test_further_gpus_are_named_with_what_uses_them() -> None:
     reason = choose(machine=Machine(nvidia_gpus=3, offered=EVERYTHING))[0].reason
     assert reason == "an NVIDIA GPU with TensorRT; --device cuda:0,1,2 uses all 3"
-
-
-@pytest.mark.parametrize(
-    ("text", "expected"),
-    [
-        ("auto", ("auto",)),
-        ("cpu", ("cpu",)),
-        ("CUDA", ("cuda",)),
-        ("cuda:0,1", ("cuda:0", "cuda:1")),
-        ("cuda:1, 0", ("cuda:1", "cuda:0")),
-        ("cuda:0,cuda:2", ("cuda:0", "cuda:2")),
-        ("cuda:0,1,webgpu", ("cuda:0", "cuda:1", "webgpu")),
-    ],
-)
-def test_lists_of_devices(text: str, expected: tuple[str, ...]) -> None:
-    assert device_names(text) == expected
-
-
-@pytest.mark.parametrize("text", ["", ",", "cuda:0,", "0,1", "1", "cuda:0,,1", "auto,cpu", "cuda:0,auto"])
-def test_a_bad_list_is_one_line(text: str) -> None:
-    with pytest.raises(UsageError, match="expected names with commas between them, like cuda:0,1"):
-        device_names(text)
-
-
-def test_a_device_named_twice_is_an_error() -> None:
-    with pytest.raises(UsageError, match="which name cuda:0 twice"):
-        device_names("cuda:0,0")
 
 
 def on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
