@@ -21,6 +21,8 @@ class World:
     rank: int
     size: int
     device: torch.device
+    rank_here: int = 0
+    """Among the processes of this machine."""
 
     @property
     def is_first(self) -> bool:
@@ -38,10 +40,11 @@ def join_world(device: str = "auto") -> World:
         UsageError: there is no such device.
     """
     rank, size = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
-    chosen = _device(device, int(os.environ.get("LOCAL_RANK", "0")))
+    rank_here = int(os.environ.get("LOCAL_RANK", "0"))
+    chosen = _device(device, rank_here)
     if size > 1 and not dist.is_initialized():
         dist.init_process_group("nccl" if chosen.type == "cuda" else "gloo")
-    return World(rank=rank, size=size, device=chosen)
+    return World(rank=rank, size=size, device=chosen, rank_here=rank_here)
 
 
 def leave_world() -> None:

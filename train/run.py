@@ -88,7 +88,7 @@ def open_run(request: Request, world: World, say: Say) -> Run:
         shutil.rmtree(request.run, ignore_errors=True)
     wait_for_all(world)
     checkpoint, rolled_back = _checkpoint_to_go_on_from(request.run, world, say)
-    perceptual = PerceptualLoss(load_vgg(find_vgg(request.vgg)).to(world.device)) if options.perceptual else None
+    perceptual = _perceptual_loss(request.vgg, world) if options.perceptual else None
     state = _make_state(request, recipe, world, say, fresh=checkpoint is None)
     run = Run(
         request=request,
@@ -164,6 +164,14 @@ def validate_run(run: Run, say: Say) -> None:
 def failures_folder(run: Path) -> Path:
     """Where a run writes what it failed on."""
     return run / "failures"
+
+
+def _perceptual_loss(path: Path | None, world: World) -> PerceptualLoss:
+    """One process of each machine fetches the file where it is not there; the others then find it."""
+    if world.rank_here == 0:
+        find_vgg(path)
+    wait_for_all(world)
+    return PerceptualLoss(load_vgg(find_vgg(path)).to(world.device))
 
 
 def _make_state(request: Request, recipe: Recipe, world: World, say: Say, *, fresh: bool) -> TrainState:
