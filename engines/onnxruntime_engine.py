@@ -14,6 +14,7 @@ from realesr.architectures import architecture_from_text
 from realesr.cgroup import usable_cores
 from realesr.engine import MAX_BATCH, EngineBase, EngineSpec, Precision, SizeRule, check_batch
 from realesr.engines.facts import ModelFacts
+from realesr.engines.onnx_file import FileForm, form_from_session, precision_from_metadata
 from realesr.errors import EngineError, ModelError, OutOfMemory, RealesrError, UsageError
 from realesr.onnx_graph import cached_onnx
 from realesr.weights import Weights
@@ -51,8 +52,9 @@ _TRIAL_MULTIPLES = (1, 2, 4, 8, 16, 32, 64)
 class OnnxRuntimeEngine(EngineBase):
     """An open session. Its inputs and outputs are the file's first ones."""
 
-    def __init__(self, session: Any, spec: EngineSpec) -> None:
+    def __init__(self, session: Any, spec: EngineSpec, form: FileForm | None = None) -> None:
         self.spec = spec
+        self._form = form or FileForm()
         self._session: Any = session
         self._input: str = session.get_inputs()[0].name
         self._output: str = session.get_outputs()[0].name
@@ -64,8 +66,8 @@ class OnnxRuntimeEngine(EngineBase):
         if self._session is None:
             raise EngineError("engine onnxruntime is closed: open it again")
         with _translated(EngineError, f"engine onnxruntime on {self.spec.device}"):
-            feed = {self._input: np.ascontiguousarray(batch)}
-            output: NDArray[np.float32] = self._session.run([self._output], feed, self._options)[0]
+            feed = {self._input: self._form.given(batch)}
+            output = self._form.taken(self._session.run([self._output], feed, self._options)[0], len(batch))
         count, _, height, width = batch.shape
         expected = (count, 3, height * self.spec.scale, width * self.spec.scale)
         if output.shape != expected:
@@ -82,16 +84,19 @@ def open_onnxruntime(
 ) -> OnnxRuntimeEngine:
     """Open a network; the arguments are those of `realesr.engines.open_engine`.
 
-    A path is run in the precision that its file has; an asked "fp32" means just that its input and output are float32.
+    A path is run in the precision, on the values and in the shape that its file has.
     """
     _check_packages()
     name, number = _parsed_device(device)
-    body = _body_precision(model, name, precision)
+    form = FileForm()
     if isinstance(model, Path):
         session = _open_session(model, name, number, threads, error_type=ModelError)
+        form = form_from_session(session, model)
+        body = _file_precision(session, model, precision)
         facts = _facts_from_session(session, model)
         scale, multiple_of = facts.scale, facts.multiple_of
     else:
+        body = _body_precision(name, precision)
         session = _open_session(cached_onnx(model, body), name, number, threads, error_type=EngineError)
         scale, multiple_of = model.architecture.scale, model.architecture.multiple_of
     spec = EngineSpec(
@@ -99,10 +104,12 @@ def open_onnxruntime(
         scale=scale,
         precision=body,
         device=f"{name}:{number}" if name in _NUMBERED else name,
-        size=SizeRule(minimum_px=multiple_of, multiple_of=multiple_of),
-        max_batch=1 if session.get_inputs()[0].shape[0] == 1 else MAX_BATCH,
+        size=SizeRule(minimum_px=multiple_of, multiple_of=multiple_of, fixed_px=form.size_px),
+        values=form.values,
+        max_batch=form.batch or MAX_BATCH,
+        best_batch=form.batch or 1,
     )
-    return OnnxRuntimeEngine(session, spec)
+    return OnnxRuntimeEngine(session, spec, form)
 
 
 def devices() -> tuple[str, ...]:
@@ -153,11 +160,14 @@ def _parsed_device(device: str) -> tuple[str, int]:
     return name, int(number or 0)
 
 
-def _body_precision(model: Weights | Path, device_name: str, precision: str) -> Precision:
-    if isinstance(model, Path):
-        if precision not in ("auto", "fp32"):
-            raise UsageError(f"got precision {precision} for {model.name}, which has its own: leave precision at auto")
-        return "fp32"
+def _file_precision(session: Any, path: Path, asked: str) -> Precision:
+    found = precision_from_metadata(session.get_modelmeta().custom_metadata_map)
+    if asked not in ("auto", found):
+        raise UsageError(f"got precision {asked} for {path.name}, which has its own, {found}: leave precision at auto")
+    return found
+
+
+def _body_precision(device_name: str, precision: str) -> Precision:
     if precision == "auto":
         return "fp32" if device_name == "cpu" else "fp16"
     for offered in PRECISIONS:
@@ -239,12 +249,12 @@ def _shortened(message: str) -> str:
 
 
 def _facts_from_session(session: Any, path: Path) -> ModelFacts:
-    _check_signature(session, path)
+    form = form_from_session(session, path)
     written: Mapping[str, str] = session.get_modelmeta().custom_metadata_map
     try:
         scale, multiple_of = int(written["realesr.scale"]), int(written["realesr.multiple_of"])
     except (KeyError, ValueError):
-        scale, multiple_of = _scale_and_multiple_by_trial(session, path)
+        scale, multiple_of = _scale_and_multiple_by_trial(session, path, form)
     radius = written.get("realesr.radius_px", "")
     return ModelFacts(
         name=path.stem,
@@ -255,33 +265,17 @@ def _facts_from_session(session: Any, path: Path) -> ModelFacts:
     )
 
 
-def _check_signature(session: Any, path: Path) -> None:
-    """One float32 image of any size in, one out; sizes that the file leaves open are texts or None."""
-    if len(session.get_inputs()) != 1:
-        names = ", ".join(value.name for value in session.get_inputs())
-        raise ModelError(f"{path} takes the inputs {names}, expected one: an image, float32 (N, 3, H, W)")
-    for value in (session.get_inputs()[0], session.get_outputs()[0]):
-        shape = value.shape
-        if value.type != "tensor(float)" or len(shape) != 4 or (isinstance(shape[1], int) and shape[1] != 3):
-            raise ModelError(f"{path} has {value.name} as {value.type} {shape}, expected float32 (N, 3, H, W), RGB")
-    batch, _, height, width = session.get_inputs()[0].shape
-    if isinstance(height, int) or isinstance(width, int) or (isinstance(batch, int) and batch != 1):
-        raise ModelError(
-            f"{path} takes only (N, 3, H, W) = ({batch}, 3, {height}, {width}), expected one that takes images of any "
-            "size: export it with dynamic height and width"
-        )
-
-
-def _scale_and_multiple_by_trial(session: Any, path: Path) -> tuple[int, int]:
+def _scale_and_multiple_by_trial(session: Any, path: Path, form: FileForm) -> tuple[int, int]:
     """The first of _TRIAL_MULTIPLES by which the network gives a whole multiple of its input's size."""
     problem = ""
-    for multiple in _TRIAL_MULTIPLES:
+    for multiple in (1,) if form.size_px else _TRIAL_MULTIPLES:
         odd = max(1, 32 // multiple) | 1  # odd, so that the sides are no multiples of the next number tried
-        height, width = odd * multiple, (odd + 2) * multiple
+        height, width = form.size_px or (odd * multiple, (odd + 2) * multiple)
         image = np.full((1, 3, height, width), 0.5, np.float32)
         try:
             with _translated(ModelError, f"{path} with an image of {width} x {height} px"):
-                output = session.run(None, {session.get_inputs()[0].name: image}, _run_options())[0]
+                given = {session.get_inputs()[0].name: form.given(image)}
+                output = form.taken(session.run(None, given, _run_options())[0], 1)
         except ModelError as error:
             problem = str(error)
             continue

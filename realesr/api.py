@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from realesr import file_job, pixels
-from realesr.engine import Engine, EngineSpec, NearestEngine
-from realesr.errors import RealesrError
+from realesr.engine import Engine, EngineSpec, NearestEngine, SizeRule
+from realesr.errors import RealesrError, UsageError
 from realesr.file_job import Progress, UpscaleResult
 from realesr.options import FileOptions, ImageOptions, NetworkOptions
 from realesr.pipeline import Job, enlarge
@@ -158,6 +158,10 @@ class Upscaler:
     def _upscale_array(self, array: NDArray[Any], options: ImageOptions) -> NDArray[Any]:
         planes, info = pixels.planes_from_array(array)
         network = self.network_for(bits=info.bits)
+        if info.bits == 16 and network.spec.values == "uint8":
+            raise UsageError(
+                f"got {array.dtype} values and a network of 8 bits: expected uint8, or a network that takes float32"
+            )
         constant = None
         if info.has_alpha and planes[-1].min() == planes[-1].max():
             constant = float(planes[-1, 0, 0])
@@ -214,7 +218,9 @@ class Upscaler:
 
     def network_for(self, *, bits: int) -> Network:
         """The open network for images of this depth: 16 bit takes float32 unless a precision was asked for."""
-        precision = "fp32" if bits == 16 and self.options.precision == "auto" else self.options.precision
+        precision = self.options.precision
+        if bits == 16 and precision == "auto" and not isinstance(self._model, Path):  # a file has its own
+            precision = "fp32"
         with self._opening:
             if precision not in self._networks:
                 self._networks[precision] = self._open_network(precision)
@@ -235,7 +241,7 @@ class Upscaler:
                 engine.close()
             raise
         open_fp32 = None
-        if first.spec.precision != "fp32":
+        if first.spec.precision != "fp32" and not isinstance(self._model, Path):
             open_fp32 = partial(self._open_engine, "fp32", engine_name=first.spec.name)
         return Network(*engines, tiling=tiling_for(self._facts, self.options, first.spec), open_fp32=open_fp32)
 
@@ -266,11 +272,32 @@ def tiling_for(facts: "ModelFacts", options: NetworkOptions, spec: EngineSpec) -
         overlap = int(exact_overlap)
     else:
         overlap = BLEND_OVERLAP_PX * facts.multiple_of
+    if spec.size.fixed_px is not None:
+        return _fixed_tiling(options, spec.size, overlap, radius)
     blend = overlap < radius
     if options.tile_px is not None:
         return Tiling(tile_px=options.tile_px, overlap_px=overlap, blend=blend)
     read = memory.tile_px_for(facts.architecture, spec.name, memory.free_bytes(), spec.precision)
     return Tiling(tile_px=max(read - 2 * overlap, read // 2), overlap_px=overlap, blend=blend, band_bytes=BAND_BYTES)
+
+
+def _fixed_tiling(options: NetworkOptions, size: SizeRule, overlap: int, radius: float) -> Tiling:
+    """The same for a file that takes one size: what was not asked for makes room."""
+    assert size.fixed_px is not None
+    side = min(size.fixed_px)
+    if options.overlap_px is None and not options.exact:
+        overlap = min(overlap, side // 4 // size.multiple_of * size.multiple_of)
+    room = side - 2 * overlap
+    if room < 1 or (options.tile_px or 1) > room:
+        height, width = size.fixed_px
+        raise UsageError(
+            f"{Path(options.model).name} takes only tiles of {width} x {height} px with all that they overlap: got an "
+            f"overlap of {overlap} px"
+            + (f" and --tile {options.tile_px}" if options.tile_px else "")
+            + ", expected "
+            + (f"--tile {room} or less" if room >= 1 else "a smaller one, or a network that takes all sizes")
+        )
+    return Tiling(tile_px=options.tile_px or max(size.fixed_px), overlap_px=overlap, blend=overlap < radius)
 
 
 def _load_model(options: NetworkOptions, on_download: Progress | None) -> tuple["Weights | Path | None", "ModelFacts"]:

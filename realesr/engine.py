@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from realesr.errors import BadShape
 
 Precision = Literal["fp32", "fp16", "bf16"]
+Values = Literal["float32", "uint8"]
 
 MAX_BATCH = 8
 """Of engines that know no limit of their own. An assumption: more tiles at once only take more memory."""
@@ -23,9 +24,13 @@ class SizeRule:
     """Smallest side; a multiple of `multiple_of`."""
     multiple_of: int = 1
     """Every side is a multiple of this: 2 or 4 for networks that begin with a pixel-unshuffle."""
+    fixed_px: tuple[int, int] | None = None
+    """The one height and width that is taken, for files of a fixed shape; a multiple of `multiple_of`."""
 
     def fits(self, height_px: int, width_px: int) -> bool:
         """Whether an image of this size may be given to the engine."""
+        if self.fixed_px is not None:
+            return (height_px, width_px) == self.fixed_px
         return all(side >= self.minimum_px and side % self.multiple_of == 0 for side in (height_px, width_px))
 
 
@@ -38,7 +43,9 @@ class EngineSpec:
     scale: int
     """Output pixels per input pixel and side."""
     precision: Precision
-    """Arithmetic of the network's body; input and output are always float32."""
+    """Arithmetic of the network's body; `run` takes and gives float32 in any case."""
+    values: Values = "float32"
+    """What the network itself takes and gives: a "uint8" one has only the 256 levels of images of 8 bits."""
     device: str
     """Where it runs: "cpu", "cuda:0", ..."""
     size: SizeRule = SizeRule()
@@ -92,6 +99,11 @@ def check_batch(batch: NDArray[np.float32], spec: EngineSpec) -> None:
     if not 1 <= count <= spec.max_batch:
         raise BadShape(f"engine {spec.name} got a batch of {count}, expected 1 to {spec.max_batch}")
     if not spec.size.fits(height, width):
+        if spec.size.fixed_px is not None:
+            raise BadShape(
+                f"engine {spec.name} got {width} x {height} px, expected {spec.size.fixed_px[1]} x "
+                f"{spec.size.fixed_px[0]} px: this network takes nothing else"
+            )
         raise BadShape(
             f"engine {spec.name} got {width} x {height} px, expected sides of at least {spec.size.minimum_px} px "
             f"that are multiples of {spec.size.multiple_of}"

@@ -79,7 +79,7 @@ def upscale_file(
         _check_target(source, target, file.overwrite)
         alpha = reader.constant_alpha() if reader.info.has_alpha else None
         written = _output_info(reader.info, sizes.output, fmt, opaque=alpha == 2**reader.info.bits - 1)
-        notices = [*reader.notices, *check_output(target, written, fmt)]
+        notices = [*reader.notices, *_lost_levels(reader.info, network), *check_output(target, written, fmt)]
         job = Job(
             info=reader.info,
             network=network,
@@ -124,6 +124,13 @@ def _check_target(source: Path, target: Path, overwrite: bool) -> None:
         raise OutputError(f"{target}: the output would replace the input; give another --output")
     if target.exists() and not overwrite:
         raise OutputExists(f"{target} is there already; --overwrite replaces it")
+
+
+def _lost_levels(info: ImageInfo, network: Network) -> list[str]:
+    """What is said where a network of 256 levels enlarges an image that may have more."""
+    if info.bits == 8 or network.spec.values != "uint8":
+        return []
+    return ["the image has 16 bits and this network takes 8: finer levels are lost; a float32 network keeps them"]
 
 
 def _output_info(info: ImageInfo, output: tuple[int, int], fmt: OutputFormat, *, opaque: bool) -> ImageInfo:

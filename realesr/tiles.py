@@ -85,6 +85,7 @@ def plan_tiles(
     tile_height_px: int | None = None,
     blend: bool = True,
     multiple_of: int = 1,
+    fixed_px: tuple[int, int] | None = None,
 ) -> TilePlan:
     """Cut an image of height_px x width_px into the fewest tiles of one shape.
 
@@ -97,15 +98,18 @@ def plan_tiles(
         blend: whether neighbours fade into one another over the middle half of what they share, where both are far from
             their borders, or meet at a hard cut.
         multiple_of: starts and sizes of all tiles are multiples of this.
+        fixed_px: the height and width that every tile must have, both multiples of `multiple_of`; the image is no
+            smaller.
 
     Raises:
-        UsageError: a size that is not positive.
+        UsageError: a size that is not positive, or an overlap that leaves nothing of a tile of `fixed_px`.
     """
     if tile_px < 1 or overlap_px < 0:
         raise UsageError(f"got a tile of {tile_px} px and an overlap of {overlap_px} px, expected at least 1 and 0")
+    height, width = fixed_px or (None, None)
     return TilePlan(
-        rows=_plan_axis(height_px, tile_height_px or tile_px, overlap_px, blend, multiple_of),
-        columns=_plan_axis(width_px, tile_px, overlap_px, blend, multiple_of),
+        rows=_plan_axis(height_px, tile_height_px or tile_px, overlap_px, blend, multiple_of, height),
+        columns=_plan_axis(width_px, tile_px, overlap_px, blend, multiple_of, width),
     )
 
 
@@ -116,13 +120,17 @@ def fade_in(blend_px: int, scale: int) -> NDArray[np.float32]:
     return ((1 - np.cos(np.pi * position)) / 2).astype(np.float32)
 
 
-def _plan_axis(length: int, core: int, overlap: int, blend: bool, multiple: int) -> AxisPlan:
+def _plan_axis(length: int, core: int, overlap: int, blend: bool, multiple: int, fixed: int | None) -> AxisPlan:
     core, overlap = _round_up(core, multiple), _round_up(overlap, multiple)
-    if length <= core + 2 * overlap:
+    if fixed is not None:
+        core = min(core, fixed - 2 * overlap)
+        if core < 1 and length > fixed:
+            raise UsageError(f"got an overlap of {overlap} px, expected less than half of the tile's fixed {fixed} px")
+    if length <= (fixed or core + 2 * overlap):
         whole = AxisTile(start=0, first=0, last=length)
         return AxisPlan(length_px=length, tile_px=length, blend_px=0, tiles=(whole,))
     count = -(-(length - 2 * overlap) // core)
-    tile = _round_up(-(-(length + 2 * overlap * (count - 1)) // count), multiple)
+    tile = fixed or _round_up(-(-(length + 2 * overlap * (count - 1)) // count), multiple)
     starts = [(length - tile) * i // (count - 1) // multiple * multiple for i in range(count)]
     cuts = [(a + b + tile) // 2 for a, b in itertools.pairwise(starts)]
     gaps = [b - a for a, b in zip([0, *cuts], [*cuts, length], strict=True)]

@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from realesr.engine import Engine, EngineBase
+from realesr.errors import UsageError
 
 
 class SelfEnsembleEngine(EngineBase):
@@ -15,6 +16,11 @@ class SelfEnsembleEngine(EngineBase):
     """
 
     def __init__(self, engine: Engine) -> None:
+        fixed = engine.spec.size.fixed_px
+        if fixed is not None and fixed[0] != fixed[1]:
+            raise UsageError(
+                f"got --tta, which turns tiles, but the network takes only {fixed[1]} x {fixed[0]} px: leave --tta out"
+            )
         self.spec = engine.spec
         self._engine = engine
 
