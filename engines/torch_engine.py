@@ -1,8 +1,9 @@
 """Runs networks with PyTorch, on the CPU or on a GPU that it knows. Takes weights, not .onnx files."""
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Literal, get_args
 
 import numpy as np
 import torch
@@ -23,38 +24,50 @@ _OUT_OF_MEMORY = ("can't allocate memory", "not enough memory", "out of memory",
 """Parts of messages: the CPU allocator's on Linux and on Windows, MPS's, and C++'s. Only CUDA has a type for it."""
 
 
+Mode = Literal["eager", "compile", "graphs"]
+"""How the module is called: kernel by kernel; compiled by TorchInductor, anew for each shape of tiles; or as one CUDA
+graph, recorded at the first tile of a shape."""
+
+Forward = Callable[[torch.Tensor], torch.Tensor]
+
+
 class TorchEngine(EngineBase):
     """An open module on one device."""
 
-    def __init__(self, module: torch.nn.Module, device: torch.device, spec: EngineSpec) -> None:
+    def __init__(self, forward: Forward, device: torch.device, spec: EngineSpec) -> None:
         self.spec = spec
-        self._module: torch.nn.Module | None = module
+        self._forward: Forward | None = forward
         self._device = device
 
     def run(self, batch: NDArray[np.float32]) -> NDArray[np.float32]:
         """Enlarge a batch; see `Engine.run`."""
         check_batch(batch, self.spec)
-        if self._module is None:
+        if self._forward is None:
             raise EngineError("engine torch is closed: open it again")
-        with _translated(self._device), torch.inference_mode():
-            lr = torch.tensor(batch).to(self._device, _DTYPES[self.spec.precision], memory_format=torch.channels_last)
-            sr: torch.Tensor = self._module(lr)
-            output: NDArray[np.float32] = sr.to("cpu", torch.float32).contiguous().numpy()
-        return output
+        with _translated(self._device), _current(self._device), torch.inference_mode():
+            lr = _on_device(batch, self._device)
+            lr = lr.to(_DTYPES[self.spec.precision], memory_format=torch.channels_last)
+            return _on_host(self._forward(lr))
 
     def close(self) -> None:
         """Free the module."""
-        self._module = None
+        self._forward = None
         if self._device.type == "cuda":
             torch.cuda.empty_cache()
 
 
 def open_torch(
-    model: Weights | Path, *, device: str = "auto", precision: str = "auto", threads: int | None = None
+    model: Weights | Path,
+    *,
+    device: str = "auto",
+    precision: str = "auto",
+    threads: int | None = None,
+    mode: Mode = "eager",
 ) -> TorchEngine:
-    """Open a network; the arguments are those of `realesr.engines.open_engine`.
+    """Open a network; the arguments are those of `realesr.engines.open_engine`, and how its module is called.
 
-    The number of CPU threads is torch's own, one for the whole process: it is set anew.
+    What torch keeps for the whole process is set anew: the number of CPU threads; on NVIDIA GPUs also that cuDNN tries
+    its algorithms once for each shape, and, for fp32, that convolutions are not rounded to TF32.
     """
     if isinstance(model, Path):
         raise UsageError(
@@ -62,7 +75,14 @@ def open_torch(
         )
     chosen = _parsed_device(device)
     body = _body_precision(chosen, precision)
+    _check_mode(mode, chosen)
     torch.set_num_threads(threads or usable_cores())
+    if chosen.type == "cuda":
+        torch.backends.cudnn.benchmark = True
+        if body == "fp32":
+            # Its 10 bits of mantissa would be those of fp16. The newer name of this switch
+            # (torch.backends.cudnn.conv.fp32_precision) makes torch raise where anything reads the older one.
+            torch.backends.cudnn.allow_tf32 = False
     module = build(model.architecture)
     module.load_state_dict({key: torch.from_numpy(np.array(array)) for key, array in model.state.items()}, strict=True)
     with _translated(chosen):
@@ -78,7 +98,85 @@ def open_torch(
         size=SizeRule(minimum_px=multiple_of, multiple_of=multiple_of),
         max_batch=MAX_BATCH,
     )
-    return TorchEngine(module, chosen, spec)
+    return TorchEngine(_forward(module, mode), chosen, spec)
+
+
+def _check_mode(mode: str, device: torch.device) -> None:
+    if mode not in get_args(Mode):
+        raise UsageError(f"engine torch got the mode {mode}, expected {', '.join(get_args(Mode))}")
+    if mode == "graphs" and device.type != "cuda":
+        raise UsageError(f"engine torch got the mode graphs on {device}, expected an NVIDIA GPU: CUDA graphs run there")
+
+
+def _forward(module: torch.nn.Module, mode: Mode) -> Forward:
+    if mode == "compile":
+        compiled: Forward = torch.compile(module, dynamic=False)
+        return compiled
+    return _Recorded(module) if mode == "graphs" else module
+
+
+class _Recorded:
+    """A module as a CUDA graph: hundreds of kernels start as one. Recorded anew where the shape of tiles changes.
+
+    Source: "CUDA Graphs" in torch's notes on CUDA semantics: warm up on another stream, then record; inputs and outputs
+    keep their addresses.
+    """
+
+    def __init__(self, module: torch.nn.Module) -> None:
+        self._module = module
+        self._graph: torch.cuda.CUDAGraph | None = None
+        self._input = self._output = torch.empty(0)
+
+    def __call__(self, lr: torch.Tensor) -> torch.Tensor:
+        """The module's output; the next call writes over it."""
+        if self._graph is None or self._input.shape != lr.shape:
+            self._record(lr)
+        assert self._graph is not None
+        self._input.copy_(lr)
+        self._graph.replay()
+        return self._output
+
+    def _record(self, lr: torch.Tensor) -> None:
+        self._graph, self._output = None, torch.empty(0)  # gives back the memory of the last shape
+        self._input = lr.clone()
+        aside = torch.cuda.Stream()
+        aside.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(aside):
+            for _ in range(2):
+                self._module(self._input)
+        torch.cuda.current_stream().wait_stream(aside)
+        graph = torch.cuda.CUDAGraph()
+        # Only this thread's mistakes spoil the recording: other devices have threads that allocate meanwhile.
+        with torch.cuda.graph(graph, capture_error_mode="thread_local"):
+            self._output = self._module(self._input)
+        self._graph = graph
+
+
+def _on_device(batch: NDArray[np.float32], device: torch.device) -> torch.Tensor:
+    """The batch in the device's memory; from page-locked memory, which the GPU reads by itself, where there is any."""
+    if device.type != "cuda":
+        return torch.tensor(batch).to(device)
+    locked = torch.empty(batch.shape, pin_memory=True)  # torch keeps such blocks for the next time
+    locked.numpy()[...] = batch
+    return locked.to(device, non_blocking=True)
+
+
+def _on_host(sr: torch.Tensor) -> NDArray[np.float32]:
+    """The output as an array of its own; it becomes float32 on the device, where that costs nothing."""
+    values = sr.to(torch.float32).contiguous()
+    if values.device.type != "cuda":
+        array: NDArray[np.float32] = values.to("cpu").numpy()
+        return array
+    locked = torch.empty(values.shape, pin_memory=True)
+    locked.copy_(values, non_blocking=True)
+    torch.cuda.current_stream().synchronize()
+    output: NDArray[np.float32] = locked.numpy()
+    return output
+
+
+def _current(device: torch.device) -> contextlib.AbstractContextManager[None]:
+    """Makes a GPU the one that streams and graphs without a device belong to."""
+    return torch.cuda.device(device) if device.type == "cuda" else contextlib.nullcontext()
 
 
 def devices() -> tuple[str, ...]:

@@ -58,11 +58,11 @@ def test_errors_are_translated_by_type_and_text(raised: Exception, expected: typ
             raise raised
 
     with open_engine(COMPACT, engine="torch") as engine:
-        working = engine._module  # type: ignore[attr-defined]
-        engine._module = Failing()  # type: ignore[attr-defined]
+        working = engine._forward  # type: ignore[attr-defined]
+        engine._forward = Failing()  # type: ignore[attr-defined]
         with pytest.raises(EngineError) as caught:
             engine.run(np.zeros((1, 3, 4, 4), np.float32))
-        engine._module = working  # type: ignore[attr-defined]
+        engine._forward = working  # type: ignore[attr-defined]
         assert engine.run(np.zeros((1, 3, 4, 4), np.float32)).shape == (1, 3, 8, 8)
     assert type(caught.value) is expected
     assert "\n" not in str(caught.value)
