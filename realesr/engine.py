@@ -26,11 +26,15 @@ class SizeRule:
     """Every side is a multiple of this: 2 or 4 for networks that begin with a pixel-unshuffle."""
     fixed_px: tuple[int, int] | None = None
     """The one height and width that is taken, for files of a fixed shape; a multiple of `multiple_of`."""
+    maximum_px: int | None = None
+    """Largest side, where there is one."""
 
     def fits(self, height_px: int, width_px: int) -> bool:
         """Whether an image of this size may be given to the engine."""
         if self.fixed_px is not None:
             return (height_px, width_px) == self.fixed_px
+        if self.maximum_px is not None and max(height_px, width_px) > self.maximum_px:
+            return False
         return all(side >= self.minimum_px and side % self.multiple_of == 0 for side in (height_px, width_px))
 
 
@@ -106,7 +110,8 @@ def check_batch(batch: NDArray[np.float32], spec: EngineSpec) -> None:
             )
         raise BadShape(
             f"engine {spec.name} got {width} x {height} px, expected sides of at least {spec.size.minimum_px} px "
-            f"that are multiples of {spec.size.multiple_of}"
+            + (f"and at most {spec.size.maximum_px} px " if spec.size.maximum_px is not None else "")
+            + f"that are multiples of {spec.size.multiple_of}"
         )
 
 
