@@ -117,10 +117,12 @@ def available_engines() -> tuple[EngineFacts, ...]:
 
 
 def _onnxruntime_facts() -> EngineFacts:
+    notes: tuple[str, ...] = ()
     try:
-        from realesr.engines import onnxruntime_engine
+        from realesr.engines import onnxruntime_devices, onnxruntime_engine
 
-        devices, precisions, problem = onnxruntime_engine.devices(), onnxruntime_engine.PRECISIONS, ""
+        devices, precisions, problem = onnxruntime_devices.devices(), onnxruntime_engine.PRECISIONS, ""
+        notes = onnxruntime_devices.plugin_problems()
     except (ImportError, RealesrError) as error:
         devices, precisions, problem = (), (), str(_import_problem("onnxruntime", error))
     return EngineFacts(
@@ -130,6 +132,7 @@ def _onnxruntime_facts() -> EngineFacts:
         precisions=precisions,
         install=_INSTALL["onnxruntime"],
         problem=problem,
+        notes=notes,
     )
 
 

@@ -40,6 +40,14 @@ class Row:
     """Whether it runs .onnx files, or weights alone."""
 
 
+_ALWAYS_INSTALLED = Row(
+    engine="onnxruntime",
+    device="cpu",
+    why="no GPU that an installed engine can use",
+    precisions=("fp32", "fp16"),
+    runs_files=True,
+)
+
 ROWS = (
     Row(engine="tensorrt", device="cuda", why="an NVIDIA GPU with TensorRT", precisions=("fp32", "fp16")),
     Row(
@@ -70,13 +78,7 @@ ROWS = (
         precisions=("fp32", "fp16"),
         runs_files=True,
     ),
-    Row(
-        engine="onnxruntime",
-        device="cpu",
-        why="no GPU that an installed engine can use",
-        precisions=("fp32", "fp16"),
-        runs_files=True,
-    ),
+    _ALWAYS_INSTALLED,
     Row(engine="torch", device="cpu", why="PyTorch on the CPU", precisions=("fp32", "fp16", "bf16")),
 )
 """GPUs before the CPU; on each, what others measured as the fastest first (FP16 RRDBNets: TensorRT, then ONNX
@@ -132,6 +134,8 @@ def choose(
     ]
     if not rows:
         return (_nothing_fits(engine, device),)
+    if _ALWAYS_INSTALLED in rows:  # where that is broken, it must be mended and not passed over
+        rows = rows[: rows.index(_ALWAYS_INSTALLED) + 1]
     return tuple(
         Choice(engine=row.engine, device=row.device if device == "auto" else device, reason=_reason(row, machine, kind))
         for row in rows

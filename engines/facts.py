@@ -22,6 +22,8 @@ class EngineFacts:
     """The line that installs the package; empty where none is needed."""
     problem: str = ""
     """Why the engine does not work here, in one line; empty where it works."""
+    notes: tuple[str, ...] = ()
+    """What else is installed for it but does not work here, one line each."""
 
     @property
     def works(self) -> bool:

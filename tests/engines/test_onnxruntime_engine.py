@@ -14,7 +14,7 @@ from onnx import TensorProto, helper, save
 
 from realesr.architectures import RRDB, Compact
 from realesr.cgroup import usable_cores
-from realesr.engines import ModelFacts, model_facts, onnxruntime_engine, open_engine
+from realesr.engines import ModelFacts, model_facts, onnxruntime_devices, open_engine
 from realesr.errors import EngineError, ModelError, OutOfMemory, UsageError
 from realesr.onnx_graph import cached_onnx, onnx_bytes
 from tests.engines.small_models import small_model, write_nearest
@@ -131,7 +131,7 @@ def test_an_unknown_device_is_told_which_there_are() -> None:
 def test_devices_are_the_providers_but_no_remote_one(monkeypatch: pytest.MonkeyPatch) -> None:
     names = ["CUDAExecutionProvider", "OpenVINOExecutionProvider", "AzureExecutionProvider", "CPUExecutionProvider"]
     monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: names)
-    assert onnxruntime_engine.devices() == ("cpu", "cuda", "openvino")
+    assert onnxruntime_devices.devices() == ("cpu", "cuda", "openvino")
     for wrong in ("cuda:", "cuda:x"):
         with pytest.raises(UsageError, match="expected cuda:0, cuda:1"):
             open_engine(COMPACT, device=wrong)
@@ -157,6 +157,7 @@ def test_a_device_is_asked_for_by_number_in_half_precision(monkeypatch: pytest.M
     assert asked[0].endswith("fp16.onnx")
     assert asked[1][0] == "CUDAExecutionProvider"
     assert asked[1][1]["device_id"] == "1"
+    assert "use_tf32" not in asked[1][1], "it matters in float32 alone"
     assert asked[2] == "CPUExecutionProvider"
 
 
