@@ -1,0 +1,98 @@
+"""The one place that imports TensorRT, or TensorRT for RTX: one API under two names."""
+
+import collections
+import importlib
+import importlib.util
+import re
+from typing import Any, Literal, get_args
+
+from realesr.errors import EngineError, MissingDependency
+
+Library = Literal["tensorrt", "tensorrt-rtx"]
+
+LIBRARIES: tuple[Library, ...] = get_args(Library)
+"""tensorrt builds for the GPU of the machine that it runs on; tensorrt-rtx for any kind of GPU it knows, anywhere."""
+
+INSTALL: dict[Library, str] = {
+    "tensorrt": "pip install tensorrt cuda-bindings",
+    "tensorrt-rtx": "pip install tensorrt-rtx-cu13 cuda-bindings",
+}
+
+OUT_OF_MEMORY = ("out of memory", "OutOfMemory", "cudaErrorMemoryAllocation", "FAILED_ALLOCATION", "cudaError 2)")
+"""Parts of TensorRT's messages where a GPU's memory is short: calls only return False or None."""
+
+_NO_TARGETS = ("NONE", "CURRENT")
+_WARNING = 2
+"""ILogger.Severity: 0 internal error, 1 error, 2 warning, 3 info, 4 verbose."""
+
+
+def is_installed(library: Library) -> bool:
+    """Whether the library can be imported; it is not."""
+    return importlib.util.find_spec(_module(library)) is not None
+
+
+def installed() -> tuple[Library, ...]:
+    """The libraries of LIBRARIES that are installed."""
+    return tuple(library for library in LIBRARIES if is_installed(library))
+
+
+def load(library: Library) -> Any:
+    """The module.
+
+    Raises:
+        MissingDependency: it is not installed.
+        EngineError: it is, but does not load.
+    """
+    try:
+        return importlib.import_module(_module(library))
+    except ModuleNotFoundError as error:
+        raise MissingDependency(f"{library} is not installed: run '{INSTALL[library]}'") from error
+    except (ImportError, OSError) as error:
+        message = " ".join(str(error).split())
+        raise EngineError(f"{library} is installed but does not load ({message}): reinstall it") from error
+
+
+def targets(trt: Any) -> tuple[str, ...]:
+    """Compute capabilities that engines can be built for ahead of time, like "sm89"; none with `tensorrt`."""
+    known = getattr(trt, "ComputeCapability", None)
+    if known is None:
+        return ()
+    return tuple(sorted((name.lower() for name in known.__members__ if name not in _NO_TARGETS), key=_number))
+
+
+def new_log(trt: Any) -> Any:
+    """A logger that keeps the last warnings and errors, for `last_words`, and prints nothing."""
+
+    class MessageLog(trt.ILogger):  # type: ignore[misc, name-defined]
+        def __init__(self) -> None:
+            super().__init__()
+            self.messages: collections.deque[tuple[int, str]] = collections.deque(maxlen=20)
+
+        def log(self, severity: Any, msg: str) -> None:
+            if severity.value <= _WARNING:
+                self.messages.append((severity.value, one_line(msg)))
+
+    return MessageLog()
+
+
+def last_words(log: Any) -> str:
+    """The first of the last errors, which names the cause; "no message" where there is none.
+
+    Every error without a GPU is followed by one of the CUDA runtime about the missing driver, which hides the cause.
+    """
+    errors = [text for severity, text in log.messages if severity < _WARNING]
+    causes = [text for text in errors if "catchCudaError" not in text]
+    return next(iter(causes or errors), "no message")
+
+
+def one_line(message: str) -> str:
+    """Without line breaks, and without where in TensorRT's own source it was written."""
+    return re.sub(r"\s*(\(In|In) \S+ at /\S+?:\d+\)?", "", " ".join(message.split()))[:300]
+
+
+def _module(library: Library) -> str:
+    return {"tensorrt": "tensorrt", "tensorrt-rtx": "tensorrt_rtx"}[library]
+
+
+def _number(target: str) -> int:
+    return int(target.removeprefix("sm"))
