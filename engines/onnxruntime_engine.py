@@ -3,7 +3,9 @@
 import contextlib
 import importlib.metadata
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +17,11 @@ from realesr.cgroup import usable_cores
 from realesr.engine import MAX_BATCH, EngineBase, EngineSpec, Precision, SizeRule, check_batch
 from realesr.engines.facts import ModelFacts
 from realesr.engines.onnx_file import FileForm, form_from_session, precision_from_metadata
+from realesr.engines.onnxruntime_strips import OnnxRuntimeStripRun
 from realesr.errors import EngineError, ModelError, OutOfMemory, RealesrError, UsageError
 from realesr.onnx_graph import cached_onnx
+from realesr.strip_graph import StripGraph, strip_graph
+from realesr.strips import Strips, first_rows_px
 from realesr.weights import Weights
 
 # ONNX Runtime reports its use to Microsoft by default since 1.29, from the import on. Only a variable set before that
@@ -52,8 +57,16 @@ _TRIAL_MULTIPLES = (1, 2, 4, 8, 16, 32, 64)
 class OnnxRuntimeEngine(EngineBase):
     """An open session. Its inputs and outputs are the file's first ones."""
 
-    def __init__(self, session: Any, spec: EngineSpec, form: FileForm | None = None) -> None:
+    def __init__(
+        self,
+        session: Any,
+        spec: EngineSpec,
+        form: FileForm | None = None,
+        open_strip_session: Callable[[], tuple[Any, StripGraph]] | None = None,
+    ) -> None:
         self.spec = spec
+        self._open_strip_session = open_strip_session
+        self._strip_session: tuple[Any, StripGraph] | None = None
         self._form = form or FileForm()
         self._session: Any = session
         self._input: str = session.get_inputs()[0].name
@@ -74,9 +87,28 @@ class OnnxRuntimeEngine(EngineBase):
             raise EngineError(f"the network gave {output.shape} for {batch.shape}, expected {expected}")
         return output
 
+    def open_strips(self, width_px: int, height_px: int) -> Strips:
+        """Begin an image, strip by strip; see `Engine.open_strips`."""
+        if self._session is None:
+            raise EngineError("engine onnxruntime is closed: open it again")
+        if self._open_strip_session is None:
+            return super().open_strips(width_px, height_px)
+        translated = partial(_translated, EngineError, f"engine onnxruntime on {self.spec.device}")
+        with translated():
+            if self._strip_session is None:
+                self._strip_session = self._open_strip_session()
+            run = OnnxRuntimeStripRun(
+                *self._strip_session,
+                width_px,
+                make_value=onnxruntime.OrtValue.ortvalue_from_numpy,
+                run_options=self._options,
+                translated=translated,
+            )
+        return Strips(run, self.spec, width_px=width_px, height_px=height_px)
+
     def close(self) -> None:
         """Free the session."""
-        self._session = None
+        self._session = self._strip_session = None
 
 
 def open_onnxruntime(
@@ -89,6 +121,7 @@ def open_onnxruntime(
     _check_packages()
     name, number = _parsed_device(device)
     form = FileForm()
+    open_strip_session, first_rows = None, None
     if isinstance(model, Path):
         session = _open_session(model, name, number, threads, error_type=ModelError)
         form = form_from_session(session, model)
@@ -99,6 +132,9 @@ def open_onnxruntime(
         body = _body_precision(name, precision)
         session = _open_session(cached_onnx(model, body), name, number, threads, error_type=EngineError)
         scale, multiple_of = model.architecture.scale, model.architecture.multiple_of
+        if name == "cpu":  # elsewhere the states would travel to the host and back
+            open_strip_session = partial(_open_strip_session, model, body, threads)
+            first_rows = first_rows_px(model.architecture)
     spec = EngineSpec(
         name="onnxruntime",
         scale=scale,
@@ -108,8 +144,9 @@ def open_onnxruntime(
         values=form.values,
         max_batch=form.batch or MAX_BATCH,
         best_batch=form.batch or 1,
+        first_rows_px=first_rows,
     )
-    return OnnxRuntimeEngine(session, spec, form)
+    return OnnxRuntimeEngine(session, spec, form, open_strip_session)
 
 
 def devices() -> tuple[str, ...]:
@@ -194,6 +231,13 @@ def _open_session(path: Path, name: str, number: int, threads: int | None, *, er
             "install them, or take --device cpu"
         )
     return session
+
+
+def _open_strip_session(weights: Weights, precision: Precision, threads: int | None) -> tuple[Any, StripGraph]:
+    """A session of the network's second form, and what it takes; without its bytes, for they are in the session."""
+    graph = strip_graph(weights, precision)
+    session = onnxruntime.InferenceSession(graph.content, _session_options(threads), providers=[_provider("cpu")])
+    return session, replace(graph, content=b"")
 
 
 def _provider(name: str) -> str:

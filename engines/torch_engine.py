@@ -14,6 +14,8 @@ from realesr.cgroup import usable_cores
 from realesr.engine import MAX_BATCH, EngineBase, EngineSpec, Precision, SizeRule, check_batch
 from realesr.errors import EngineError, OutOfMemory, UsageError
 from realesr.networks import build
+from realesr.networks.strips import StripModule
+from realesr.strips import Strips, first_rows_px
 from realesr.weights import Weights
 
 PRECISIONS: tuple[Precision, ...] = ("fp32", "fp16", "bf16")
@@ -34,8 +36,11 @@ Forward = Callable[[torch.Tensor], torch.Tensor]
 class TorchEngine(EngineBase):
     """An open module on one device."""
 
-    def __init__(self, forward: Forward, device: torch.device, spec: EngineSpec) -> None:
+    def __init__(
+        self, forward: Forward, device: torch.device, spec: EngineSpec, module: torch.nn.Module | None = None
+    ) -> None:
         self.spec = spec
+        self._module = module  # what strips go through, layer by layer
         self._forward: Forward | None = forward
         self._device = device
 
@@ -49,11 +54,35 @@ class TorchEngine(EngineBase):
             lr = lr.to(_DTYPES[self.spec.precision], memory_format=torch.channels_last)
             return _on_host(self._forward(lr))
 
+    def open_strips(self, width_px: int, height_px: int) -> Strips:
+        """Begin an image, strip by strip; see `Engine.open_strips`."""
+        if self._forward is None:
+            raise EngineError("engine torch is closed: open it again")
+        if self._module is None:
+            return super().open_strips(width_px, height_px)
+        run = _StripRun(StripModule(self._module), self._device, _DTYPES[self.spec.precision])
+        return Strips(run, self.spec, width_px=width_px, height_px=height_px)
+
     def close(self) -> None:
         """Free the module."""
-        self._forward = None
+        self._forward = self._module = None
         if self._device.type == "cuda":
             torch.cuda.empty_cache()
+
+
+class _StripRun:
+    """See `realesr.strips.StripRun`."""
+
+    def __init__(self, strips: StripModule, device: torch.device, dtype: torch.dtype) -> None:
+        self._strips = strips
+        self._device = device
+        self._dtype = dtype
+
+    def step(self, rows: NDArray[np.float32], *, is_last: bool) -> NDArray[np.float32]:
+        """Enlarge the next rows."""
+        with _translated(self._device), _current(self._device), torch.inference_mode():
+            lr = _on_device(rows, self._device).to(self._dtype, memory_format=torch.channels_last)
+            return _on_host(self._strips.step(lr, is_last=is_last))
 
 
 def open_torch(
@@ -97,8 +126,9 @@ def open_torch(
         device=str(chosen),
         size=SizeRule(minimum_px=multiple_of, multiple_of=multiple_of),
         max_batch=MAX_BATCH,
+        first_rows_px=first_rows_px(model.architecture),
     )
-    return TorchEngine(_forward(module, mode), chosen, spec)
+    return TorchEngine(_forward(module, mode), chosen, spec, module)
 
 
 def _check_mode(mode: str, device: torch.device) -> None:

@@ -2,12 +2,15 @@
 
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Literal, Protocol, Self
+from typing import TYPE_CHECKING, Literal, Protocol, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-from realesr.errors import BadShape
+from realesr.errors import BadShape, EngineError
+
+if TYPE_CHECKING:
+    from realesr.strips import Strips
 
 Precision = Literal["fp32", "fp16", "bf16"]
 Values = Literal["float32", "uint8"]
@@ -57,6 +60,8 @@ class EngineSpec:
     """Largest N that `run` takes."""
     best_batch: int = 1
     """N that is fastest, at most `max_batch`."""
+    first_rows_px: int | None = None
+    """Fewest rows of an image's first strip; none where the engine has no strips."""
     chosen_because: str = ""
     """Why the automatic choice took this engine and device; empty where both were asked for."""
 
@@ -81,6 +86,19 @@ class Engine(Protocol):
         Raises:
             OutOfMemory: the batch does not fit; the engine stays usable for a smaller one.
             BadShape: the batch breaks `spec.size` or `spec.max_batch`.
+        """
+        ...
+
+    def open_strips(self, width_px: int, height_px: int) -> "Strips":
+        """Begin an image that is enlarged strip by strip, where `spec.first_rows_px` says that this can be done.
+
+        Args:
+            width_px: width of the image. Likewise `height_px`. Several images may be under way at once.
+
+        Raises:
+            BadShape: the size breaks `spec.size`.
+            OutOfMemory: not even the beginning fits.
+            EngineError: the engine has no strips.
         """
         ...
 
@@ -116,7 +134,11 @@ def check_batch(batch: NDArray[np.float32], spec: EngineSpec) -> None:
 
 
 class EngineBase:
-    """`with` for engines: leaving the block closes them."""
+    """`with` for engines: leaving the block closes them. No strips, unless they have their own."""
+
+    def open_strips(self, width_px: int, height_px: int) -> "Strips":
+        """Refuse; see `Engine.open_strips`."""
+        raise EngineError(f"{type(self).__name__} has no strips for {width_px} x {height_px} px: expected tiles")
 
     def close(self) -> None:
         """Nothing to free."""

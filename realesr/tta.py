@@ -1,6 +1,7 @@
 """Test-time augmentation: the mean of a network's eight answers to the flips and transposes of its input."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,7 +22,7 @@ class SelfEnsembleEngine(EngineBase):
             raise UsageError(
                 f"got --tta, which turns tiles, but the network takes only {fixed[1]} x {fixed[0]} px: leave --tta out"
             )
-        self.spec = engine.spec
+        self.spec = replace(engine.spec, first_rows_px=None)  # a strip cannot be turned
         self._engine = engine
 
     def run(self, batch: NDArray[np.float32]) -> NDArray[np.float32]:
