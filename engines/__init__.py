@@ -1,6 +1,7 @@
 """Ways of running a network, one file each. `open_engine` opens one; nothing heavy is imported before."""
 
 import importlib.metadata
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,10 +17,21 @@ if TYPE_CHECKING:
 
 __all__ = ["ENGINE_NAMES", "EngineFacts", "ModelFacts", "available_engines", "model_facts", "open_engine"]
 
-ENGINE_NAMES = ("onnxruntime", "torch", "nearest")
+ENGINE_NAMES = ("onnxruntime", "torch", "tensorrt", "nearest")
 """What `open_engine` takes, beside "auto"."""
 
-_INSTALL = {"onnxruntime": "pip install onnxruntime", "torch": "pip install torch", "nearest": ""}
+ENGINE_FILE_SUFFIX = ".engine"
+"""Of files that only engine tensorrt runs."""
+
+EngineFile = Callable[[str, str, bool], Path]
+"""Gives a network's TensorRT engine for a device and a precision; the truth value says whether it may be built first."""
+
+_INSTALL = {
+    "onnxruntime": "pip install onnxruntime",
+    "torch": "pip install torch",
+    "tensorrt": "pip install tensorrt cuda-bindings",
+    "nearest": "",
+}
 
 
 def open_engine(
@@ -29,15 +41,18 @@ def open_engine(
     device: str = "auto",
     precision: str = "auto",
     threads: int | None = None,
+    engine_file: EngineFile | None = None,
 ) -> Engine:
     """Open a network.
 
     Args:
-        model: weights, or the path of an .onnx file (for onnxruntime only).
+        model: weights, or the path of an .onnx file (for onnxruntime) or an .engine file (for tensorrt).
         engine: one of ENGINE_NAMES; "auto" is what `realesr.engines.choice` takes here, and `spec.chosen_because` why.
         device: what the engine offers: "cpu", "cuda", "cuda:1", ...; "auto" likewise: a GPU before the CPU.
         precision: "fp32", "fp16" or "bf16" of the network's body; "auto" is fp32 on a CPU and fp16 elsewhere.
         threads: CPU threads, 1 or more; none takes every core that this process may use.
+        engine_file: what builds TensorRT's engines (engines import nothing that does); without it tensorrt runs
+            .engine files alone. The automatic choice builds none while another engine has a GPU.
 
     Raises:
         UsageError: a name or combination that makes no sense.
@@ -52,11 +67,19 @@ def open_engine(
     if engine not in ("auto", *ENGINE_NAMES):
         raise UsageError(f"got the engine {engine}, expected auto, {', '.join(ENGINE_NAMES)}")
     is_file = isinstance(model, Path)
+    if isinstance(model, Path) and model.suffix.lower() == ENGINE_FILE_SUFFIX:
+        if engine not in ("auto", "tensorrt"):
+            raise UsageError(f"engine {engine} got {model.name}, which only engine tensorrt runs")
+        return _open_tensorrt(model, device, precision)
     choices = choose(engine=engine, device=device, precision=precision, is_file=is_file, machine=machine_here())
     failures: list[str] = []
     for choice in choices:
         try:
-            opened = _open_chosen(choice, model, precision, threads)
+            if choice.engine == "tensorrt":
+                has_other_gpu = any(other.engine != "tensorrt" and other.device != "cpu" for other in choices)
+                opened = _open_built(model, choice, precision, engine_file, engine == "tensorrt" or not has_other_gpu)
+            else:
+                opened = _open_chosen(choice, model, precision, threads)
         except (EngineError, MissingDependency) as error:
             if len(choices) == 1:
                 raise
@@ -79,6 +102,20 @@ def _open_chosen(choice: Choice, model: "Weights | Path", precision: str, thread
         raise _import_problem(choice.engine, error) from error
 
 
+def _open_built(
+    model: "Weights | Path", choice: Choice, precision: str, engine_file: EngineFile | None, may_build: bool
+) -> Engine:
+    if engine_file is None:
+        raise EngineError(f"engine tensorrt got {model.name}, expected an .engine file: run 'realesr export' first")
+    return _open_tensorrt(engine_file(choice.device, precision, may_build), choice.device, "auto")
+
+
+def _open_tensorrt(path: Path, device: str, precision: str) -> Engine:
+    from realesr.engines.tensorrt_engine import open_tensorrt
+
+    return open_tensorrt(path, device=device, precision=precision)
+
+
 def _with_reason(opened: Any, reason: str) -> Engine:
     opened.spec = replace(opened.spec, chosen_because=reason)
     engine: Engine = opened
@@ -93,6 +130,10 @@ def model_facts(model: "Weights | ZooEntry | Path") -> ModelFacts:
         MissingDependency: onnxruntime is not installed, and the model is a path.
     """
     if isinstance(model, Path):
+        if model.suffix.lower() == ENGINE_FILE_SUFFIX:
+            from realesr.engines.tensorrt_sidecar import read_sidecar
+
+            return read_sidecar(model).facts
         try:
             from realesr.engines.onnxruntime_engine import facts_from_file
         except ImportError as error:
@@ -113,7 +154,7 @@ def available_engines() -> tuple[EngineFacts, ...]:
     nearest = EngineFacts(
         name="nearest", version=None, devices=("cpu",), precisions=("fp32",), install=_INSTALL["nearest"]
     )
-    return (_onnxruntime_facts(), _torch_facts(), nearest)
+    return (_onnxruntime_facts(), _torch_facts(), _tensorrt_facts(), nearest)
 
 
 def _onnxruntime_facts() -> EngineFacts:
@@ -149,6 +190,23 @@ def _torch_facts() -> EngineFacts:
         devices=devices,
         precisions=precisions,
         install=_INSTALL["torch"],
+        problem=problem,
+    )
+
+
+def _tensorrt_facts() -> EngineFacts:
+    from realesr.engines import tensorrt_engine
+
+    try:
+        devices, precisions, problem = tensorrt_engine.devices(), tensorrt_engine.PRECISIONS, ""
+    except RealesrError as error:
+        devices, precisions, problem = (), (), str(error)
+    return EngineFacts(
+        name="tensorrt",
+        version=_version("tensorrt", "tensorrt-cu13", "tensorrt-cu12", "tensorrt-rtx-cu13", "tensorrt-rtx"),
+        devices=devices,
+        precisions=precisions,
+        install=_INSTALL["tensorrt"],
         problem=problem,
     )
 

@@ -255,9 +255,35 @@ class Upscaler:
             engine = NearestEngine(self._facts.scale)
         else:
             engine = open_engine(
-                self._model, engine=engine_name, device=device, precision=precision, threads=options.threads
+                self._model,
+                engine=engine_name,
+                device=device,
+                precision=precision,
+                threads=options.threads,
+                engine_file=self._engine_file,
             )
         return SelfEnsembleEngine(engine) if options.tta else engine
+
+    def _engine_file(self, device: str, precision: str, may_build: bool) -> Path:
+        """The network as a TensorRT engine, for tiles of every size that it will be given."""
+        from realesr.export.engine_cache import cached_engine
+
+        assert self._model is not None
+        tile_px = self.options.tile_px
+        read_px = None if tile_px is None else tile_px + 2 * overlap_for(self._facts, self.options)
+        return cached_engine(
+            self._model, device=device, precision=precision, read_px=read_px, may_build=may_build
+        )
+
+
+def overlap_for(facts: "ModelFacts", options: NetworkOptions) -> int:
+    """What tiles of this network read beyond what they answer for: what was asked for, else what it needs."""
+    radius = math.inf if facts.radius_px is None else facts.radius_px
+    if options.overlap_px is not None:
+        return options.overlap_px
+    if options.exact or radius <= CHEAP_RADIUS_PX:
+        return int(min(radius, EXACT_OVERLAP_PX * facts.multiple_of))
+    return BLEND_OVERLAP_PX * facts.multiple_of
 
 
 def tiling_for(facts: "ModelFacts", options: NetworkOptions, spec: EngineSpec) -> Tiling:
@@ -265,19 +291,20 @@ def tiling_for(facts: "ModelFacts", options: NetworkOptions, spec: EngineSpec) -
     from realesr import memory
 
     radius = math.inf if facts.radius_px is None else facts.radius_px
-    exact_overlap = min(radius, EXACT_OVERLAP_PX * facts.multiple_of)
-    if options.overlap_px is not None:
-        overlap = options.overlap_px
-    elif options.exact or radius <= CHEAP_RADIUS_PX:
-        overlap = int(exact_overlap)
-    else:
-        overlap = BLEND_OVERLAP_PX * facts.multiple_of
+    overlap = overlap_for(facts, options)
     if spec.size.fixed_px is not None:
         return _fixed_tiling(options, spec.size, overlap, radius)
     blend = overlap < radius
+    most = spec.size.maximum_px or math.inf
+    if (options.tile_px or 1) + 2 * overlap > most:
+        raise UsageError(
+            f"{Path(options.model).name} takes tiles of at most {most} px with all that they overlap: got an overlap of "
+            f"{overlap} px" + (f" and --tile {options.tile_px}" if options.tile_px else "") + ", expected less"
+        )
     if options.tile_px is not None:
         return Tiling(tile_px=options.tile_px, overlap_px=overlap, blend=blend)
     read = memory.tile_px_for(facts.architecture, spec.name, memory.free_bytes(), spec.precision)
+    read = int(min(read, most))
     return Tiling(tile_px=max(read - 2 * overlap, read // 2), overlap_px=overlap, blend=blend, band_bytes=BAND_BYTES)
 
 

@@ -246,12 +246,13 @@ def load_model(
     """Load a network by its name in the zoo, or from a file.
 
     Args:
-        name_or_path: a name, or a path to .onnx, .safetensors, .pth or ncnn files, or the folder of a training run.
+        name_or_path: a name, or a path to .onnx, .engine, .safetensors, .pth or ncnn files, or the folder of a training
+            run.
         denoise: 0 keeps the noise, 1 removes what the network removes; for realesr-general-x4v3 only.
         progress: of the download.
 
     Returns:
-        The weights; the path itself for an .onnx file.
+        The weights; the path itself for an .onnx or .engine file.
 
     Raises:
         UsageError: `denoise` is out of range, or the network has no partner to blend with.
@@ -280,7 +281,7 @@ def _load_path(path: Path) -> Weights | Path:
     if not path.exists() and not (path.suffix and len(path.parts) > 1):
         near = ", ".join(near_names(str(path)))
         raise ModelError(f"no network is called {path}, and no such file is there: did you mean {near}?")
-    if path.suffix.lower() == ".onnx":
+    if path.suffix.lower() in (".onnx", ".engine"):
         if not path.exists():
             raise ModelError(f"{path} does not exist: check the path, or see `realesr models` for names")
         return path
