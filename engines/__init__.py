@@ -24,7 +24,7 @@ ENGINE_FILE_SUFFIX = ".engine"
 """Of files that only engine tensorrt runs."""
 
 EngineFile = Callable[[str, str, bool], Path]
-"""Gives a network's TensorRT engine for a device and a precision; the truth value says whether it may be built first."""
+"""Gives a network's TensorRT engine for a device and a precision; the truth value: whether it may be built first."""
 
 _INSTALL = {
     "onnxruntime": "pip install onnxruntime",

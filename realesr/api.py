@@ -267,13 +267,11 @@ class Upscaler:
     def _engine_file(self, device: str, precision: str, may_build: bool) -> Path:
         """The network as a TensorRT engine, for tiles of every size that it will be given."""
         from realesr.export.engine_cache import cached_engine
+        from realesr.memory import SMALLEST_TILE_PX
 
         assert self._model is not None
-        tile_px = self.options.tile_px
-        read_px = None if tile_px is None else tile_px + 2 * overlap_for(self._facts, self.options)
-        return cached_engine(
-            self._model, device=device, precision=precision, read_px=read_px, may_build=may_build
-        )
+        read_px = (self.options.tile_px or SMALLEST_TILE_PX) + 2 * overlap_for(self._facts, self.options)
+        return cached_engine(self._model, device=device, precision=precision, read_px=read_px, may_build=may_build)
 
 
 def overlap_for(facts: "ModelFacts", options: NetworkOptions) -> int:
@@ -295,17 +293,19 @@ def tiling_for(facts: "ModelFacts", options: NetworkOptions, spec: EngineSpec) -
     if spec.size.fixed_px is not None:
         return _fixed_tiling(options, spec.size, overlap, radius)
     blend = overlap < radius
-    most = spec.size.maximum_px or math.inf
-    if (options.tile_px or 1) + 2 * overlap > most:
+    room = (spec.size.maximum_px or math.inf) - 2 * overlap
+    if (options.tile_px or 1) > room:
         raise UsageError(
-            f"{Path(options.model).name} takes tiles of at most {most} px with all that they overlap: got an overlap of "
-            f"{overlap} px" + (f" and --tile {options.tile_px}" if options.tile_px else "") + ", expected less"
+            f"{Path(options.model).name} takes tiles of at most {spec.size.maximum_px} px with all that they overlap: "
+            f"got an overlap of {overlap} px"
+            + (f" and --tile {options.tile_px}" if options.tile_px else "")
+            + ", expected less"
         )
     if options.tile_px is not None:
         return Tiling(tile_px=options.tile_px, overlap_px=overlap, blend=blend)
     read = memory.tile_px_for(facts.architecture, spec.name, memory.free_bytes(), spec.precision)
-    read = int(min(read, most))
-    return Tiling(tile_px=max(read - 2 * overlap, read // 2), overlap_px=overlap, blend=blend, band_bytes=BAND_BYTES)
+    tile_px = int(min(max(read - 2 * overlap, read // 2), room))
+    return Tiling(tile_px=tile_px, overlap_px=overlap, blend=blend, band_bytes=BAND_BYTES)
 
 
 def _fixed_tiling(options: NetworkOptions, size: SizeRule, overlap: int, radius: float) -> Tiling:
