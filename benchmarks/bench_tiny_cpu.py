@@ -46,6 +46,7 @@ TRAIN = (
 HELD_OUT = ("chelsea.png", "coffee.png", "rocket.jpg")
 CROPS_EACH = 8
 CROP_PX, SCALE, BORDER_PX, SEED = 128, 4, 4, 0
+CURVE, RIVALS = "#2050a0", ("#808080", "#c05020")
 
 
 def make_images(folder: Path) -> None:
@@ -137,12 +138,16 @@ def draw_curve(points: list[tuple[int, float]], lines: dict[str, float], path: P
     picture = Image.new("RGB", (width, height), "white")
     pen = ImageDraw.Draw(picture)
     pen.rectangle((*place(0, high), *place(last, low)), outline="#888888")
-    for name, value in lines.items():
-        pen.line((*place(0, value), *place(last, value)), fill="#c05020", width=2)
-        pen.text((margin + 6, place(0, value)[1] - 16), f"{name} {value:.2f} dB", fill="#c05020", font_size=13)
-    pen.line([place(*point) for point in points], fill="#2050a0", width=3)
-    pen.text(place(last * 0.72, points[-1][1] + 0.12), f"stage 1: {points[-1][1]:.2f} dB", fill="#2050a0", font_size=13)
-    pen.text((margin, height - margin + 8), f"0 to {last} iterations", fill="#444444", font_size=13)
+    pen.text(
+        (margin, height - margin + 8), f"0 to {last} iterations; PSNR in dB, higher is better", "#444444", font_size=13
+    )
+    legend = [(f"stage 1: {points[-1][1]:.2f}", CURVE)]
+    for (name, value), colour in zip(lines.items(), RIVALS, strict=True):
+        pen.line((*place(0, value), *place(last, value)), colour, width=2)
+        legend.append((f"{name}: {value:.2f}", colour))
+    pen.line([place(*point) for point in points], CURVE, width=3)
+    for row, (words, colour) in enumerate(legend):
+        pen.text((width - margin - 225, height - margin - 66 + 20 * row), words, colour, font_size=13)
     picture.save(path)
 
 
@@ -190,7 +195,10 @@ def measure(folder: Path, recipe_changes: list[str]) -> list[dict[str, Any]]:
     best = max(others["bicubic"], others["bicubic_and_blur"])
     for row in rows:
         row |= {"over_best_rival_db": row["psnr_db"] - best, "under_stage1_db": rows[0]["psnr_db"] - row["psnr_db"]}
-    lines = {"bicubic": others["bicubic"], f"and blur {others['blur_sigma_px']:g} px": others["bicubic_and_blur"]}
+    lines = {
+        "bicubic": others["bicubic"],
+        f"bicubic and blur of {others['blur_sigma_px']:g} px": others["bicubic_and_blur"],
+    }
     draw_curve(curve(net), lines, report.RESULTS / "tiny_cpu_curve.png")
     draw_picture(folder, [folder / "stage1-large", folder / "stage2-large"], report.RESULTS / "tiny_cpu_crops.jpg")
     return rows
