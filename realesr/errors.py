@@ -10,6 +10,7 @@ RealesrError                  1   base class: never raised itself
 │   ├── OutOfMemory           1   the batch does not fit; a smaller one may
 │   ├── BadShape              1   the batch breaks the engine's size rule
 │   └── NotFinite             1   the network's output has values that are not numbers, even in float32
+├── ExportError               1   an exported file does not compute what its network does
 ├── TrainingError             1   training came to a loss that is not finite
 └── MissingDependency         1   an optional package is needed: the message has the line that installs it
 
@@ -59,6 +60,10 @@ class BadShape(EngineError):  # noqa: N818
 
 class NotFinite(EngineError):  # noqa: N818
     """The network's output has values that are not finite, even in float32."""
+
+
+class ExportError(RealesrError):
+    """An exported file does not compute what its network does; it was not moved into place."""
 
 
 class TrainingError(RealesrError):

@@ -1,0 +1,49 @@
+"""Which convolutions of an fp16 body have to stay float32: found by trying."""
+
+from collections.abc import Callable, Sequence
+
+from realesr.architectures import RRDB, Architecture
+from realesr.onnx_graph import conv_names
+
+Passes = Callable[[tuple[str, ...]], bool]
+"""Whether the graph with these convolutions in float32, and all others in float16, keeps to the tolerance."""
+
+
+def find_fp32_convs(architecture: Architecture, passes: Passes) -> tuple[str, ...]:
+    """Convolutions that stay float32, few enough that none of them can be spared.
+
+    From all in float32 on, groups of convolutions go to float16 as long as the graph passes; a group that fails is
+    halved. A layer whose values leave float16's range is thus found together with the next one, which takes them.
+
+    Args:
+        architecture: of the network.
+        passes: the measurement.
+
+    Returns:
+        Names in the order of use; all of them where not even one in float16 passes.
+    """
+    order = _cheapest_last(architecture)
+    kept = _lowered(order, frozenset(order), lambda names: passes(_in_order(architecture, names)))
+    return _in_order(architecture, kept)
+
+
+def _cheapest_last(architecture: Architecture) -> tuple[str, ...]:
+    """First those of the trunk, which are most of the work; last the first one and the tail, nearest to the pixels."""
+    names = conv_names(architecture)
+    tail = architecture.upsamplings + 2 if isinstance(architecture, RRDB) else 1
+    return (*names[1:-tail], names[0], *names[-tail:])
+
+
+def _lowered(group: Sequence[str], kept: frozenset[str], passes: Callable[[frozenset[str]], bool]) -> frozenset[str]:
+    """`kept` without what of `group` may be float16."""
+    lower = kept - frozenset(group)
+    if passes(lower):
+        return lower
+    if len(group) == 1:
+        return kept
+    half = len(group) // 2
+    return _lowered(group[half:], _lowered(group[:half], kept, passes), passes)
+
+
+def _in_order(architecture: Architecture, names: frozenset[str]) -> tuple[str, ...]:
+    return tuple(name for name in conv_names(architecture) if name in names)

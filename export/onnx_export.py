@@ -1,0 +1,236 @@
+"""Weights -> ONNX file: written beside its place, proven against the float32 network, then moved into place.
+
+weights -> graph -> proof -> (layers back to float32 -> proof) -> <file>.json, <file>
+"""
+
+import math
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from realesr import memory
+from realesr.engine import Engine
+from realesr.engines import open_engine
+from realesr.errors import OutputError, OutputExists, UsageError
+from realesr.export.fp32_layers import find_fp32_convs
+from realesr.export.proof import (
+    FP16_TOLERANCE,
+    FP32_TOLERANCE,
+    LEVELS,
+    UINT8_TOLERANCE,
+    Case,
+    Proof,
+    Run,
+    check_proof,
+    keeps,
+    make_cases,
+    measure,
+    prove,
+)
+from realesr.export.request import ExportOptions
+from realesr.export.sidecar import OnnxSidecar, sidecar_path
+from realesr.graph_options import GraphOptions
+from realesr.onnx_graph import graph_bytes
+from realesr.weights import Weights
+from realesr.zoo import Progress, load_model
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExportReport:
+    """What was exported."""
+
+    path: Path
+    sidecar: OnnxSidecar
+    """What the JSON beside the file says."""
+    proofs: tuple[Proof, ...]
+
+
+def export_onnx(
+    options: ExportOptions,
+    *,
+    say: Say = lambda text: None,
+    on_proof: Callable[[Proof], None] = lambda proof: None,
+    on_download: Progress | None = None,
+) -> ExportReport:
+    """Export a network to ONNX, proven.
+
+    Args:
+        options: what and where to.
+        say: gets a line for each step that takes long.
+        on_proof: gets each proof as soon as it is measured, whether it holds or not.
+        on_download: called with bytes done and bytes in all while weights are fetched.
+
+    Raises:
+        UsageError: options that make no sense for this network.
+        ModelError: the network cannot be had.
+        OutputExists: the file is there and `overwrite` is false.
+        OutputError: the file cannot be written.
+        ExportError: the file does not compute what the network does; nothing was moved into place.
+
+    Example:
+        >>> from pathlib import Path
+        >>> from realesr.export.request import ExportOptions
+        >>> options = ExportOptions(model="realesr-animevideov3", precision="fp16", output=Path("fast.onnx"))
+        >>> report = export_onnx(options)  # doctest: +SKIP
+    """
+    network = load_network(options, on_download)
+    target = options.target(network.name)
+    check_target(target, overwrite=options.overwrite)
+    _check_fits(options, network)
+    with beside(target) as folder:
+        say(f"{network.name}: running the float32 network")
+        cases = _reference_cases(network, options.shape_nhw, folder / "reference.onnx")
+        export = _Export(network, options, folder / target.name, say, on_proof)
+        graph, proofs = export.proven_body(cases)
+        if options.uint8:
+            graph, proofs = export.proven_integers(cases, graph, proofs)
+        sidecar = OnnxSidecar.of(folder / target.name, network, graph, [proof.record for proof in proofs])
+        move_into_place(folder / target.name, target, sidecar)
+    return ExportReport(path=target, sidecar=sidecar, proofs=proofs)
+
+
+def load_network(options: ExportOptions, on_download: Progress | None = None) -> Weights:
+    """The network as weights.
+
+    Raises:
+        UsageError: it is an ONNX file already.
+    """
+    network = load_model(options.model, denoise=options.denoise, progress=on_download)
+    if isinstance(network, Path):
+        raise UsageError(f"got {network}, which is an ONNX file already: expected a name, weights or a run's folder")
+    return network
+
+
+def check_target(target: Path, *, overwrite: bool) -> None:
+    """Raise OutputExists where a file is in the way."""
+    if target.exists() and not overwrite:
+        raise OutputExists(f"{target} is there already; --overwrite replaces it")
+
+
+@contextmanager
+def beside(target: Path) -> Iterator[Path]:
+    """A folder on the disk of `target`, for files that are moved into place when they are proven; gone afterwards.
+
+    Raises:
+        OutputError: the disk is full, or the folder may not be written.
+    """
+    folder = None
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        folder = Path(tempfile.mkdtemp(dir=target.parent, prefix=".realesr-"))
+        yield folder
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise OutputError(f"{target} cannot be written ({reason}): free some space, or choose another -o") from error
+    finally:
+        if folder is not None:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def move_into_place(path: Path, target: Path, sidecar: OnnxSidecar) -> None:
+    """The sidecar first: a file that is there has been proven."""
+    described = sidecar_path(path)
+    described.write_text(sidecar.text, encoding="utf-8")
+    described.replace(sidecar_path(target))
+    path.replace(target)
+
+
+def run_alone(engine: Engine) -> Run:
+    """One picture after the other: what a batch shall give, whatever is done to batches."""
+    return lambda batch: np.concatenate([engine.run(batch[i : i + 1]) for i in range(len(batch))])
+
+
+def _check_fits(options: ExportOptions, network: Weights) -> None:
+    """Tell before anything is run what does not fit the network, and a shape that does not fit into memory.
+
+    Linux ends a process that has had too much memory without a word.
+    """
+    graph_bytes(network, options.graph())
+    if options.shape_nhw is None:
+        return
+    bytes_per_px = memory.tile_bytes_per_px(network.architecture) * memory.MORE_IN_HALF_PRECISION
+    needed, free = bytes_per_px * math.prod(options.shape_nhw), memory.free_bytes()
+    if needed > free:
+        shape = "x".join(map(str, options.shape_nhw))
+        raise UsageError(
+            f"got the shape {shape}: to prove it takes {needed / 1e9:.1f} GB of memory, {free / 1e9:.1f} GB are free; "
+            "expected a smaller one"
+        )
+
+
+def _reference_cases(network: Weights, shape_nhw: tuple[int, int, int] | None, path: Path) -> list[Case]:
+    """Pictures, and what the network gives for them in ONNX Runtime's float32 on the CPU: as `realesr upscale` runs."""
+    path.write_bytes(graph_bytes(network, GraphOptions()))
+    with open_engine(path, engine="onnxruntime", device="cpu") as engine:
+        return make_cases(run_alone(engine), multiple_of=network.architecture.multiple_of, shape_nhw=shape_nhw)
+
+
+@dataclass(frozen=True)
+class _Export:
+    """One file on its way: written and measured at `path`, as often as it takes."""
+
+    network: Weights
+    options: ExportOptions
+    path: Path
+    say: Say
+    on_proof: Callable[[Proof], None]
+
+    def proven_body(self, cases: Sequence[Case]) -> tuple[GraphOptions, tuple[Proof, ...]]:
+        """The graph of floats, with as many layers in float32 as it needs.
+
+        Raises:
+            ExportError: it does not compute what the network does.
+        """
+        graph = self.options.graph(uint8=False)
+        proof = self._proof(graph, cases)
+        if not proof.holds and graph.precision == "fp16":
+            self.on_proof(proof)
+            self.say(f"{self.network.name}: fp16 loses too much; looking for layers that must stay float32")
+            graph = self.options.graph(uint8=False, fp32_convs=self._fp32_convs(proof, cases))
+            proof = self._proof(graph, cases)
+        self.on_proof(proof)
+        check_proof(proof)
+        return graph, (proof,)
+
+    def proven_integers(
+        self, cases: Sequence[Case], body: GraphOptions, proofs: tuple[Proof, ...]
+    ) -> tuple[GraphOptions, tuple[Proof, ...]]:
+        """The same graph with integers outside, against itself with floats outside."""
+        with self._opened(body) as floats:
+            rounded = [
+                replace(case, expected=np.rint(floats.run(case.batch).clip(0, 1) * LEVELS) / np.float32(LEVELS))
+                for case in cases
+            ]
+        graph = replace(body, uint8=True)
+        with self._opened(graph) as engine:
+            proof = prove("uint8 against the same graph of float32, rounded", rounded, engine.run, UINT8_TOLERANCE)
+        self.on_proof(proof)
+        check_proof(proof)
+        return graph, (*proofs, proof)
+
+    def _proof(self, graph: GraphOptions, cases: Sequence[Case]) -> Proof:
+        tolerance = FP16_TOLERANCE if graph.precision == "fp16" else FP32_TOLERANCE
+        kept = f" ({len(graph.fp32_convs)} convolutions in fp32)" if graph.fp32_convs else ""
+        with self._opened(graph) as engine:
+            of = f"{graph.precision}{kept} against the fp32 network, both in ONNX Runtime on the CPU"
+            return prove(of, cases, engine.run, tolerance)
+
+    def _fp32_convs(self, proof: Proof, cases: Sequence[Case]) -> tuple[str, ...]:
+        order = sorted(range(len(cases)), key=lambda i: keeps(proof.rows[i], FP16_TOLERANCE))  # what failed comes first
+
+        def passes(fp32_convs: tuple[str, ...]) -> bool:
+            with self._opened(self.options.graph(uint8=False, fp32_convs=fp32_convs)) as engine:
+                return all(keeps(measure(cases[i], engine.run), FP16_TOLERANCE) for i in order)
+
+        return find_fp32_convs(self.network.architecture, passes)
+
+    def _opened(self, graph: GraphOptions) -> Engine:
+        self.path.write_bytes(graph_bytes(self.network, graph))
+        return open_engine(self.path, engine="onnxruntime", device="cpu")

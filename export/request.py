@@ -1,0 +1,63 @@
+"""What can be asked of an export, checked once, before anything is read."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from realesr.errors import UsageError
+from realesr.graph_options import DEFAULT_OPSET, GraphOptions, GraphPrecision
+from realesr.zoo import DEFAULT_MODEL
+
+Target = Literal["onnx", "tensorrt", "tensorrt-rtx"]
+SUFFIXES: dict[str, str] = {"onnx": ".onnx", "tensorrt": ".engine", "tensorrt-rtx": ".engine"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExportOptions:
+    """Which network is exported, into what and where to."""
+
+    model: str = DEFAULT_MODEL
+    """Name in the zoo, a file of weights, or the folder of a training run; for TensorRT an .onnx file as well."""
+    to: Target = "onnx"
+    output: Path | None = None
+    """A file, or a folder that is there; none is `<model>.onnx` or `<model>-fp16.onnx` in the current folder."""
+    overwrite: bool = False
+    precision: GraphPrecision = "fp32"
+    opset: int = DEFAULT_OPSET
+    shape_nhw: tuple[int, int, int] | None = None
+    """The one batch, height and width that the result takes; none takes all."""
+    uint8: bool = False
+    """Input and output are 8-bit levels, converted inside the graph; ONNX only."""
+    denoise: float | None = None
+    """0 keeps noise, 1 removes most; only for networks with a partner to blend with."""
+    compute_capabilities: tuple[str, ...] = ()
+    """Of the GPUs that TensorRT-RTX builds for: "sm89", ..."""
+
+    def __post_init__(self) -> None:
+        if self.to not in SUFFIXES:
+            raise UsageError(f"got --to {self.to}, expected {', '.join(SUFFIXES)}")
+        if self.compute_capabilities and self.to != "tensorrt-rtx":
+            raise UsageError(f"got --for with --to {self.to}: only --to tensorrt-rtx builds for other GPUs")
+        if self.uint8 and self.to != "onnx":
+            raise UsageError(f"got --uint8 with --to {self.to}: expected it with ONNX; engines take float32")
+        suffix = SUFFIXES[self.to]
+        if self.output is not None and not self.output.is_dir() and self.output.suffix.lower() != suffix:
+            raise UsageError(f"got {self.output} for --to {self.to}, expected a folder or a file *{suffix}")
+        self.graph()
+
+    def graph(self, *, uint8: bool | None = None, fp32_convs: tuple[str, ...] = ()) -> GraphOptions:
+        """The graph that is asked for, or the same with other values and with layers that stay float32."""
+        return GraphOptions(
+            precision=self.precision,
+            opset=self.opset,
+            shape_nhw=self.shape_nhw,
+            uint8=self.uint8 if uint8 is None else uint8,
+            fp32_convs=fp32_convs,
+        )
+
+    def target(self, name: str) -> Path:
+        """Where the result of a network of this name goes."""
+        file = f"{name}{'-fp16' if self.precision == 'fp16' else ''}{SUFFIXES[self.to]}"
+        if self.output is None:
+            return Path(file)
+        return self.output / file if self.output.is_dir() else self.output
