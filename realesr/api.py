@@ -129,6 +129,15 @@ class Upscaler:
         """Output pixels per input pixel and side of the network itself."""
         return int(self._facts.scale)
 
+    @property
+    def choice(self) -> str:
+        """Which engine runs where, and why, in one line; empty where both were asked for."""
+        network = self.network_for(bits=8)
+        spec = network.spec
+        if not spec.chosen_because:
+            return ""
+        return f"{spec.name} {spec.precision} on {network.devices}: {spec.chosen_because}"
+
     def upscale(
         self, image: ImageLike, scale: float | None = None, *, alpha: Literal["network", "lanczos"] = "network"
     ) -> ImageLike:

@@ -1,19 +1,15 @@
-"""Trials for `realesr doctor`: does an engine run here, and is a file format written and read?"""
+"""Trials for `realesr doctor`: is a file format written and read?"""
 
 import tempfile
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
-from realesr.errors import EngineError, MissingDependency, RealesrError
+from realesr.errors import MissingDependency, RealesrError
 from realesr.image_info import OutputFormat
 from realesr.output_format import SUFFIXES, suffix_for
 
-if TYPE_CHECKING:
-    from realesr.engines import EngineFacts
-
-WORKS = "works"
+from .selftest import WORKS
 
 READ_ONLY = {"gif": ".gif", "bmp": ".bmp", "ppm": ".ppm", "heic": ".heic"}
 """Formats that are read and never written, each with its suffix."""
@@ -27,41 +23,6 @@ def attempt(step: Callable[[], None]) -> str:
         kind = "" if isinstance(problem, RealesrError) else f"{type(problem).__name__}: "
         return kind + " ".join(str(problem).split())
     return WORKS
-
-
-def checked_engine(facts: "EngineFacts") -> dict[str, Any]:
-    """An engine's facts, and what came of running a tiny network on each of its devices."""
-    return {
-        "name": facts.name,
-        "version": facts.version,
-        "devices": {device: attempt(partial(run_tiny_network, facts.name, device)) for device in facts.devices},
-        "precisions": facts.precisions,
-        "problem": facts.problem or None,
-    }
-
-
-def run_tiny_network(engine: str, device: str) -> None:
-    """Open the engine and enlarge 8 x 8 pixels.
-
-    A Compact network whose weights are all zero repeats its input's pixels, so the right answer is known.
-
-    Raises:
-        EngineError: the answer is wrong; or whatever the engine raises.
-    """
-    import numpy as np
-
-    from realesr.architectures import Compact
-    from realesr.engines import open_engine
-    from realesr.weights import Weights
-
-    architecture = Compact(scale=2, features=4, convs=1)
-    state = {name: np.zeros(shape, np.float32) for name, shape in architecture.shapes.items()}
-    batch = np.linspace(0, 1, 3 * 8 * 8, dtype=np.float32).reshape(1, 3, 8, 8)
-    weights = Weights("doctor", architecture, state, "0" * 64)
-    with open_engine(weights, engine=engine, device=device, precision="fp32") as opened:
-        error = float(np.abs(opened.run(batch) - batch.repeat(2, axis=2).repeat(2, axis=3)).max())
-    if not error < 1e-3:
-        raise EngineError(f"runs, but its result is wrong by {error:.2g} of full scale")
 
 
 def checked_formats() -> dict[str, dict[str, str]]:

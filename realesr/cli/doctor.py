@@ -3,11 +3,13 @@
 import platform
 import sys
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from .checks import WORKS, checked_engine, checked_formats
+from .checks import checked_formats
+from .selftest import WORKS, Trial
 
 if TYPE_CHECKING:
     from realesr.engines import EngineFacts
@@ -22,6 +24,8 @@ PACKAGES = (
     "onnx",
     "onnxruntime",
     "onnxruntime-gpu",
+    "onnxruntime-ep-webgpu",
+    "onnxruntime-ep-nv-tensorrt-rtx",
     "pyvips",
     "pyvips-binary",
     "pillow",
@@ -39,6 +43,7 @@ MORE = {
         "pip uninstall -y onnxruntime && pip install onnxruntime-gpu",
         "NVIDIA GPUs (the two must never be installed together)",
     ),
+    "onnxruntime-ep-webgpu": ("pip install onnxruntime-ep-webgpu", "GPUs of AMD, Intel and Apple, by WebGPU"),
 }
 """Optional packages: the line that installs each, and what it is good for."""
 
@@ -49,7 +54,8 @@ def doctor(
 ) -> None:
     """Tell what works on this machine.
 
-    Every engine is opened and run on every device that it names, every file format is written and read.
+    Every engine runs a small network in every precision on every device that it names: largest error to float32 (of
+    full scale), PSNR and speed. Every file format is written and read.
 
     Exit codes: 0 images can be enlarged, 1 something that is needed does not work.
     """
@@ -67,12 +73,14 @@ def doctor(
 def diagnosis() -> dict[str, Any]:
     """Everything that is found, as JSON knows it; `problems` has what keeps images from being enlarged."""
     versions = installed()
-    engines = [checked_engine(facts) for facts in engine_facts()]
+    trial = Trial()
+    engines = [trial.checked(facts) for facts in engine_facts()]
     formats = checked_formats()
     return {
         "machine": machine(),
         "packages": versions,
         "engines": engines,
+        "choice": choice(),
         "formats": formats,
         "cache": cache(),
         "networks": networks(),
@@ -113,6 +121,13 @@ def engine_facts() -> Sequence["EngineFacts"]:
     from realesr.engines import available_engines
 
     return available_engines()
+
+
+def choice() -> dict[str, str]:
+    """What `realesr upscale` takes where nobody says which engine and device."""
+    from realesr.engines.choice import choose, machine_here
+
+    return asdict(choose(machine=machine_here())[0])
 
 
 def cache() -> dict[str, Any]:
@@ -164,6 +179,7 @@ def readable(report: Mapping[str, Any]) -> Iterator[str]:
     yield from ("", "Engines")
     for engine in report["engines"]:
         yield from engine_lines(engine)
+    yield "  where nothing is asked for: {engine} on {device} ({reason})".format(**report["choice"])
     yield from ("", "File formats")
     yield from format_lines(report["formats"])
     yield from ("", f"Networks (cache: {report['cache']['folder']}, {megabytes(report['cache']['bytes'])})")
@@ -178,12 +194,17 @@ def readable(report: Mapping[str, Any]) -> Iterator[str]:
 
 
 def engine_lines(engine: Mapping[str, Any]) -> Iterator[str]:
-    """One line a device, or the reason why there is none."""
+    """One line for each device and precision, or the reason why there is none."""
     name = " ".join(filter(None, (engine["name"], engine["version"])))
     if engine["problem"]:
         yield f"  {name}: {engine['problem']}"
-    for device, state in engine["devices"].items():
-        yield f"  {name} on {device} ({', '.join(engine['precisions'])}): {state}"
+    for test in engine["self_tests"]:
+        line = f"  {name} on {test['device']}, {test['precision']}: {test['state']}"
+        if test["us_per_px"] is not None and test["state"] == WORKS:
+            error = f"error {test['max_error']:.1e}, {test['psnr_db']:.0f} dB" if test["psnr_db"] else "no error"
+            line += f", {error}, {test['us_per_px']:.3g} us/px"
+        yield line
+    yield from (f"  {name}: {note}" for note in engine["notes"])
 
 
 def format_lines(formats: Mapping[str, Mapping[str, str]]) -> Iterator[str]:

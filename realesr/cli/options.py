@@ -153,7 +153,12 @@ EngineName = Annotated[
 ]
 Device = Annotated[
     str,
-    typer.Option(metavar="NAME", rich_help_panel=SPEED, help="Where the engine runs: auto, cpu, cuda, cuda:1, ..."),
+    typer.Option(
+        metavar="NAME",
+        rich_help_panel=SPEED,
+        help="Where the engine runs: auto (a GPU before the CPU), cpu, cuda, cuda:1, webgpu, ...; "
+        "cuda:0,1 shares the tiles of each image among several.",
+    ),
 ]
 PrecisionName = Annotated[
     Precision,

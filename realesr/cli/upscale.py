@@ -39,6 +39,7 @@ realesr upscale photo.jpg -m my-network.safetensors --tta
 realesr upscale photo.jpg --exact                # tiles that leave no trace
 realesr upscale photo.jpg --tile 192 --overlap 48 --threads 2
 realesr upscale photo.jpg --engine torch --device cuda --precision fp16
+realesr upscale holiday --device cuda:0,1        # two GPUs share each photo
 realesr upscale holiday --json --quiet           # one JSON object per file
 realesr upscale photo.jpg --debug"""
 
@@ -153,6 +154,8 @@ class Run:
         if not jobs:
             return
         with open_upscaler(self._request.network, self._words) as upscaler:
+            if upscaler.choice:
+                self._words.say(upscaler.choice)
             for number, job in enumerate(jobs, start=1):
                 place = f"{job.source.name} ({number} of {len(jobs)})" if len(jobs) > 1 else job.source.name
                 self._do_one(upscaler, job, place)

@@ -22,6 +22,7 @@ class FakeUpscaler:
         self.asked: list[tuple[Path, Path, ImageOptions, FileOptions]] = []
         self.network: Any = None
         self.opened = 0
+        self.choice = ""
         self.steps = [(0, 100), (100, 100)]
         self.before_step: Callable[[], None] = lambda: None
         self.notices: tuple[str, ...] = ()

@@ -1,12 +1,13 @@
 """`realesr doctor`: it finds what works by trying it, and says what to do where something does not."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from realesr.cli import checks, doctor
+from realesr.cli import doctor, selftest
 from realesr.engine import NearestEngine
 from realesr.engines import EngineFacts
 from realesr.errors import EngineError
@@ -38,6 +39,10 @@ def test_the_report_as_json_and_as_text(realesr: Command, monkeypatch: pytest.Mo
     assert report["machine"]["free_bytes"] > 0
     assert report["engines"][0]["devices"] == {"cpu": "works"}
     assert report["engines"][1]["problem"] == "engine torch needs the package torch"
+    (test,) = report["engines"][0]["self_tests"]
+    assert (test["device"], test["precision"], test["state"]) == ("cpu", "fp32", "works")
+    assert test["psnr_db"] > 100
+    assert report["choice"]["reason"]
     assert {name for name, steps in report["formats"].items() if steps.get("write") == "works"} >= {
         "png",
         "jpeg",
@@ -52,28 +57,98 @@ def test_the_report_as_json_and_as_text(realesr: Command, monkeypatch: pytest.Mo
     assert report["problems"] == []
 
     text = realesr("doctor").stdout
-    assert "  onnxruntime 1 on cpu (fp32): works\n" in text
+    assert "  onnxruntime 1 on cpu, fp32: works, error " in text
+    assert "  where nothing is asked for: " in text
     assert "  torch 1: engine torch needs the package torch\n" in text
     assert text.endswith("No problem found.\n")
 
 
-def test_an_engine_that_gives_wrong_values_does_not_work(monkeypatch: pytest.MonkeyPatch) -> None:
-    class Wrong(NearestEngine):
+def opens(monkeypatch: pytest.MonkeyPatch, spoil: Callable[[np.ndarray], np.ndarray]) -> None:  # type: ignore[type-arg]
+    """Let every engine give the right answer, spoiled."""
+
+    class Answering(NearestEngine):
         def run(self, batch: np.ndarray) -> np.ndarray:  # type: ignore[type-arg]
-            return super().run(batch) * np.float32(0.9)
+            return spoil(TRIAL.answer.astype(np.float32))
 
-    monkeypatch.setattr("realesr.engines.open_engine", lambda *_, **__: Wrong(scale=2))
-    assert checks.checked_engine(facts("onnxruntime"))["devices"] == {
-        "cpu": "runs, but its result is wrong by 0.1 of full scale"
-    }
+    monkeypatch.setattr("realesr.engines.open_engine", lambda *_, **__: Answering(scale=4))
 
 
-def test_an_engine_that_fails_is_told_with_its_reason(monkeypatch: pytest.MonkeyPatch) -> None:
+TRIAL = selftest.Trial()
+
+
+def test_the_right_answer_is_that_of_another_implementation() -> None:
+    import torch
+
+    from realesr.networks import build
+
+    module = build(TRIAL.weights.architecture)
+    module.load_state_dict({key: torch.from_numpy(np.array(value)) for key, value in TRIAL.weights.state.items()})
+    with torch.inference_mode():
+        expected = module.double()(torch.from_numpy(TRIAL.batch).double()).numpy()
+    np.testing.assert_allclose(TRIAL.answer, expected, atol=1e-9)
+    added = TRIAL.answer - TRIAL.batch.repeat(4, 2).repeat(4, 3)
+    assert 0.05 < added.std() < 0.2, "the network must add something, and not much"
+
+
+def test_error_and_speed_of_an_engine_that_works(monkeypatch: pytest.MonkeyPatch) -> None:
+    opens(monkeypatch, lambda answer: answer + np.float32(1e-5))
+    found = TRIAL.checked(facts("onnxruntime"))
+    assert found["devices"] == {"cpu": "works"}
+    (test,) = found["self_tests"]
+    assert test["max_error"] == pytest.approx(1e-5, rel=0.05)
+    assert test["psnr_db"] == pytest.approx(100, abs=0.5)
+    assert test["us_per_px"] > 0
+    (line,) = doctor.engine_lines(found)
+    assert line.startswith("  onnxruntime 1 on cpu, fp32: works, error 1.0e-05, 100 dB, ")
+    assert line.endswith(" us/px")
+
+
+@pytest.mark.parametrize(
+    ("precision", "error", "works"),
+    [
+        ("fp32", 1e-5, True),
+        ("fp32", 1e-3, False),
+        ("fp16", 1e-3, True),
+        ("fp16", 0.01, False),
+        ("bf16", 0.01, True),
+        ("bf16", 0.1, False),
+        ("bf16", np.nan, False),
+    ],
+)
+def test_an_engine_that_gives_wrong_values_does_not_work(
+    monkeypatch: pytest.MonkeyPatch, precision: str, error: float, works: bool
+) -> None:
+    opens(monkeypatch, lambda answer: answer + np.float32(error))
+    state = TRIAL.tested("onnxruntime", "cpu", precision).state
+    assert (state == "works") == works
+    assert works or state.startswith("runs, but its result is wrong by ")
+
+
+def test_a_result_of_another_size_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    opens(monkeypatch, lambda answer: answer[:, :, 1:])
+    assert "runs, but gives (1, 3, 191, 192)" in TRIAL.tested("onnxruntime", "cpu", "fp32").state
+
+
+@pytest.mark.parametrize(
+    ("error", "state"),
+    [(EngineError("no driver"), "no driver"), (OSError("bad\nlibrary"), "OSError: bad library")],
+)
+def test_an_engine_that_fails_is_told_with_its_reason(
+    monkeypatch: pytest.MonkeyPatch, error: Exception, state: str
+) -> None:
     def fail(*_: object, **__: object) -> None:
-        raise EngineError("no driver")
+        raise error
 
     monkeypatch.setattr("realesr.engines.open_engine", fail)
-    assert checks.checked_engine(facts("onnxruntime"))["devices"] == {"cpu": "no driver"}
+    found = TRIAL.checked(facts("onnxruntime"))
+    assert found["devices"] == {"cpu": state}
+    assert list(doctor.engine_lines(found)) == [f"  onnxruntime 1 on cpu, fp32: {state}"]
+
+
+def test_the_engine_that_repeats_pixels_has_no_error() -> None:
+    found = TRIAL.checked(facts("nearest"))
+    assert (found["devices"], found["self_tests"][0]["max_error"]) == ({"cpu": "works"}, 0)
+    assert "works, no error, " in next(doctor.engine_lines(found))
 
 
 def test_what_is_needed_and_broken_ends_with_1(realesr: Command, monkeypatch: pytest.MonkeyPatch) -> None:

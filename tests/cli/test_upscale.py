@@ -127,6 +127,7 @@ def test_json_has_one_object_a_file(realesr: Command, fake: FakeUpscaler, folder
         "seconds": 12.34,
         "peak_bytes": 1_900_000_000,
         "notices": ["the thumbnail was left out"],
+        "chosen_because": "",
     }
     assert failed == {"source": "broken.jpg", "error": "broken.jpg is truncated: expected 100 bytes, got 7"}
     assert skipped["source"] == "c.jpg"
@@ -140,6 +141,25 @@ def test_notices_stand_before_the_summary(realesr: Command, fake: FakeUpscaler, 
     lines = realesr("upscale", "a.jpg").stderr.splitlines()
     assert lines[:2] == ["a.jpg: the thumbnail was left out", "a.jpg holds PNG data"]
     assert "800 x 600" in lines[2]
+
+
+def test_the_choice_of_the_engine_is_told_once(realesr: Command, fake: FakeUpscaler, folder: Path) -> None:
+    write(folder, "a.jpg", "b.jpg")
+    fake.choice = "onnxruntime fp32 on cpu: no GPU that an installed engine can use"
+    result = realesr("upscale", ".")
+    assert result.stderr.splitlines()[0] == fake.choice
+    assert result.stderr.count(fake.choice) == 1
+    assert fake.choice not in realesr("upscale", ".", "--overwrite", "--quiet").stderr
+
+
+def test_a_bad_list_of_devices_is_refused_before_anything_is_opened(
+    realesr: Command, fake: FakeUpscaler, folder: Path
+) -> None:
+    write(folder, "a.jpg")
+    result = realesr("upscale", "a.jpg", "--device", "cuda:0,,1")
+    assert result.exit_code == 2
+    assert "got --device cuda:0,,1, expected one name, or several like cuda:0,1" in result.stderr
+    assert fake.opened == 0
 
 
 def test_quiet_leaves_only_errors(realesr: Command, fake: FakeUpscaler, folder: Path) -> None:
