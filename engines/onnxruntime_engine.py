@@ -1,11 +1,8 @@
 """Runs networks with ONNX Runtime: on the CPU, or on any other device that the installed package offers."""
 
 import contextlib
-import importlib.metadata
 import os
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import replace
-from functools import partial
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +14,12 @@ from realesr.cgroup import usable_cores
 from realesr.engine import MAX_BATCH, EngineBase, EngineSpec, Precision, SizeRule, check_batch
 from realesr.engines.facts import ModelFacts
 from realesr.engines.onnx_file import FileForm, form_from_session, precision_from_metadata
-from realesr.engines.onnxruntime_strips import OnnxRuntimeStripRun
+from realesr.engines.onnxruntime_binding import DeviceBinding
+from realesr.engines.onnxruntime_devices import Place, add_place, check_packages, place_for
+from realesr.engines.onnxruntime_strips import StripLibrary, StripNetwork
 from realesr.errors import EngineError, ModelError, OutOfMemory, RealesrError, UsageError
 from realesr.onnx_graph import cached_onnx
-from realesr.strip_graph import StripGraph, strip_graph
-from realesr.strips import Strips, first_rows_px
+from realesr.strips import Strips, check_strips, first_rows_px
 from realesr.weights import Weights
 
 # ONNX Runtime reports its use to Microsoft by default since 1.29, from the import on. Only a variable set before that
@@ -30,12 +28,6 @@ os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 import onnxruntime
 
 PRECISIONS: tuple[Precision, ...] = ("fp32", "fp16")
-
-_PACKAGES = ("onnxruntime", "onnxruntime-gpu", "onnxruntime-directml", "onnxruntime-openvino", "onnxruntime-qnn")
-"""Packages that install the same folder, so that the later one overwrites the earlier."""
-
-_NUMBERED = ("cuda", "tensorrt", "dml", "migraphx", "cann")
-"""Providers with an option `device_id`, as their pages under onnxruntime.ai/docs/execution-providers list it."""
 
 _OUT_OF_MEMORY = (
     "Failed to allocate memory",
@@ -62,13 +54,14 @@ class OnnxRuntimeEngine(EngineBase):
         session: Any,
         spec: EngineSpec,
         form: FileForm | None = None,
-        open_strip_session: Callable[[], tuple[Any, StripGraph]] | None = None,
+        strip_network: StripNetwork | None = None,
+        binding: DeviceBinding | None = None,
     ) -> None:
         self.spec = spec
-        self._open_strip_session = open_strip_session
-        self._strip_session: tuple[Any, StripGraph] | None = None
+        self._strip_network = strip_network
         self._form = form or FileForm()
         self._session: Any = session
+        self._binding = binding
         self._input: str = session.get_inputs()[0].name
         self._output: str = session.get_outputs()[0].name
         self._options = _run_options()
@@ -79,36 +72,32 @@ class OnnxRuntimeEngine(EngineBase):
         if self._session is None:
             raise EngineError("engine onnxruntime is closed: open it again")
         with _translated(EngineError, f"engine onnxruntime on {self.spec.device}"):
-            feed = {self._input: self._form.given(batch)}
-            output = self._form.taken(self._session.run([self._output], feed, self._options)[0], len(batch))
+            output = self._form.taken(self._given_back(self._form.given(batch)), len(batch))
         count, _, height, width = batch.shape
         expected = (count, 3, height * self.spec.scale, width * self.spec.scale)
         if output.shape != expected:
             raise EngineError(f"the network gave {output.shape} for {batch.shape}, expected {expected}")
         return output
 
-    def open_strips(self, width_px: int, height_px: int) -> Strips:
+    def _given_back(self, given: NDArray[Any]) -> NDArray[Any]:
+        """What the session makes of a batch of its own type."""
+        if self._binding is None:
+            output: NDArray[Any] = self._session.run([self._output], {self._input: given}, self._options)[0]
+            return output
+        return self._binding.run(given, self._options)
+
+    def open_strips(self, width_px: int, height_px: int, *, rows_px: int) -> Strips:
         """Begin an image, strip by strip; see `Engine.open_strips`."""
         if self._session is None:
             raise EngineError("engine onnxruntime is closed: open it again")
-        if self._open_strip_session is None:
-            return super().open_strips(width_px, height_px)
-        translated = partial(_translated, EngineError, f"engine onnxruntime on {self.spec.device}")
-        with translated():
-            if self._strip_session is None:
-                self._strip_session = self._open_strip_session()
-            run = OnnxRuntimeStripRun(
-                *self._strip_session,
-                width_px,
-                make_value=onnxruntime.OrtValue.ortvalue_from_numpy,
-                run_options=self._options,
-                translated=translated,
-            )
-        return Strips(run, self.spec, width_px=width_px, height_px=height_px)
+        if self._strip_network is None:
+            return super().open_strips(width_px, height_px, rows_px=rows_px)
+        check_strips(self.spec, width_px, height_px)
+        return Strips(self._strip_network.begin(width_px, rows_px), self.spec, width_px=width_px, height_px=height_px)
 
     def close(self) -> None:
         """Free the session."""
-        self._session = self._strip_session = None
+        self._session = self._strip_network = self._binding = None
 
 
 def open_onnxruntime(
@@ -118,43 +107,36 @@ def open_onnxruntime(
 
     A path is run in the precision, on the values and in the shape that its file has.
     """
-    _check_packages()
-    name, number = _parsed_device(device)
+    check_packages()
+    place = place_for(device)
     form = FileForm()
-    open_strip_session, first_rows = None, None
+    strip_network, first_rows = None, None
     if isinstance(model, Path):
-        session = _open_session(model, name, number, threads, error_type=ModelError)
+        session = _open_session(model, place, "fp32", threads, error_type=ModelError)
         form = form_from_session(session, model)
         body = _file_precision(session, model, precision)
         facts = _facts_from_session(session, model)
         scale, multiple_of = facts.scale, facts.multiple_of
     else:
-        body = _body_precision(name, precision)
-        session = _open_session(cached_onnx(model, body), name, number, threads, error_type=EngineError)
+        body = _body_precision(place.kind, precision)
+        session = _open_session(cached_onnx(model, body), place, body, threads, error_type=EngineError)
         scale, multiple_of = model.architecture.scale, model.architecture.multiple_of
-        if name == "cpu":  # elsewhere the states would travel to the host and back
-            open_strip_session = partial(_open_strip_session, model, body, threads)
+        if place.kind == "cpu":  # elsewhere the states would travel to the host and back
+            strip_network = StripNetwork(model, body, _strip_library(threads))
             first_rows = first_rows_px(model.architecture)
     spec = EngineSpec(
         name="onnxruntime",
         scale=scale,
         precision=body,
-        device=f"{name}:{number}" if name in _NUMBERED else name,
+        device=place.device,
         size=SizeRule(minimum_px=multiple_of, multiple_of=multiple_of, fixed_px=form.size_px),
         values=form.values,
         max_batch=form.batch or MAX_BATCH,
         best_batch=form.batch or 1,
         first_rows_px=first_rows,
     )
-    return OnnxRuntimeEngine(session, spec, form, open_strip_session)
-
-
-def devices() -> tuple[str, ...]:
-    """What `--device` may be here: the installed package's providers in lower case, "cpu" first."""
-    _check_packages()
-    names = [name.removesuffix("ExecutionProvider").lower() for name in onnxruntime.get_available_providers()]
-    others = [name for name in names if name not in ("cpu", "azure")]  # Azure sends the image to a server
-    return ("cpu", *others)
+    binding = DeviceBinding(session, "cuda", place.number) if place.kind == "cuda" else None
+    return OnnxRuntimeEngine(session, spec, form, strip_network, binding)
 
 
 def facts_from_file(path: Path) -> ModelFacts:
@@ -163,38 +145,9 @@ def facts_from_file(path: Path) -> ModelFacts:
     Raises:
         ModelError: the file is missing or damaged, or its network does not enlarge RGB images of any size.
     """
-    _check_packages()
-    return _facts_from_session(_open_session(path, "cpu", 0, None, error_type=ModelError), path)
-
-
-def _check_packages() -> None:
-    installed = []
-    for package in _PACKAGES:
-        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
-            importlib.metadata.version(package)
-            installed.append(package)
-    if len(installed) > 1:
-        raise EngineError(
-            f"{' and '.join(installed)} are installed and overwrite each other: expected one of them; run "
-            f"'pip uninstall -y {' '.join(installed)}', then 'pip install {installed[-1]}'"
-        )
-
-
-def _parsed_device(device: str) -> tuple[str, int]:
-    """ "cuda:1" -> ("cuda", 1), checked against what is offered here."""
-    name, colon, number = ("cpu" if device == "auto" else device.lower()).partition(":")
-    offered = devices()
-    if name not in offered:
-        raise EngineError(
-            f"engine onnxruntime got the device {device}, expected one that it has here: {', '.join(offered)}"
-        )
-    if colon and (name not in _NUMBERED or not number.isdigit()):
-        raise UsageError(
-            f"got the device {device}, expected {name}:0, {name}:1, ..."
-            if name in _NUMBERED
-            else f"got the device {device}, expected {name}: it has no numbers"
-        )
-    return name, int(number or 0)
+    check_packages()
+    place = Place(kind="cpu")
+    return _facts_from_session(_open_session(path, place, "fp32", None, error_type=ModelError), path)
 
 
 def _file_precision(session: Any, path: Path, asked: str) -> Precision:
@@ -213,17 +166,15 @@ def _body_precision(device_name: str, precision: str) -> Precision:
     raise UsageError(f"engine onnxruntime got precision {precision}, expected {' or '.join(PRECISIONS)}")
 
 
-def _open_session(path: Path, name: str, number: int, threads: int | None, *, error_type: type[RealesrError]) -> Any:
+def _open_session(
+    path: Path, place: Place, precision: Precision, threads: int | None, *, error_type: type[RealesrError]
+) -> Any:
     if not path.is_file():
         raise ModelError(f"{path} is no file: expected an ONNX network")
-    provider = _provider(name)
-    if name == "cuda":
-        onnxruntime.preload_dlls()  # finds CUDA and cuDNN where pip has put them
-    chosen: list[Any] = [] if name == "cpu" else [(provider, {"device_id": str(number)} if name in _NUMBERED else {})]
+    options = _session_options(threads)
     with _translated(error_type, f"{path} cannot be opened as an ONNX network"):
-        session = onnxruntime.InferenceSession(
-            str(path), _session_options(threads), providers=[*chosen, "CPUExecutionProvider"]
-        )
+        provider, arguments = add_place(options, place, precision)
+        session = onnxruntime.InferenceSession(str(path), options, **arguments)
     # ONNX Runtime goes on without a provider that cannot start, and only prints that.
     if provider not in session.get_providers():
         raise EngineError(
@@ -233,17 +184,15 @@ def _open_session(path: Path, name: str, number: int, threads: int | None, *, er
     return session
 
 
-def _open_strip_session(weights: Weights, precision: Precision, threads: int | None) -> tuple[Any, StripGraph]:
-    """A session of the network's second form, and what it takes; without its bytes, for they are in the session."""
-    graph = strip_graph(weights, precision)
-    session = onnxruntime.InferenceSession(graph.content, _session_options(threads), providers=[_provider("cpu")])
-    return session, replace(graph, content=b"")
-
-
-def _provider(name: str) -> str:
-    """ "cuda" -> "CUDAExecutionProvider", as the package spells it."""
-    spelled = {offered.lower(): offered for offered in onnxruntime.get_available_providers()}
-    return str(spelled[f"{name}executionprovider"])
+def _strip_library(threads: int | None) -> StripLibrary:
+    return StripLibrary(
+        open_session=lambda content: onnxruntime.InferenceSession(
+            content, _session_options(threads), providers=["CPUExecutionProvider"]
+        ),
+        make_value=onnxruntime.OrtValue.ortvalue_from_numpy,
+        run_options=_run_options(),
+        translated=lambda: _translated(EngineError, "engine onnxruntime on cpu"),
+    )
 
 
 def _session_options(threads: int | None) -> Any:

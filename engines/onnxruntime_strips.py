@@ -1,58 +1,100 @@
-"""Strips with ONNX Runtime: the graph of `realesr.strip_graph`, whose states stay in the library between strips."""
+"""Strips with ONNX Runtime: the graphs of `realesr.strip_graph`, whose states stay in the library between strips."""
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from realesr.strip_graph import StripGraph
+from realesr.engine import Precision
+from realesr.rows import in_chunks
+from realesr.strip_graph import StripGraph, strip_graphs
+from realesr.strips import LEAST_PORTION_ROWS
+from realesr.weights import Weights
+
+OpenGraph = tuple[Any, StripGraph]
+"""A session, and what it runs."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class StripLibrary:
+    """What is needed of ONNX Runtime; only the engine imports it."""
+
+    open_session: Callable[[bytes], Any]
+    """Of an ONNX file's bytes, on the CPU."""
+    make_value: Callable[[NDArray[Any]], Any]
+    """An OrtValue of an array."""
+    run_options: Any
+    """For every run."""
+    translated: Callable[[], AbstractContextManager[None]]
+    """The seam at which the library's errors become ours."""
+
+
+class StripNetwork:
+    """One network in its second form, opened when the first image begins: a network that has none costs nothing."""
+
+    def __init__(self, weights: Weights, precision: Precision, library: StripLibrary) -> None:
+        self._weights = weights
+        self._precision = precision
+        self._library = library
+        self._opened: list[OpenGraph] = []
+
+    def begin(self, width_px: int, rows_px: int) -> "OnnxRuntimeStripRun":
+        """Begin an image of this width; see `Engine.open_strips`."""
+        with self._library.translated():
+            if not self._opened:
+                graphs = strip_graphs(self._weights, self._precision)
+                self._opened = [
+                    (self._library.open_session(graph.content), replace(graph, content=b"")) for graph in graphs
+                ]
+            portion = max(rows_px // self._weights.architecture.multiple_of, LEAST_PORTION_ROWS)
+            return OnnxRuntimeStripRun([_Stage(*one, width_px, self._library) for one in self._opened], portion)
 
 
 class OnnxRuntimeStripRun:
-    """One image in a session on the CPU; see `realesr.strips.StripRun`.
+    """One image; see `realesr.strips.StripRun`. What the first stage gives at once, the second gets in portions."""
 
-    Args:
-        session: of `graph.content`.
-        graph: what the session runs.
-        width_px: width of the image.
-        make_value: makes an OrtValue of an array.
-        run_options: for every run.
-        translated: the seam at which the library's errors become ours.
-    """
-
-    def __init__(
-        self,
-        session: Any,
-        graph: StripGraph,
-        width_px: int,
-        *,
-        make_value: Callable[[NDArray[Any]], Any],
-        run_options: Any,
-        translated: Callable[[], AbstractContextManager[None]],
-    ) -> None:
-        self._session = session
-        self._graph = graph
-        self._width_px = width_px
-        self._make_value = make_value
-        self._run_options = run_options
-        self._translated = translated
-        self._states: list[Any] = [make_value(state.zeros(width_px)) for state in graph.states]
+    def __init__(self, stages: list["_Stage"], portion_rows: int) -> None:
+        self._stages = stages
+        self._portion_rows = portion_rows
 
     def step(self, rows: NDArray[np.float32], *, is_last: bool) -> NDArray[np.float32]:
         """Enlarge the next rows; see `StripRun.step`."""
-        with self._translated():
+        first, *later = self._stages
+        result = first.advance(rows, is_last=is_last)
+        for stage in later:
+            count = result.shape[2]
+            parts = [
+                stage.advance(np.ascontiguousarray(result[:, :, start:stop]), is_last=is_last and stop == count)
+                for start, stop in in_chunks(count, self._portion_rows)
+            ]
+            result = parts[0] if len(parts) == 1 else np.concatenate(parts, axis=2)
+        return result
+
+
+class _Stage:
+    """One image on its way through one graph."""
+
+    def __init__(self, session: Any, graph: StripGraph, width_px: int, library: StripLibrary) -> None:
+        self._session = session
+        self._graph = graph
+        self._width_px = width_px
+        self._library = library
+        self._states: list[Any] = [library.make_value(state.zeros(width_px)) for state in graph.states]
+
+    def advance(self, rows: NDArray[Any], *, is_last: bool) -> NDArray[Any]:
+        graph, make_value = self._graph, self._library.make_value
+        with self._library.translated():
             binding = self._session.io_binding()
-            binding.bind_cpu_input("input", rows)
-            borders = [self._make_value(item.zeros(self._width_px, more_rows=is_last)) for item in self._graph.borders]
-            given = (*self._graph.borders, *self._graph.states)
-            for item, value in zip(given, (*borders, *self._states), strict=True):
+            binding.bind_cpu_input(graph.input, rows)
+            borders = [make_value(item.zeros(self._width_px, more_rows=is_last)) for item in graph.borders]
+            for item, value in zip((*graph.borders, *graph.states), (*borders, *self._states), strict=True):
                 binding.bind_ortvalue_input(item.name, value)
-            for name in ("output", *(f"{state.name}.next" for state in self._graph.states)):
+            for name in (graph.output, *(f"{state.name}.next" for state in graph.states)):
                 binding.bind_output(name, "cpu")
-            self._session.run_with_iobinding(binding, self._run_options)
-            output, *states = binding.get_outputs()
-            result: NDArray[np.float32] = output.numpy()
-        self._states = states
+            self._session.run_with_iobinding(binding, self._library.run_options)
+            output, *self._states = binding.get_outputs()
+            result: NDArray[Any] = output.numpy()
         return result

@@ -15,7 +15,7 @@ from realesr.engine import MAX_BATCH, EngineBase, EngineSpec, Precision, SizeRul
 from realesr.errors import EngineError, OutOfMemory, UsageError
 from realesr.networks import build
 from realesr.networks.strips import StripModule
-from realesr.strips import Strips, first_rows_px
+from realesr.strips import Strips, check_strips, first_rows_px
 from realesr.weights import Weights
 
 PRECISIONS: tuple[Precision, ...] = ("fp32", "fp16", "bf16")
@@ -54,13 +54,14 @@ class TorchEngine(EngineBase):
             lr = lr.to(_DTYPES[self.spec.precision], memory_format=torch.channels_last)
             return _on_host(self._forward(lr))
 
-    def open_strips(self, width_px: int, height_px: int) -> Strips:
+    def open_strips(self, width_px: int, height_px: int, *, rows_px: int) -> Strips:
         """Begin an image, strip by strip; see `Engine.open_strips`."""
         if self._forward is None:
             raise EngineError("engine torch is closed: open it again")
         if self._module is None:
-            return super().open_strips(width_px, height_px)
-        run = _StripRun(StripModule(self._module), self._device, _DTYPES[self.spec.precision])
+            return super().open_strips(width_px, height_px, rows_px=rows_px)
+        check_strips(self.spec, width_px, height_px)
+        run = _StripRun(StripModule(self._module, rows_px), self._device, _DTYPES[self.spec.precision])
         return Strips(run, self.spec, width_px=width_px, height_px=height_px)
 
     def close(self) -> None:

@@ -89,11 +89,13 @@ class Engine(Protocol):
         """
         ...
 
-    def open_strips(self, width_px: int, height_px: int) -> "Strips":
+    def open_strips(self, width_px: int, height_px: int, *, rows_px: int) -> "Strips":
         """Begin an image that is enlarged strip by strip, where `spec.first_rows_px` says that this can be done.
 
         Args:
             width_px: width of the image. Likewise `height_px`. Several images may be under way at once.
+            rows_px: rows that will be given at a time. Many more come to the network's last layers at once with the
+                image's last rows: those get them in portions of about this.
 
         Raises:
             BadShape: the size breaks `spec.size`.
@@ -136,7 +138,7 @@ def check_batch(batch: NDArray[np.float32], spec: EngineSpec) -> None:
 class EngineBase:
     """`with` for engines: leaving the block closes them. No strips, unless they have their own."""
 
-    def open_strips(self, width_px: int, height_px: int) -> "Strips":
+    def open_strips(self, width_px: int, height_px: int, *, rows_px: int) -> "Strips":
         """Refuse; see `Engine.open_strips`."""
         raise EngineError(f"{type(self).__name__} has no strips for {width_px} x {height_px} px: expected tiles")
 

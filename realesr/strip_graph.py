@@ -14,6 +14,9 @@ just as the first form's zero padding: each row of each layer is computed once, 
 
 The heights of a strip, of states and of borders are open, so one graph serves all three. The first strip must be higher
 than the network's receptive radius: a convolution cannot run on less than three rows.
+
+With the last strip come all rows that the network lags, 347 in x4plus. So an RRDBNet is cut into two graphs, before
+its doublings: what comes behind needs sixteen times the memory a row, and gets the rows in portions.
 """
 
 from dataclasses import dataclass, replace
@@ -24,6 +27,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
+from realesr.architectures import Compact
 from realesr.engine import Precision
 from realesr.onnx_graph import onnx_bytes
 from realesr.weights import Weights
@@ -54,15 +58,17 @@ class StripInput:
 
 @dataclass(frozen=True, kw_only=True)
 class StripGraph:
-    """An ONNX file's bytes. Inputs: "input", states, borders; outputs: "output", then `NAME.next` of each state."""
+    """An ONNX file's bytes. Inputs: rows, states, borders; outputs: the next rows, then `NAME.next` of each state."""
 
     content: bytes
+    input: str
+    output: str
     states: tuple[StripInput, ...]
     borders: tuple[StripInput, ...]
 
 
-def strip_graph(weights: Weights, precision: Precision = "fp32") -> StripGraph:
-    """Write a network for strips; batches hold one image.
+def strip_graphs(weights: Weights, precision: Precision = "fp32") -> tuple[StripGraph, ...]:
+    """Write a network for strips; batches hold one image. What one graph gives is what the next one takes.
 
     Args:
         weights: what `realesr.weights.read_weights` gave.
@@ -71,7 +77,16 @@ def strip_graph(weights: Weights, precision: Precision = "fp32") -> StripGraph:
     Raises:
         UsageError: as `onnx_bytes`.
     """
-    return _Rewriter(onnx.load_model_from_string(onnx_bytes(weights, precision))).rewritten()
+    model = onnx.load_model_from_string(onnx_bytes(weights, precision))
+    image = _Value(name="input", channels=3, scale=Fraction(1), lag=0)
+    nodes = list(model.graph.node)
+    if isinstance(weights.architecture, Compact):
+        return (_Rewriter(model, image).rewritten(nodes),)
+    cut = next(number for number, node in enumerate(nodes, start=1) if node.output[0] == "body")
+    trunk = _Rewriter(model, image)
+    written = trunk.rewritten(nodes[:cut])
+    features = replace(trunk.values["body"], lag=0)
+    return (written, _Rewriter(model, features).rewritten(nodes[cut:]))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,39 +111,47 @@ class _Held:
 
 
 class _Rewriter:
-    """Goes through the nodes of the first form once, from the input to the output."""
+    """Goes once through nodes of the first form, from the value that they take to the one that they give."""
 
-    def __init__(self, model: onnx.ModelProto) -> None:
-        self._old = model
-        self._new = onnx.ModelProto()
-        self._new.CopyFrom(model)
-        del self._new.graph.node[:]
+    def __init__(self, model: onnx.ModelProto, source: _Value) -> None:
+        self._new = onnx.ModelProto(ir_version=model.ir_version, opset_import=model.opset_import)
+        self._new.producer_name, self._new.producer_version = model.producer_name, model.producer_version
+        self._new.graph.name = model.graph.name
         self._weights = {tensor.name: tensor for tensor in model.graph.initializer}
-        self._values = {"input": _Value(name="input", channels=3, scale=Fraction(1), lag=0)}
+        self._source = source
+        self.values = {source.name: source}
         self._parts: dict[str, list[tuple[_Value, int]]] = {}  # of a concatenation: what was joined, and its delay
         self._held: dict[tuple[str, int], _Held] = {}  # by the value's name and delay
         self._delays: set[str] = set()
+        self._used: set[str] = set()  # names of weights
         self._states: list[StripInput] = []
         self._borders: dict[str, StripInput] = {}
 
-    def rewritten(self) -> StripGraph:
-        for node in self._old.graph.node:
+    def rewritten(self, nodes: list[onnx.NodeProto]) -> StripGraph:
+        for node in nodes:
             self._add(node)
+        result = self.values[nodes[-1].output[0]]
         graph = self._new.graph
-        _set_open_shape(graph.input[0], 3, "rows", "width")
-        _set_open_shape(graph.output[0], 3, "rows_out", "width_out")
+        graph.initializer.extend(self._weights[name] for name in sorted(self._used))
+        graph.input.append(_value_info(self._source.name, self._source))
+        graph.output.append(_value_info(result.name, result))
         for item in (*self._states, *self._borders.values()):
             graph.input.append(_value_info(item.name, item))
         for item in self._states:
             graph.output.append(_value_info(f"{item.name}.next", item))
-        content = self._new.SerializeToString(deterministic=True)
-        return StripGraph(content=content, states=tuple(self._states), borders=tuple(self._borders.values()))
+        return StripGraph(
+            content=self._new.SerializeToString(deterministic=True),
+            input=self._source.name,
+            output=result.name,
+            states=tuple(self._states),
+            borders=tuple(self._borders.values()),
+        )
 
     def _add(self, node: onnx.NodeProto) -> None:
         if node.op_type == "Conv":
             self._add_conv(node)
             return
-        values = [self._values[name] for name in node.input if name in self._values]
+        values = [self.values[name] for name in node.input if name in self.values]
         lag = max(value.lag for value in values)
         latest = next(value for value in values if value.lag == lag)
         ready = {value.name: self._delayed(value, lag - value.lag, latest) for value in values}
@@ -137,7 +160,7 @@ class _Rewriter:
         if node.op_type == "Concat":
             self._parts[result.name] = [(value, lag - value.lag) for value in values]
             result = replace(result, channels=sum(value.channels for value in values))
-        self._values[result.name] = self._resized(node, result)
+        self.values[result.name] = self._resized(node, result)
 
     def _resized(self, node: onnx.NodeProto, value: _Value) -> _Value:
         """The value as this kind of node leaves it."""
@@ -157,7 +180,7 @@ class _Rewriter:
 
     def _add_conv(self, node: onnx.NodeProto) -> None:
         """One row later in: the state's two rows, or the zeros above the image; the zeros below it with the last."""
-        value = self._values[node.input[0]]
+        value = self.values[node.input[0]]
         state = self._state(f"{node.output[0]}.state", value, rows=1)
         rows = self._node("Concat", [state, value.name, self._border(value)], f"{node.output[0]}.rows", axis=_ROWS)
         self._slice(rows, f"{state}.next", {_ROWS: (-2, _END)})
@@ -166,7 +189,7 @@ class _Rewriter:
         pads = next(item for item in copy.attribute if item.name == "pads")
         pads.ints[:] = [0, 1, 0, 1]
         channels = self._weights[node.input[1]].dims[0]
-        self._values[copy.output[0]] = replace(value, name=copy.output[0], channels=channels, lag=value.lag + 1)
+        self.values[copy.output[0]] = replace(value, name=copy.output[0], channels=channels, lag=value.lag + 1)
 
     def _hold(self, value: _Value, rows: str) -> None:
         """Remember that `rows` without its first and last one is the value one row later, and so are its parts."""
@@ -215,20 +238,19 @@ class _Rewriter:
 
     def _integers(self, numbers: tuple[int, ...]) -> str:
         name = f"integers.{'.'.join(map(str, numbers))}"
-        if name not in self._weights:
-            tensor = numpy_helper.from_array(np.array(numbers, np.int64), name)
-            self._weights[name] = tensor
-            self._new.graph.initializer.append(tensor)
+        self._weights[name] = numpy_helper.from_array(np.array(numbers, np.int64), name)
         return name
 
     def _node(self, kind: str, inputs: list[str], output: str, **attributes: Any) -> str:
         self._new.graph.node.append(helper.make_node(kind, inputs, [output], name=output, **attributes))
+        self._used.update(name for name in inputs if name in self._weights)
         return output
 
     def _copied(self, node: onnx.NodeProto, inputs: list[str]) -> onnx.NodeProto:
         copy = self._new.graph.node.add()
         copy.CopyFrom(node)
         copy.input[:] = inputs
+        self._used.update(name for name in inputs if name in self._weights)
         return copy
 
 
@@ -237,11 +259,6 @@ def _enlarged(value: _Value, factor: int, fewer_channels: int) -> _Value:
     return replace(value, channels=channels, scale=value.scale * factor, lag=value.lag * factor)
 
 
-def _value_info(name: str, item: StripInput) -> onnx.ValueInfoProto:
+def _value_info(name: str, item: StripInput | _Value) -> onnx.ValueInfoProto:
     number = TensorProto.FLOAT16 if item.dtype == "float16" else TensorProto.FLOAT
     return helper.make_tensor_value_info(name, number, [1, item.channels, f"{name}.h", f"{name}.w"])
-
-
-def _set_open_shape(info: onnx.ValueInfoProto, channels: int, rows: str, columns: str) -> None:
-    number = info.type.tensor_type.elem_type
-    info.CopyFrom(helper.make_tensor_value_info(info.name, number, [1, channels, rows, columns]))

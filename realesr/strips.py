@@ -31,9 +31,13 @@ class StripRun(Protocol):
             last.
 
         Raises:
-            OutOfMemory: they do not fit, and nothing has changed: fewer rows may be given.
+            OutOfMemory: they do not fit. The image cannot be gone on with.
         """
         ...
+
+
+LEAST_PORTION_ROWS = 3
+"""Rows that a network's last layers need to begin with: a convolution and a doubling make at least one of them."""
 
 
 def first_rows_px(architecture: Architecture) -> int:
@@ -42,24 +46,25 @@ def first_rows_px(architecture: Architecture) -> int:
     return -(-(architecture.radius_px + 1) // multiple) * multiple
 
 
+def check_strips(spec: EngineSpec, width_px: int, height_px: int) -> None:
+    """Raise BadShape where an image of this size breaks `spec.size`."""
+    if not spec.size.fits(height_px, width_px):
+        raise BadShape(
+            f"engine {spec.name} got {width_px} x {height_px} px for strips, expected sides of at least "
+            f"{spec.size.minimum_px} px that are multiples of {spec.size.multiple_of}"
+        )
+
+
 class Strips:
     """One image, strip by strip. Not thread-safe.
 
     Args:
         run: the engine's part.
         spec: of the engine. Its `first_rows_px` rows wait for one another at the top of the image.
-        width_px: width of the image, which breaks no rule of `spec.size`. Likewise `height_px`.
-
-    Raises:
-        BadShape: a size that the engine does not take.
+        width_px: width of the image. Likewise `height_px`; `check_strips` has passed both.
     """
 
     def __init__(self, run: StripRun, spec: EngineSpec, *, width_px: int, height_px: int) -> None:
-        if not spec.size.fits(height_px, width_px):
-            raise BadShape(
-                f"engine {spec.name} got {width_px} x {height_px} px for strips, expected sides of at least "
-                f"{spec.size.minimum_px} px that are multiples of {spec.size.multiple_of}"
-            )
         self._run = run
         self._spec = spec
         self._width_px, self._height_px = width_px, height_px
@@ -79,8 +84,8 @@ class Strips:
             image's last row come all that were left.
 
         Raises:
-            OutOfMemory: they do not fit. Nothing has changed: the same rows may be given in smaller parts.
-            BadShape: other than that, or more rows than the image has.
+            OutOfMemory: they do not fit. The image cannot be gone on with: its states are half those of before.
+            BadShape: other than that, or more rows than the image has; nothing has changed.
         """
         self._check(rows)
         waiting = np.concatenate([self._waiting, rows], axis=1) if self._waiting.shape[1] else rows

@@ -2,7 +2,12 @@
 
 Every 3x3 convolution keeps the rows that its next strip needs, every sum and concatenation waits for the later of its
 inputs. Tensors are (1, channels, rows, width) in channels-last order, so that rows are one block: parts are no copies.
+
+An RRDBNet is done in two parts, for with the last strip come all rows that it lags: the part after its doublings, which
+needs sixteen times the memory a row, gets them in portions.
 """
+
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
@@ -10,6 +15,8 @@ from torch.nn import functional
 
 from realesr.networks.rrdb import RRDBNet
 from realesr.networks.srvgg import SRVGGNetCompact
+from realesr.rows import in_chunks
+from realesr.strips import LEAST_PORTION_ROWS
 
 _RESIDUAL_SCALE = 0.2
 _SLOPE = 0.2
@@ -22,23 +29,49 @@ class StripModule:
 
     Args:
         module: `RRDBNet` or `SRVGGNetCompact`.
+        rows_px: rows that will be given at a time.
     """
 
-    def __init__(self, module: nn.Module) -> None:
-        if not isinstance(module, RRDBNet | SRVGGNetCompact):
+    def __init__(self, module: nn.Module, rows_px: int) -> None:
+        self._stages: list[_Stage]
+        if isinstance(module, RRDBNet):
+            self._stages = [_Stage(_rrdb_trunk, module), _Stage(_rrdb_tail, module)]
+            rows_px //= module.unshuffle
+        elif isinstance(module, SRVGGNetCompact):
+            self._stages = [_Stage(_compact, module)]
+        else:
             raise TypeError(f"got {type(module).__name__}, expected RRDBNet or SRVGGNetCompact")
-        self._module = module
-        self._states: list[Tensor] = []
+        self._portion_rows = max(rows_px, LEAST_PORTION_ROWS)
 
     def step(self, rows: Tensor, *, is_last: bool) -> Tensor:
-        """(1, 3, h, width) -> (1, 3, H, width * scale): the next rows; what fails changes nothing.
+        """(1, 3, h, width) -> (1, 3, H, width * scale): the next rows.
 
         The first rows must be more than the receptive radius, unless they are the last too.
         """
+        first, *later = self._stages
+        result = first.advance(rows, is_last=is_last)
+        for stage in later:
+            count = result.shape[_ROWS]
+            parts = [
+                stage.advance(result[:, :, start:stop], is_last=is_last and stop == count)
+                for start, stop in in_chunks(count, self._portion_rows)
+            ]
+            result = torch.cat(parts, _ROWS)
+        return result
+
+
+class _Stage:
+    """One image on its way through one part of a module."""
+
+    def __init__(self, part: "Callable[[nn.Module, Tensor, _Strip], Tensor]", module: nn.Module) -> None:
+        self._part = part
+        self._module = module
+        self._states: list[Tensor] = []
+
+    def advance(self, rows: Tensor, *, is_last: bool) -> Tensor:
         strip = _Strip(self._states, is_last)
-        net = self._module
-        result = _rrdb(net, rows, strip) if isinstance(net, RRDBNet) else _compact(net, rows, strip)
-        self._states = [] if is_last else strip.next_states
+        result = self._part(self._module, rows, strip)
+        self._states = strip.next_states
         return result
 
 
@@ -69,7 +102,8 @@ class _Strip:
         return rows[:, :, :count]
 
 
-def _compact(net: SRVGGNetCompact, lr: Tensor, strip: _Strip) -> Tensor:
+def _compact(net: nn.Module, lr: Tensor, strip: _Strip) -> Tensor:
+    assert isinstance(net, SRVGGNetCompact)
     x = lr
     for layer in net.body:
         x = strip.conv(layer, x)[0] if isinstance(layer, nn.Conv2d) else layer(x)
@@ -77,7 +111,8 @@ def _compact(net: SRVGGNetCompact, lr: Tensor, strip: _Strip) -> Tensor:
     return functional.pixel_shuffle(x, net.scale) + skip
 
 
-def _rrdb(net: RRDBNet, lr: Tensor, strip: _Strip) -> Tensor:
+def _rrdb_trunk(net: nn.Module, lr: Tensor, strip: _Strip) -> Tensor:
+    assert isinstance(net, RRDBNet)
     first, _ = strip.conv(net.conv_first, functional.pixel_unshuffle(lr, net.unshuffle))
     x = first
     for block in net.body:
@@ -86,7 +121,11 @@ def _rrdb(net: RRDBNet, lr: Tensor, strip: _Strip) -> Tensor:
             inner = _dense_block(dense, inner, strip)
         x = inner * _RESIDUAL_SCALE + strip.delayed(x, inner)
     x, _ = strip.conv(net.conv_body, x)
-    x = strip.delayed(first, x) + x
+    return strip.delayed(first, x) + x
+
+
+def _rrdb_tail(net: nn.Module, x: Tensor, strip: _Strip) -> Tensor:
+    assert isinstance(net, RRDBNet)
     for up in range(1, net.upsamplings + 1):
         x = functional.interpolate(x, scale_factor=2, mode="nearest")
         x = _leaky_relu(strip.conv(net.get_submodule(f"conv_up{up}"), x)[0])

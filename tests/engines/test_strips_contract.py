@@ -73,7 +73,7 @@ def test_strips_of_any_height_equal_the_whole_image(pair: Pair, height: int, str
     engine, tolerance = pair
     multiple = engine.spec.size.multiple_of
     image = photo(-(-height // multiple) * multiple, width * multiple, seed=height)
-    strips = engine.open_strips(*image.shape[:0:-1])
+    strips = engine.open_strips(*image.shape[:0:-1], rows_px=strip)
     got = pushed(strips, image, [strip] * (image.shape[1] // strip))
     assert_equal(got, engine.run(image[None])[0], tolerance)
 
@@ -83,7 +83,7 @@ def test_strips_of_any_height_equal_the_whole_image(pair: Pair, height: int, str
 def test_heights_may_change_from_strip_to_strip(pair: Pair, heights: list[int]) -> None:
     engine, tolerance = pair
     image = photo(120, 16)
-    got = pushed(engine.open_strips(16, 120), image, heights)
+    got = pushed(engine.open_strips(16, 120, rows_px=8), image, heights)
     assert_equal(got, engine.run(image[None])[0], tolerance)
 
 
@@ -91,7 +91,7 @@ def test_rows_come_as_soon_as_the_network_can_know_them(pair: Pair) -> None:
     engine, _ = pair
     first = engine.spec.first_rows_px
     assert first is not None
-    strips = engine.open_strips(8, first + 40)
+    strips = engine.open_strips(8, first + 40, rows_px=8)
     image = photo(first + 40, 8)
     multiple = engine.spec.size.multiple_of
     assert strips.push(image[:, : first - multiple]).shape[1] == 0
@@ -102,7 +102,7 @@ def test_rows_come_as_soon_as_the_network_can_know_them(pair: Pair) -> None:
 def test_two_images_under_way_do_not_disturb_each_other(pair: Pair) -> None:
     engine, tolerance = pair
     images = [photo(160, 8, seed) for seed in (1, 2)]
-    both = [engine.open_strips(8, 160) for _ in images]
+    both = [engine.open_strips(8, 160, rows_px=8) for _ in images]
     parts: list[list[Band]] = [[], []]
     for top in range(0, 160, 20):
         for strips, image, results in zip(both, images, parts, strict=True):
@@ -115,7 +115,7 @@ def test_results_belong_to_the_caller_and_inputs_stay(pair: Pair) -> None:
     engine, tolerance = pair
     image = photo(160, 8)
     image.flags.writeable = False
-    strips = engine.open_strips(8, 160)
+    strips = engine.open_strips(8, 160, rows_px=8)
     first = strips.push(image[:, :140])
     kept = first.copy()
     first[:] = -1
@@ -127,7 +127,7 @@ def test_results_belong_to_the_caller_and_inputs_stay(pair: Pair) -> None:
 def test_wrong_rows_are_refused_in_one_line_and_change_nothing(pair: Pair) -> None:
     engine, tolerance = pair
     image = photo(120, 8)
-    strips = engine.open_strips(8, 120)
+    strips = engine.open_strips(8, 120, rows_px=8)
     start = strips.push(image[:, :100])
     for wrong in (photo(20, 9), photo(21, 8), image[:, :20].astype(np.float64), image[:2, :20], image[None, :, :20]):
         with pytest.raises(BadShape, match=r"^the strips got .*expected") as caught:
@@ -142,7 +142,7 @@ def test_wrong_rows_are_refused_in_one_line_and_change_nothing(pair: Pair) -> No
 def test_a_closed_engine_and_a_wrong_size_are_refused(pair: Pair) -> None:
     engine, _ = pair
     with pytest.raises(BadShape, match=r"got 0 x 4 px for strips"):
-        engine.open_strips(0, 4)
+        engine.open_strips(0, 4, rows_px=8)
 
 
 def opened(name: str, precision: str = "fp32") -> Engine:
@@ -154,7 +154,7 @@ def test_a_closed_engine_says_so(name: str) -> None:
     engine = opened(name)
     engine.close()
     with pytest.raises(EngineError, match="is closed"):
-        engine.open_strips(8, 8)
+        engine.open_strips(8, 8, rows_px=8)
 
 
 @pytest.mark.parametrize(
@@ -164,7 +164,7 @@ def test_a_closed_engine_says_so(name: str) -> None:
 def test_lower_precisions_differ_by_their_rounding_only(name: str, precision: str, tolerance: float) -> None:
     image = photo(60, 12)
     with opened(name, precision) as engine:
-        got = pushed(engine.open_strips(12, 60), image, [20, 7, 20])
+        got = pushed(engine.open_strips(12, 60, rows_px=8), image, [20, 7, 20])
         np.testing.assert_allclose(got, engine.run(image[None])[0], atol=tolerance)
 
 
@@ -173,4 +173,4 @@ def test_an_engine_without_strips_says_so(open_one: Callable[[], Engine]) -> Non
     with open_one() as engine:
         assert engine.spec.first_rows_px is None
         with pytest.raises(EngineError, match=r"has no strips .*expected tiles"):
-            engine.open_strips(8, 8)
+            engine.open_strips(8, 8, rows_px=8)
