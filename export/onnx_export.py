@@ -37,7 +37,6 @@ from realesr.export.sidecar import OnnxSidecar, sidecar_path
 from realesr.graph_options import GraphOptions
 from realesr.onnx_graph import graph_bytes
 from realesr.weights import Weights
-from realesr.zoo import Progress, load_model
 
 Say = Callable[[str], None]
 
@@ -54,33 +53,25 @@ class ExportReport:
 
 def export_onnx(
     options: ExportOptions,
+    network: Weights,
     *,
     say: Say = lambda text: None,
     on_proof: Callable[[Proof], None] = lambda proof: None,
-    on_download: Progress | None = None,
 ) -> ExportReport:
     """Export a network to ONNX, proven.
 
     Args:
-        options: what and where to.
+        options: what and where to; its `model` is not looked at.
+        network: what `realesr.zoo.load_model` gives.
         say: gets a line for each step that takes long.
         on_proof: gets each proof as soon as it is measured, whether it holds or not.
-        on_download: called with bytes done and bytes in all while weights are fetched.
 
     Raises:
         UsageError: options that make no sense for this network.
-        ModelError: the network cannot be had.
         OutputExists: the file is there and `overwrite` is false.
         OutputError: the file cannot be written.
         ExportError: the file does not compute what the network does; nothing was moved into place.
-
-    Example:
-        >>> from pathlib import Path
-        >>> from realesr.export.request import ExportOptions
-        >>> options = ExportOptions(model="realesr-animevideov3", precision="fp16", output=Path("fast.onnx"))
-        >>> report = export_onnx(options)  # doctest: +SKIP
     """
-    network = load_network(options, on_download)
     target = options.target(network.name)
     check_target(target, overwrite=options.overwrite)
     _check_fits(options, network)
@@ -94,18 +85,6 @@ def export_onnx(
         sidecar = OnnxSidecar.of(folder / target.name, network, graph, [proof.record for proof in proofs])
         move_into_place(folder / target.name, target, sidecar)
     return ExportReport(path=target, sidecar=sidecar, proofs=proofs)
-
-
-def load_network(options: ExportOptions, on_download: Progress | None = None) -> Weights:
-    """The network as weights.
-
-    Raises:
-        UsageError: it is an ONNX file already.
-    """
-    network = load_model(options.model, denoise=options.denoise, progress=on_download)
-    if isinstance(network, Path):
-        raise UsageError(f"got {network}, which is an ONNX file already: expected a name, weights or a run's folder")
-    return network
 
 
 def check_target(target: Path, *, overwrite: bool) -> None:

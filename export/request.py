@@ -18,7 +18,8 @@ class ExportOptions:
 
     model: str = DEFAULT_MODEL
     """Name in the zoo, a file of weights, or the folder of a training run; for TensorRT an .onnx file as well."""
-    to: Target = "onnx"
+    to: Target | None = None
+    """None is ONNX, and for fp16 an engine beside it, where TensorRT is installed."""
     output: Path | None = None
     """A file, or a folder that is there; none is `<model>.onnx` or `<model>-fp16.onnx` in the current folder."""
     overwrite: bool = False
@@ -34,16 +35,21 @@ class ExportOptions:
     """Of the GPUs that TensorRT-RTX builds for: "sm89", ..."""
 
     def __post_init__(self) -> None:
-        if self.to not in SUFFIXES:
+        if self.kind not in SUFFIXES:
             raise UsageError(f"got --to {self.to}, expected {', '.join(SUFFIXES)}")
         if self.compute_capabilities and self.to != "tensorrt-rtx":
-            raise UsageError(f"got --for with --to {self.to}: only --to tensorrt-rtx builds for other GPUs")
-        if self.uint8 and self.to != "onnx":
+            raise UsageError("got --for: expected it with --to tensorrt-rtx, which alone builds for other GPUs")
+        if self.uint8 and self.kind != "onnx":
             raise UsageError(f"got --uint8 with --to {self.to}: expected it with ONNX; engines take float32")
-        suffix = SUFFIXES[self.to]
+        suffix = SUFFIXES[self.kind]
         if self.output is not None and not self.output.is_dir() and self.output.suffix.lower() != suffix:
-            raise UsageError(f"got {self.output} for --to {self.to}, expected a folder or a file *{suffix}")
+            raise UsageError(f"got {self.output} for --to {self.kind}, expected a folder or a file *{suffix}")
         self.graph()
+
+    @property
+    def kind(self) -> Target:
+        """What `output` is a file of."""
+        return self.to or "onnx"
 
     def graph(self, *, uint8: bool | None = None, fp32_convs: tuple[str, ...] = ()) -> GraphOptions:
         """The graph that is asked for, or the same with other values and with layers that stay float32."""
@@ -57,7 +63,7 @@ class ExportOptions:
 
     def target(self, name: str) -> Path:
         """Where the result of a network of this name goes."""
-        file = f"{name}{'-fp16' if self.precision == 'fp16' else ''}{SUFFIXES[self.to]}"
+        file = f"{name}{'-fp16' if self.precision == 'fp16' else ''}{SUFFIXES[self.kind]}"
         if self.output is None:
             return Path(file)
         return self.output / file if self.output.is_dir() else self.output

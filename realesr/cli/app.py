@@ -12,6 +12,8 @@ from .degrade import EXAMPLES as DEGRADE_EXAMPLES
 from .degrade import degrade
 from .doctor import EXAMPLES as DOCTOR_EXAMPLES
 from .doctor import doctor
+from .export import EXAMPLES as EXPORT_EXAMPLES
+from .export import export
 from .help import CommandHelp, GroupHelp
 from .models import models
 from .train import train
@@ -22,6 +24,7 @@ EXAMPLES = """\
 realesr upscale photo.jpg              # four times the size: photo_x4.jpg
 realesr upscale holiday -o large -s 2  # every image of a folder, twice
 realesr upscale --help                 # all options, each with an example
+realesr export --fp16                  # a network as an ONNX file
 realesr models                         # the networks, and which are on disk
 realesr doctor                         # what works on this machine
 realesr --version"""
@@ -62,6 +65,7 @@ def build_app() -> typer.Typer:
     app.callback(epilog=EXAMPLES)(root)
     app.command(cls=CommandHelp, epilog=UPSCALE_EXAMPLES)(upscale)
     app.add_typer(models, name="models")
+    app.command(cls=CommandHelp, epilog=EXPORT_EXAMPLES)(export)
     app.add_typer(train, name="train")
     app.add_typer(data, name="data")
     app.command(cls=CommandHelp, epilog=DEGRADE_EXAMPLES)(degrade)

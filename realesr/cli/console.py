@@ -52,6 +52,16 @@ class Words:
         if self._debug:
             self._console.print(Text("".join(traceback.format_exception(error)), style="dim"))
 
+    def table(self, title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+        """Figures that are no result: a table between the words."""
+        if self._quiet:
+            return
+        grid = Table(columns[0], *(Column(name, justify="right") for name in columns[1:]), title=title)
+        grid.title_justify, grid.box = "left", SIMPLE_HEAD
+        for row in rows:
+            grid.add_row(*(Text(cell) for cell in row))
+        self._console.print(grid)
+
     @contextmanager
     def progress(self, title: str, unit: str = "px") -> Iterator[Advance]:
         """A bar while stderr is a terminal, and nothing that moves where it is not."""

@@ -21,6 +21,7 @@ COMMANDS = [
     ("models",),
     ("models", "fetch"),
     ("models", "info"),
+    ("export",),
     ("train",),
     ("train", "stage1"),
     ("train", "stage2"),

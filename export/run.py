@@ -1,0 +1,141 @@
+"""One export from end to end: a network -> ONNX -> TensorRT engine, as far as it was asked for."""
+
+import json
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from realesr.engines import model_facts
+from realesr.errors import RealesrError, UsageError
+from realesr.export.onnx_export import ExportReport, Say, beside, check_target, export_onnx
+from realesr.export.proof import Proof
+from realesr.export.request import ExportOptions
+from realesr.graph_options import GraphOptions
+from realesr.onnx_graph import graph_bytes
+from realesr.weights import Weights
+from realesr.zoo import Progress, load_model
+
+if TYPE_CHECKING:
+    from realesr.engines.tensorrt_library import Library
+
+OnBuild = Callable[[float, str], None]
+"""Called with the share of a build that is done, 0 to 1, and what the builder does."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Artefact:
+    """One file that was written."""
+
+    path: Path
+    facts: dict[str, Any]
+    """What the JSON beside it says."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Listener:
+    """Who is told what happens on the way."""
+
+    say: Say = lambda text: None
+    on_proof: Callable[[Proof], None] = lambda proof: None
+    on_download: Progress | None = None
+    on_build: OnBuild = lambda share, phase: None
+
+
+def export_network(options: ExportOptions, listener: Listener | None = None) -> tuple[Artefact, ...]:
+    """Do what was asked for.
+
+    Raises:
+        UsageError: options that make no sense, or not for this network.
+        ModelError: the network cannot be had.
+        MissingDependency: TensorRT was asked for and is not installed.
+        OutputExists: a file is there and `overwrite` is false.
+        OutputError: a file cannot be written.
+        ExportError: an ONNX file does not compute what the network does.
+        EngineError: an engine cannot be built, or does not compute what the network does.
+    """
+    listener = listener or Listener()
+    network = load_model(options.model, denoise=options.denoise, progress=listener.on_download)
+    if options.kind == "onnx":
+        return _to_onnx(options, network, listener)
+    check_target(options.target(_name(network)), overwrite=options.overwrite)
+    if isinstance(network, Path):
+        if options.precision != "fp32" or options.shape_nhw is not None:
+            raise UsageError(f"got --fp16 or --shape for {network}: an ONNX file has its own; leave them out")
+        return (_to_tensorrt(options, network, None, listener),)
+    with beside(options.target(network.name)) as folder:
+        # Sizes are the engine's matter: in the graph they stay open, for its smallest batch is always 1.
+        graph = replace(
+            options, to="onnx", output=folder / f"{network.name}.onnx", shape_nhw=None, compute_capabilities=()
+        )
+        report = _exported(graph, network, listener)
+        return (_to_tensorrt(options, report.path, _reference(network, folder), listener),)
+
+
+def _to_onnx(options: ExportOptions, network: Weights | Path, listener: Listener) -> tuple[Artefact, ...]:
+    if isinstance(network, Path):
+        raise UsageError(f"got {network}, which is an ONNX file already: give weights, or --to tensorrt")
+    report = _exported(options, network, listener)
+    found = Artefact(path=report.path, facts=asdict(report.sidecar))
+    has_batch = options.shape_nhw is not None and options.shape_nhw[0] > 1
+    if options.to is not None or options.precision != "fp16" or options.uint8 or has_batch:
+        return (found,)
+    return (found, *_engine_beside(options, network, report.path, listener))
+
+
+def _engine_beside(options: ExportOptions, network: Weights, path: Path, listener: Listener) -> tuple[Artefact, ...]:
+    """The engine that comes with an fp16 file where TensorRT is installed; that it cannot be built is no error."""
+    from realesr.engines.tensorrt_library import installed
+
+    if not installed():
+        return ()
+    target = path.with_suffix(".engine")
+    asked = replace(options, to=installed()[0], output=target)
+    try:
+        check_target(target, overwrite=options.overwrite)
+        with beside(target) as folder:
+            return (_to_tensorrt(asked, path, _reference(network, folder), listener),)
+    except RealesrError as error:
+        listener.say(f"no TensorRT engine beside it: {error}")
+        return ()
+
+
+def _exported(options: ExportOptions, network: Weights, listener: Listener) -> ExportReport:
+    return export_onnx(options, network, say=listener.say, on_proof=listener.on_proof)
+
+
+def _reference(network: Weights, folder: Path) -> Path:
+    """The float32 graph, which an engine is proven against."""
+    path = folder / "reference.onnx"
+    path.write_bytes(graph_bytes(network, GraphOptions()))
+    return path
+
+
+def _to_tensorrt(options: ExportOptions, onnx_path: Path, reference: Path | None, listener: Listener) -> Artefact:
+    from realesr.engines.tensorrt_sidecar import sidecar_path
+    from realesr.export.tensorrt_build import ShapeProfile, TensorrtOptions, export_tensorrt, profile_for
+
+    facts = model_facts(onnx_path)
+    profile = profile_for(facts)
+    if options.shape_nhw is not None:
+        count, size = options.shape_nhw[0], options.shape_nhw[1:]
+        profile = ShapeProfile(min_hw=size, opt_hw=size, max_hw=size, opt_batch=count, max_batch=count)
+    library: Library = "tensorrt-rtx" if options.to == "tensorrt-rtx" else "tensorrt"
+    target = options.target(_name(onnx_path) if reference is None else facts.name)
+    listener.say(f"{target.name}: building with {library}")
+    report = export_tensorrt(
+        onnx_path,
+        target,
+        TensorrtOptions(
+            profile=profile,
+            library=library,
+            compute_capabilities=options.compute_capabilities,
+            reference=reference,
+            on_progress=listener.on_build,
+        ),
+    )
+    return Artefact(path=report.engine, facts=json.loads(sidecar_path(report.engine).read_text(encoding="utf-8")))
+
+
+def _name(network: Weights | Path) -> str:
+    return network.stem if isinstance(network, Path) else network.name
