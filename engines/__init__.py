@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 __all__ = ["ENGINE_NAMES", "EngineFacts", "ModelFacts", "available_engines", "model_facts", "open_engine"]
 
-ENGINE_NAMES = ("onnxruntime", "torch", "tensorrt", "nearest")
+ENGINE_NAMES = ("onnxruntime", "openvino", "torch", "tensorrt", "nearest")
 """What `open_engine` takes, beside "auto"."""
 
 ENGINE_FILE_SUFFIX = ".engine"
@@ -28,6 +28,7 @@ EngineFile = Callable[[str, str, bool], Path]
 
 _INSTALL = {
     "onnxruntime": "pip install onnxruntime",
+    "openvino": "pip install openvino",
     "torch": "pip install torch",
     "tensorrt": "pip install tensorrt cuda-bindings",
     "nearest": "",
@@ -95,6 +96,10 @@ def _open_chosen(choice: Choice, model: "Weights | Path", precision: str, thread
             from realesr.engines.onnxruntime_engine import open_onnxruntime
 
             return open_onnxruntime(model, device=choice.device, precision=precision, threads=threads)
+        if choice.engine == "openvino":
+            from realesr.engines.openvino_engine import open_openvino
+
+            return open_openvino(model, device=choice.device, precision=precision, threads=threads)
         from realesr.engines.torch_engine import open_torch
 
         return open_torch(model, device=choice.device, precision=precision, threads=threads)
@@ -154,7 +159,7 @@ def available_engines() -> tuple[EngineFacts, ...]:
     nearest = EngineFacts(
         name="nearest", version=None, devices=("cpu",), precisions=("fp32",), install=_INSTALL["nearest"]
     )
-    return (_onnxruntime_facts(), _torch_facts(), _tensorrt_facts(), nearest)
+    return (_onnxruntime_facts(), _openvino_facts(), _torch_facts(), _tensorrt_facts(), nearest)
 
 
 def _onnxruntime_facts() -> EngineFacts:
@@ -174,6 +179,23 @@ def _onnxruntime_facts() -> EngineFacts:
         install=_INSTALL["onnxruntime"],
         problem=problem,
         notes=notes,
+    )
+
+
+def _openvino_facts() -> EngineFacts:
+    try:
+        from realesr.engines import openvino_engine
+
+        devices, precisions, problem = openvino_engine.devices(), openvino_engine.precisions(), ""
+    except (ImportError, RealesrError) as error:
+        devices, precisions, problem = (), (), str(_import_problem("openvino", error))
+    return EngineFacts(
+        name="openvino",
+        version=_version("openvino"),
+        devices=devices,
+        precisions=precisions,
+        install=_INSTALL["openvino"],
+        problem=problem,
     )
 
 
