@@ -6,9 +6,9 @@ meanwhile fills and empties page-locked arrays:
     copy      up 0 | up 1 |  down 0 | up 2  |  down 1 | up 3 ...
     compute        |   part 0   |   part 1   |   part 2 ...
 
-Each of two slots has input and output on the GPU; part i uses slot i % 2. Its upload comes after the download of part
-i - 2 on the copy stream, which waited until that part was computed. Its computing waits for its upload, and for the
-download that frees the slot's output.
+Each of two slots has input and output on the GPU; part i uses slot i % 2. On the copy stream its upload comes after the
+download of part i - 2, which waited until that part was computed: so the slot's input is free by then, and its output
+when the upload is done, for which the computing waits.
 """
 
 import contextlib
@@ -189,8 +189,6 @@ class Pipeline:
             if index:
                 self._download(index - 1)
             memory.wait_on_stream(self._compute, part.uploaded)
-            if index >= _SLOTS:
-                memory.wait_on_stream(self._compute, parts[index - _SLOTS].downloaded)
             self._launch(slot)
             memory.record(part.computed, self._compute)
         self._download(len(parts) - 1)

@@ -146,7 +146,9 @@ def engine_sha256(engine: Path) -> str:
 
 
 def _sidecar_from_text(text: str) -> Sidecar:
-    fields: dict[str, Any] = json.loads(text)
+    fields = json.loads(text)
+    if not isinstance(fields, dict):
+        raise ValueError("it holds no object")
     if fields.pop("format") != _FORMAT:
         raise ValueError("it is of another version")
     if fields["library"] not in LIBRARIES or fields["values"] not in ("float32", "uint8"):
