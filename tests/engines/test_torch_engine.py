@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 import torch
 
-from realesr.architectures import Compact
+from realesr.architectures import RRDB, Compact
 from realesr.engines import open_engine
+from realesr.engines.torch_engine import open_torch
 from realesr.errors import EngineError, OutOfMemory, UsageError
 from tests.engines.small_models import small_model, write_nearest
 
@@ -75,14 +76,86 @@ def test_a_closed_engine_says_so() -> None:
         engine.run(np.zeros((1, 3, 4, 4), np.float32))
 
 
-@pytest.mark.cuda
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no NVIDIA GPU here")
-@pytest.mark.parametrize("precision", ["fp32", "fp16", "bf16"])
-def test_a_gpu_gives_what_the_cpu_gives(precision: str) -> None:
-    batch = np.random.default_rng(0).random((1, 3, 33, 17), dtype=np.float32)
+def test_an_unknown_mode_and_graphs_without_a_gpu_are_refused() -> None:
+    with pytest.raises(UsageError, match="the mode fast, expected eager, compile, graphs"):
+        open_torch(COMPACT, device="cpu", mode="fast")  # type: ignore[arg-type]
+    with pytest.raises(UsageError, match="graphs on cpu, expected an NVIDIA GPU"):
+        open_torch(COMPACT, device="cpu", mode="graphs")
+
+
+def test_a_compiled_module_is_what_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Compiling takes a minute: what torch.compile is asked for is looked at, and the answer is the module's own."""
+    asked: list[Any] = []
+
+    def compiled(module: torch.nn.Module, **options: Any) -> Any:
+        asked.append(options)
+        return lambda lr: module(lr) + 1
+
+    monkeypatch.setattr(torch, "compile", compiled)
+    batch = np.random.default_rng(0).random((1, 3, 8, 8), dtype=np.float32)
+    with open_torch(COMPACT, device="cpu", mode="compile") as engine, open_torch(COMPACT, device="cpu") as plain:
+        np.testing.assert_allclose(engine.run(batch), plain.run(batch) + 1, atol=1e-6)
+    assert asked == [{"dynamic": False}]
+
+
+def test_what_fails_while_compiling_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    def compiled(*_: Any, **__: Any) -> Any:
+        def fail(_: Any) -> None:
+            raise RuntimeError("no C++ compiler\nwas found")
+
+        return fail
+
+    monkeypatch.setattr(torch, "compile", compiled)
     with (
-        open_engine(COMPACT, engine="torch") as exact,
-        open_engine(COMPACT, engine="torch", device="cuda", precision=precision) as engine,
+        open_torch(COMPACT, device="cpu", mode="compile") as engine,
+        pytest.raises(EngineError, match=r"engine torch on cpu: no C\+\+ compiler was found"),
     ):
-        assert engine.spec.device == "cuda:0"
-        np.testing.assert_allclose(engine.run(batch), exact.run(batch), atol=0.05)
+        engine.run(np.zeros((1, 3, 4, 4), np.float32))
+
+
+PRECISIONS_ON_GPUS = [("fp32", 100.0), ("fp16", 45.0), ("bf16", 30.0)]
+"""Precision, and the least PSNR to float32 on a CPU, in dB. TF32 would have some 60 dB."""
+
+
+@pytest.mark.cuda
+@pytest.mark.parametrize("mode", ["eager", "graphs"])
+@pytest.mark.parametrize(("precision", "least_db"), PRECISIONS_ON_GPUS)
+def test_error_of_each_precision_on_a_gpu(precision: str, least_db: float, mode: Any) -> None:
+    weights = small_model(RRDB(scale=4, features=32, blocks=3, growth=16))
+    batch = np.random.default_rng(0).random((1, 3, 65, 33), dtype=np.float32)
+    with (
+        open_torch(weights, device="cpu", precision="fp32") as exact,
+        open_torch(weights, device="cuda", precision=precision, mode=mode) as engine,
+    ):
+        assert (engine.spec.device, engine.spec.precision) == ("cuda:0", precision)
+        expected, given = exact.run(batch), engine.run(batch)
+    error = (given - expected) / np.ptp(expected)
+    assert -10 * np.log10((error**2).mean()) > least_db
+
+
+@pytest.mark.cuda
+def test_a_graph_is_recorded_anew_for_each_shape_and_gives_what_the_module_gives() -> None:
+    with (
+        open_torch(COMPACT, device="cuda", precision="fp32", mode="graphs") as engine,
+        open_torch(COMPACT, device="cuda", precision="fp32") as eager,
+    ):
+        for seed, shape in enumerate([(1, 3, 16, 16), (1, 3, 16, 16), (2, 3, 16, 16), (1, 3, 9, 31), (1, 3, 16, 16)]):
+            batch = np.random.default_rng(seed).random(shape, dtype=np.float32)
+            np.testing.assert_allclose(engine.run(batch), eager.run(batch), atol=1e-5)
+
+
+@pytest.mark.cuda
+@pytest.mark.parametrize("mode", ["eager", "graphs"])
+def test_a_tile_that_a_gpu_cannot_hold_raises_and_a_smaller_one_then_works(mode: Any) -> None:
+    small = np.random.default_rng(0).random((1, 3, 32, 32), dtype=np.float32)
+    torch.cuda.set_per_process_memory_fraction(0.02)
+    try:
+        weights = small_model(Compact(scale=4, features=64, convs=2))
+        with open_torch(weights, device="cuda", precision="fp32", mode=mode) as engine:
+            before = engine.run(small)
+            for _ in range(2):
+                with pytest.raises(OutOfMemory, match="expected a smaller tile"):
+                    engine.run(np.zeros((1, 3, 4096, 4096), np.float32))
+                np.testing.assert_allclose(engine.run(small), before, atol=1e-5)
+    finally:
+        torch.cuda.set_per_process_memory_fraction(1.0)
