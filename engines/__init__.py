@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 __all__ = ["ENGINE_NAMES", "EngineFacts", "ModelFacts", "available_engines", "model_facts", "open_engine"]
 
-ENGINE_NAMES = ("onnxruntime", "openvino", "torch", "tensorrt", "nearest")
+ENGINE_NAMES = ("onnxruntime", "openvino", "ncnn", "torch", "tensorrt", "nearest")
 """What `open_engine` takes, beside "auto"."""
 
 ENGINE_FILE_SUFFIX = ".engine"
@@ -29,6 +29,7 @@ EngineFile = Callable[[str, str, bool], Path]
 _INSTALL = {
     "onnxruntime": "pip install onnxruntime",
     "openvino": "pip install openvino",
+    "ncnn": "pip install ncnn",
     "torch": "pip install torch",
     "tensorrt": "pip install tensorrt cuda-bindings",
     "nearest": "",
@@ -100,6 +101,10 @@ def _open_chosen(choice: Choice, model: "Weights | Path", precision: str, thread
             from realesr.engines.openvino_engine import open_openvino
 
             return open_openvino(model, device=choice.device, precision=precision, threads=threads)
+        if choice.engine == "ncnn":
+            from realesr.engines.ncnn_engine import open_ncnn
+
+            return open_ncnn(model, device=choice.device, precision=precision, threads=threads)
         from realesr.engines.torch_engine import open_torch
 
         return open_torch(model, device=choice.device, precision=precision, threads=threads)
@@ -159,7 +164,7 @@ def available_engines() -> tuple[EngineFacts, ...]:
     nearest = EngineFacts(
         name="nearest", version=None, devices=("cpu",), precisions=("fp32",), install=_INSTALL["nearest"]
     )
-    return (_onnxruntime_facts(), _openvino_facts(), _torch_facts(), _tensorrt_facts(), nearest)
+    return (_onnxruntime_facts(), _openvino_facts(), _ncnn_facts(), _torch_facts(), _tensorrt_facts(), nearest)
 
 
 def _onnxruntime_facts() -> EngineFacts:
@@ -195,6 +200,23 @@ def _openvino_facts() -> EngineFacts:
         devices=devices,
         precisions=precisions,
         install=_INSTALL["openvino"],
+        problem=problem,
+    )
+
+
+def _ncnn_facts() -> EngineFacts:
+    try:
+        from realesr.engines import ncnn_engine
+
+        devices, precisions, problem = ncnn_engine.devices(), ncnn_engine.PRECISIONS, ""
+    except (ImportError, RealesrError) as error:
+        devices, precisions, problem = (), (), str(_import_problem("ncnn", error))
+    return EngineFacts(
+        name="ncnn",
+        version=_version("ncnn"),
+        devices=devices,
+        precisions=precisions if len(devices) > 1 else precisions[:1],
+        install=_INSTALL["ncnn"],
         problem=problem,
     )
 

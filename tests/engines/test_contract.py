@@ -19,7 +19,7 @@ COMPACT = Compact(scale=4, features=8, convs=2)
 RRDB_X4 = RRDB(scale=4, features=8, blocks=1, growth=4)
 RRDB_X2 = RRDB(scale=2, features=8, blocks=1, growth=4)
 
-CPU_ENGINES = ("onnxruntime", "openvino", "torch")
+CPU_ENGINES = ("onnxruntime", "openvino", "ncnn", "torch")
 
 Open = Callable[[], Engine]
 
@@ -52,6 +52,9 @@ ENGINES: dict[str, Callable[[Path], Engine]] = {
     "openvino rrdb": lambda _: opened(RRDB_X4, "openvino", "fp32"),
     "openvino rrdb x2": lambda _: opened(RRDB_X2, "openvino", "fp32"),
     "openvino file": lambda folder: open_engine(write_nearest(folder / "foreign.onnx"), engine="openvino"),
+    "ncnn compact": lambda _: opened(COMPACT, "ncnn", "fp32"),
+    "ncnn rrdb": lambda _: opened(RRDB_X4, "ncnn", "fp32"),
+    "ncnn rrdb x2": lambda _: opened(RRDB_X2, "ncnn", "fp32"),
     "torch compact": lambda _: opened(COMPACT, "torch", "fp32"),
     "torch compact fp16": lambda _: opened(COMPACT, "torch", "fp16"),
     "torch compact bf16": lambda _: opened(COMPACT, "torch", "bf16"),

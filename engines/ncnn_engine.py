@@ -1,0 +1,168 @@
+"""Runs networks with ncnn: float32 with Winograd's convolutions on the CPU, and any maker's GPU through Vulkan."""
+
+import contextlib
+import ctypes
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import ncnn
+import numpy as np
+from numpy.typing import NDArray
+
+from realesr.cgroup import usable_cores
+from realesr.engine import EngineBase, EngineSpec, Precision, SizeRule, check_batch
+from realesr.errors import EngineError, OutOfMemory, UsageError
+from realesr.ncnn_graph import INPUT, OUTPUT, ncnn_files
+from realesr.weights import Weights
+
+PRECISIONS: tuple[Precision, ...] = ("fp32", "fp16")
+"""On Vulkan; on a CPU fp32 alone."""
+
+_NO_MEMORY = -100
+"""What ncnn's calls return where memory is short (src/net.cpp, src/layer.h); other numbers below 0 are other faults."""
+
+_VULKAN_LOADERS = {
+    "win32": ("vulkan-1.dll",),
+    "darwin": ("libvulkan.dylib", "libvulkan.1.dylib", "libMoltenVK.dylib"),
+}
+_VULKAN_LOADERS_ELSEWHERE = ("libvulkan.so.1", "libvulkan.so")
+
+
+class NcnnEngine(EngineBase):
+    """An open net. One image at a time: ncnn's arrays have no batch."""
+
+    def __init__(self, net: Any, spec: EngineSpec) -> None:
+        self.spec = spec
+        self._net: Any = net
+
+    def run(self, batch: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Enlarge a batch; see `Engine.run`."""
+        check_batch(batch, self.spec)
+        if self._net is None:
+            raise EngineError("engine ncnn is closed: open it again")
+        _, _, height, width = batch.shape
+        with _translated(self.spec.device):
+            extractor = self._net.create_extractor()
+            given = extractor.input(INPUT, ncnn.Mat(np.ascontiguousarray(batch[0])))
+            code, result = extractor.extract(OUTPUT) if given == 0 else (given, None)
+            if code == _NO_MEMORY:
+                raise MemoryError
+            output = np.array(result)[None] if code == 0 else np.empty(0, np.float32)
+        expected = (1, 3, height * self.spec.scale, width * self.spec.scale)
+        if output.shape != expected:
+            raise EngineError(
+                f"engine ncnn on {self.spec.device} gave {output.shape} (code {code}), expected {expected}"
+            )
+        return output
+
+    def close(self) -> None:
+        """Free the net."""
+        self._net = None
+
+
+def open_ncnn(
+    model: Weights | Path, *, device: str = "auto", precision: str = "auto", threads: int | None = None
+) -> NcnnEngine:
+    """Open a network; the arguments are those of `realesr.engines.open_engine`."""
+    if isinstance(model, Path):
+        raise UsageError(
+            f"engine ncnn got {model.name}, expected weights (.safetensors, .pth, ncnn): take engine onnxruntime"
+        )
+    gpu = _parsed_device(device)
+    body = _body_precision(gpu, precision)
+    net = ncnn.Net()
+    _set_options(net, gpu, body, threads or usable_cores())
+    with _translated("cpu" if gpu is None else f"vulkan:{gpu}"):
+        _load(net, model)
+    multiple_of = model.architecture.multiple_of
+    spec = EngineSpec(
+        name="ncnn",
+        scale=model.architecture.scale,
+        precision=body,
+        device="cpu" if gpu is None else f"vulkan:{gpu}",
+        size=SizeRule(minimum_px=multiple_of, multiple_of=multiple_of),
+    )
+    return NcnnEngine(net, spec)
+
+
+def devices() -> tuple[str, ...]:
+    """What `--device` may be here, "cpu" first."""
+    return ("cpu", *(f"vulkan:{number}" for number in range(_gpu_count())))
+
+
+def _gpu_count() -> int:
+    """GPUs that Vulkan shows. ncnn is not asked where there is no loader of Vulkan: it would complain on stderr."""
+    return int(ncnn.get_gpu_count()) if _has_vulkan_loader() else 0
+
+
+def _has_vulkan_loader() -> bool:
+    for name in _VULKAN_LOADERS.get(sys.platform, _VULKAN_LOADERS_ELSEWHERE):
+        with contextlib.suppress(OSError):
+            ctypes.CDLL(name)
+            return True
+    return False
+
+
+def _parsed_device(device: str) -> int | None:
+    """ "vulkan:1" -> 1; None for the CPU."""
+    wanted = {"auto": "cpu", "vulkan": "vulkan:0"}.get(device.lower(), device.lower())
+    offered = devices()
+    if wanted not in offered:
+        raise EngineError(
+            f"engine ncnn got the device {device}, expected one that it has here: {', '.join(offered)}"
+            + ("" if _has_vulkan_loader() else " (Vulkan is not installed)")
+        )
+    return None if wanted == "cpu" else int(wanted.partition(":")[2])
+
+
+def _body_precision(gpu: int | None, precision: str) -> Precision:
+    if precision == "auto":
+        return "fp32" if gpu is None else "fp16"
+    if precision == "fp16" and gpu is None:
+        # Its options of 16 bits change nothing on an x86 processor: not one value differs.
+        raise UsageError("engine ncnn got precision fp16 on the CPU, expected fp32: it calculates in fp32 there")
+    for offered in PRECISIONS:
+        if precision == offered:
+            return offered
+    raise UsageError(f"engine ncnn got precision {precision}, expected {' or '.join(PRECISIONS)}")
+
+
+def _set_options(net: Any, gpu: int | None, precision: Precision, threads: int) -> None:
+    options = net.opt
+    options.num_threads = threads
+    options.use_vulkan_compute = gpu is not None
+    if gpu is not None:
+        net.set_vulkan_device(gpu)
+    for name in ("use_fp16_packed", "use_fp16_storage", "use_fp16_arithmetic"):
+        setattr(options, name, precision == "fp16")
+    options.use_bf16_storage = False
+
+
+def _load(net: Any, weights: Weights) -> None:
+    """By files: what is loaded from memory is used in place, and Python would free it."""
+    param, numbers = ncnn_files(weights)
+    try:
+        with tempfile.TemporaryDirectory(prefix="realesr-ncnn-") as folder:
+            (Path(folder) / "net.param").write_text(param, encoding="ascii")
+            (Path(folder) / "net.bin").write_bytes(numbers)
+            codes = net.load_param(f"{folder}/net.param"), net.load_model(f"{folder}/net.bin")
+    except OSError as error:
+        raise EngineError(
+            f"the folder for temporary files cannot be written ({error.strerror}): free some space, or set TMPDIR"
+        ) from error
+    if codes != (0, 0):
+        raise EngineError(f"ncnn does not load {weights.name} (codes {codes}): expected 0; take another --engine")
+
+
+@contextlib.contextmanager
+def _translated(device: str) -> Iterator[None]:
+    """The one seam at which ncnn's errors become ours; most are codes and not exceptions."""
+    try:
+        yield
+    except MemoryError as error:
+        raise OutOfMemory(f"engine ncnn on {device}: out of memory; expected a smaller tile") from error
+    except RuntimeError as error:
+        raise EngineError(f"engine ncnn on {device}: {' '.join(str(error).split())[:300]}") from error

@@ -1,0 +1,128 @@
+"""What is ncnn's own: every architecture's graph against torch, devices, codes for errors, Vulkan that is not there."""
+
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from realesr.architectures import Architecture, Compact
+from realesr.engines import open_engine
+from realesr.errors import EngineError, OutOfMemory, UsageError
+from tests.core.small_networks import SMALL
+from tests.engines.small_models import small_model, write_nearest
+
+pytest.importorskip("ncnn", reason="needs the package of the `ncnn` extra")
+
+from realesr.engines import ncnn_engine
+
+COMPACT = small_model(Compact(scale=2, features=8, convs=1))
+
+
+def picture(height: int, width: int) -> np.ndarray:
+    return np.random.default_rng(0).random((1, 3, height, width), dtype=np.float32)
+
+
+@pytest.mark.parametrize("architecture", SMALL, ids=str)
+def test_every_architecture_gives_what_torch_gives(architecture: Architecture) -> None:
+    weights, batch = small_model(architecture), picture(12, 20)
+    expected = open_engine(weights, engine="torch", device="cpu", precision="fp32", threads=1).run(batch)
+    got = open_engine(weights, engine="ncnn", threads=1).run(batch)
+    assert np.ptp(expected) > 0.1, "a flat output proves nothing"
+    np.testing.assert_allclose(got, expected, atol=1e-4)
+
+
+def test_an_onnx_file_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"x.onnx, expected weights .*take engine onnxruntime"):
+        open_engine(write_nearest(tmp_path / "x.onnx"), engine="ncnn")
+
+
+def test_a_machine_without_vulkan_says_so_and_prints_nothing() -> None:
+    """In a process of its own, for ncnn writes to stderr past Python."""
+    script = (
+        "from realesr.engines import ncnn_engine\n"
+        "ncnn_engine._VULKAN_LOADERS_ELSEWHERE = ncnn_engine._VULKAN_LOADERS['darwin'] = ('libnothing.so',)\n"
+        "print(ncnn_engine.devices())"
+    )
+    run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=True)
+    assert (run.stdout, run.stderr) == ("('cpu',)\n", "")
+
+
+def test_an_unknown_device_is_told_which_there_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ncnn_engine, "_has_vulkan_loader", lambda: False)
+    with pytest.raises(EngineError, match=r"vulkan, expected one that it has here: cpu \(Vulkan is not installed\)"):
+        open_engine(COMPACT, engine="ncnn", device="vulkan")
+
+
+def test_gpus_are_numbered(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ncnn_engine, "_gpu_count", lambda: 2)
+    assert ncnn_engine.devices() == ("cpu", "vulkan:0", "vulkan:1")
+    assert [ncnn_engine._parsed_device(name) for name in ("auto", "cpu", "vulkan", "vulkan:1")] == [None, None, 0, 1]
+    with pytest.raises(EngineError, match="vulkan:2, expected one that it has here: cpu, vulkan:0, vulkan:1"):
+        ncnn_engine._parsed_device("vulkan:2")
+
+
+@pytest.mark.parametrize(
+    ("gpu", "asked", "expected"),
+    [(None, "auto", "fp32"), (0, "auto", "fp16"), (0, "fp32", "fp32"), (0, "fp16", "fp16")],
+)
+def test_precisions(gpu: int | None, asked: str, expected: str) -> None:
+    assert ncnn_engine._body_precision(gpu, asked) == expected
+
+
+def test_precisions_that_there_are_not() -> None:
+    with pytest.raises(UsageError, match="fp16 on the CPU, expected fp32"):
+        open_engine(COMPACT, engine="ncnn", precision="fp16")
+    with pytest.raises(UsageError, match="bf16, expected fp32 or fp16"):
+        open_engine(COMPACT, engine="ncnn", precision="bf16")
+
+
+class FakeExtractor:
+    """Gives a code, as ncnn does."""
+
+    def __init__(self, code: int) -> None:
+        self._code = code
+
+    def create_extractor(self) -> "FakeExtractor":
+        return self
+
+    def input(self, *_: Any) -> int:
+        return 0
+
+    def extract(self, _: str) -> tuple[int, None]:
+        return self._code, None
+
+
+@pytest.mark.parametrize(("code", "expected"), [(-100, OutOfMemory), (-1, EngineError)])
+def test_codes_are_translated_and_the_engine_goes_on(code: int, expected: type[Exception]) -> None:
+    with open_engine(COMPACT, engine="ncnn") as engine:
+        working = engine._net  # type: ignore[attr-defined]
+        engine._net = FakeExtractor(code)  # type: ignore[attr-defined]
+        with pytest.raises(EngineError) as caught:
+            engine.run(picture(4, 4))
+        engine._net = working  # type: ignore[attr-defined]
+        assert engine.run(picture(4, 4)).shape == (1, 3, 8, 8)
+    assert type(caught.value) is expected
+    assert "\n" not in str(caught.value)
+
+
+def test_a_folder_for_temporary_files_that_is_missing_is_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "nowhere"))
+    with pytest.raises(EngineError, match="set TMPDIR"):
+        open_engine(COMPACT, engine="ncnn")
+
+
+def test_no_files_are_left(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    open_engine(COMPACT, engine="ncnn").close()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_closed_engine_says_so() -> None:
+    engine = open_engine(COMPACT, engine="ncnn")
+    engine.close()
+    with pytest.raises(EngineError, match="closed"):
+        engine.run(picture(4, 4))
