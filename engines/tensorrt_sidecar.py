@@ -50,8 +50,8 @@ class ShapeProfile:
 
     @property
     def is_fixed(self) -> bool:
-        """Whether there is one shape only."""
-        return self.min_hw == self.max_hw and self.max_batch == 1
+        """Whether there is one height and width only."""
+        return self.min_hw == self.max_hw
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,7 +9,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
+from realesr.architectures import Compact, text_from_architecture
 from realesr.engines.cuda_memory import GpuFacts
+from realesr.engines.tensorrt_sidecar import ShapeProfile, Sidecar
 from realesr.errors import EngineError, OutOfMemory
 
 RTX_4090 = GpuFacts(name="NVIDIA GeForce RTX 4090", compute_capability=(8, 9), driver="13.0 (580.65.06)")
@@ -282,3 +284,32 @@ class FakeTrt:
         self.asked = asked
         self.contexts.append(FakeContext(self.memory, self.log, self.scale, self.dtype))
         return self.contexts[-1]
+
+
+SCALE = 2
+COMPACT = Compact(scale=SCALE, features=8, convs=1)
+
+SIDECAR = Sidecar(
+    name="small",
+    scale=SCALE,
+    multiple_of=1,
+    radius_px=3,
+    architecture=text_from_architecture(COMPACT),
+    precision="fp16",
+    values="float32",
+    profile=ShapeProfile(min_hw=(1, 1), opt_hw=(32, 32), max_hw=(32, 32)),
+    weights_sha256="0" * 64,
+    onnx_sha256="1" * 64,
+    engine_sha256="",
+    engine_bytes=0,
+    library="tensorrt-rtx",
+    library_version=FakeTrt.__version__,
+    realesr_version="0.1.0",
+    gpu=None,
+    targets=("sm89",),
+    build_seconds=1.5,
+    layers=7,
+    layers_of="network",
+    proof="not proven: no GPU",
+)
+"""Of a small engine that was built ahead of time; tests fill in the hash of its bytes."""

@@ -8,42 +8,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-from realesr.architectures import RRDB, Compact, text_from_architecture
+from realesr.architectures import RRDB
 from realesr.engine import MAX_BATCH
 from realesr.engines import model_facts, open_engine, tensorrt_engine
 from realesr.engines.cuda_memory import GpuFacts, gpu_facts
 from realesr.engines.tensorrt_engine import TensorrtEngine, open_tensorrt
-from realesr.engines.tensorrt_sidecar import ShapeProfile, Sidecar, engine_sha256, sidecar_path, text_from_sidecar
+from realesr.engines.tensorrt_sidecar import ShapeProfile, engine_sha256, sidecar_path, text_from_sidecar
 from realesr.errors import BadShape, EngineError, MissingDependency, ModelError, OutOfMemory, RealesrError, UsageError
-from tests.engines.fake_gpu import H100, RTX_4090, FakeMemory, FakeTrt
+from tests.engines.fake_gpu import COMPACT, H100, RTX_4090, SCALE, SIDECAR, FakeMemory, FakeTrt
 from tests.engines.small_models import small_model
-
-SCALE = 2
-COMPACT = Compact(scale=SCALE, features=8, convs=1)
-
-SIDECAR = Sidecar(
-    name="small",
-    scale=SCALE,
-    multiple_of=1,
-    radius_px=3,
-    architecture=text_from_architecture(COMPACT),
-    precision="fp16",
-    values="float32",
-    profile=ShapeProfile(min_hw=(1, 1), opt_hw=(32, 32), max_hw=(32, 32)),
-    weights_sha256="0" * 64,
-    onnx_sha256="1" * 64,
-    engine_sha256="",
-    engine_bytes=0,
-    library="tensorrt-rtx",
-    library_version=FakeTrt.__version__,
-    realesr_version="0.1.0",
-    gpu=None,
-    targets=("sm89",),
-    build_seconds=1.5,
-    layers=7,
-    layers_of="network",
-    proof="not proven: no GPU",
-)
 
 
 class Machine:
