@@ -16,7 +16,7 @@ import numpy as np
 from realesr import memory
 from realesr.engine import Engine
 from realesr.engines import open_engine
-from realesr.errors import OutputError, OutputExists, UsageError
+from realesr.errors import ExportError, OutputError, OutputExists, UsageError
 from realesr.export.fp32_layers import find_fp32_convs
 from realesr.export.proof import (
     FP16_TOLERANCE,
@@ -35,7 +35,7 @@ from realesr.export.proof import (
 from realesr.export.request import ExportOptions
 from realesr.export.sidecar import OnnxSidecar, sidecar_path
 from realesr.graph_options import GraphOptions
-from realesr.onnx_graph import graph_bytes
+from realesr.onnx_graph import conv_names, graph_bytes
 from realesr.weights import Weights
 
 Say = Callable[[str], None]
@@ -172,7 +172,13 @@ class _Export:
         if not proof.holds and graph.precision == "fp16":
             self.on_proof(proof)
             self.say(f"{self.network.name}: fp16 loses too much; looking for layers that must stay float32")
-            graph = self.options.graph(uint8=False, fp32_convs=self._fp32_convs(proof, cases))
+            kept = self._fp32_convs(proof, cases)
+            if kept == conv_names(self.network.architecture):
+                raise ExportError(
+                    f"{self.network.name} in fp16: no convolution but loses too much, expected "
+                    f"{proof.tolerance.min_psnr_db:g} dB; nothing was written: export it without --fp16"
+                )
+            graph = self.options.graph(uint8=False, fp32_convs=kept)
             proof = self._proof(graph, cases)
         self.on_proof(proof)
         check_proof(proof)

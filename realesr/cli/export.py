@@ -33,7 +33,7 @@ realesr upscale photo.jpg -m realesrgan-x4plus-fp16.onnx"""
 Model = Annotated[
     str,
     typer.Argument(
-        metavar="[NAME|PATH]",
+        metavar="NAME|PATH",
         help="A name that 'realesr models' lists, a file of weights, or the folder of a training run; "
         "for TensorRT an .onnx file as well.",
     ),
@@ -225,6 +225,8 @@ def show_artefact(path: Path, facts: dict[str, Any], words: "Words") -> None:
     """One line on stderr for a file that was written, and one for layers that stayed float32."""
     from .console import megabytes
 
+    if isinstance(facts.get("proof"), str):
+        words.say(f"{path.name}: {facts['proof']}")
     kept = facts.get("fp32_layers")
     if kept:
         words.say(f"{path.name}: float32 stayed {', '.join(kept)}")
