@@ -114,7 +114,8 @@ class _BindingsMemory:
         nbytes = int(np.prod(shape)) * np.dtype(dtype).itemsize
         address = int(self._call(self._cuda.cuMemAllocHost, nbytes))
         block = (ctypes.c_byte * nbytes).from_address(address)
-        return np.frombuffer(block, dtype).reshape(shape)
+        array: NDArray[Any] = np.ctypeslib.as_array(block).view(dtype).reshape(shape)
+        return array
 
     def free_pinned(self, array: NDArray[Any]) -> None:
         self._call(self._cuda.cuMemFreeHost, array.ctypes.data)

@@ -107,7 +107,11 @@ class _PycudaMemory:
     def capture(self, stream: Any, work: Callable[[], None]) -> Any:
         raise EngineError("pycuda has no CUDA graphs: expected a look at can_capture first")
 
-    launch = free_graph = capture
+    def launch(self, graph: Any, stream: Any) -> None:
+        raise EngineError("pycuda has no CUDA graphs")
+
+    def free_graph(self, graph: Any) -> None:
+        raise EngineError("pycuda has no CUDA graphs")
 
     def close(self) -> None:
         self._context = None  # its destructor releases the primary context

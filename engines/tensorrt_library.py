@@ -63,7 +63,7 @@ def targets(trt: Any) -> tuple[str, ...]:
 def new_log(trt: Any) -> Any:
     """A logger that keeps the last warnings and errors, for `last_words`, and prints nothing."""
 
-    class MessageLog(trt.ILogger):  # type: ignore[misc, name-defined]
+    class MessageLog(trt.ILogger):  # type: ignore[misc]
         def __init__(self) -> None:
             super().__init__()
             self.messages: collections.deque[tuple[int, str]] = collections.deque(maxlen=20)

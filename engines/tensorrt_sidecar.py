@@ -154,9 +154,9 @@ def _sidecar_from_text(text: str) -> Sidecar:
     if fields["library"] not in LIBRARIES or fields["values"] not in ("float32", "uint8"):
         raise ValueError(f"got {fields['library']} and {fields['values']}")
     profile, gpu = fields["profile"], fields["gpu"]
-    pairs = {key: _pair(value) if key.endswith("_hw") else value for key, value in profile.items()}
+    sizes: dict[str, Any] = {key: _pair(value) if key.endswith("_hw") else value for key, value in profile.items()}
     fields |= {
-        "profile": ShapeProfile(**pairs),
+        "profile": ShapeProfile(**sizes),
         "gpu": gpu and GpuFacts(**{**gpu, "compute_capability": _pair(gpu["compute_capability"])}),
         "targets": tuple(fields["targets"]),
     }

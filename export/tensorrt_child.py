@@ -249,7 +249,7 @@ def _add_profile(builder: Any, config: Any, image: Any, task: BuildTask, what: s
 def _new_monitor(trt: Any, report: Report) -> Any:
     """Tells the share of the whole that is done: phases lie in one another, each a step of the one round it."""
 
-    class Monitor(trt.IProgressMonitor):  # type: ignore[misc, name-defined]
+    class Monitor(trt.IProgressMonitor):  # type: ignore[misc]
         def __init__(self) -> None:
             super().__init__()
             self.lock = threading.Lock()  # TensorRT calls from several threads

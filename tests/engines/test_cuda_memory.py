@@ -111,6 +111,20 @@ def by_bindings(driver: FakeDriver, number: int = 0) -> CudaMemory:
     return open_bindings(number, driver)
 
 
+class _Devices:
+    """pycuda.driver.Device: a class with a static method."""
+
+    def __init__(self, driver: "FakePycuda") -> None:
+        self.count = lambda: driver.gpus
+        self._driver = driver
+
+    def __call__(self, number: int) -> Any:
+        context = SimpleNamespace(push=lambda: self._driver.stack.append("context"))
+        return SimpleNamespace(
+            name=lambda: "NVIDIA L4", compute_capability=lambda: (8, 9), retain_primary_context=lambda: context
+        )
+
+
 class FakePycuda(ModuleType):
     """pycuda.driver, as much of it as is used."""
 
@@ -133,15 +147,7 @@ class FakePycuda(ModuleType):
         self.get_driver_version = lambda: 12080
         self.event_flags = SimpleNamespace(DISABLE_TIMING=2)
         self.Context = SimpleNamespace(pop=self.stack.pop)
-
-        def device(number: int) -> Any:
-            context = SimpleNamespace(push=lambda: self.stack.append("context"))
-            return SimpleNamespace(
-                name=lambda: "NVIDIA L4", compute_capability=lambda: (8, 9), retain_primary_context=lambda: context
-            )
-
-        self.Device: Any = device
-        self.Device.count = lambda: self.gpus
+        self.Device = _Devices(self)
 
     def mem_alloc(self, nbytes: int) -> Any:
         if self.out_of_memory:
@@ -197,7 +203,9 @@ def move_there_and_back(memory: CudaMemory) -> None:
         address = memory.allocate(24)
         for dtype, shape in ((np.float32, (1, 2, 3)), (np.uint8, (4, 6))):
             source, target = memory.pinned(shape, dtype), memory.pinned(shape, dtype)
-            assert (source.shape, source.dtype, source.nbytes) == (shape, dtype, 24)
+            assert source.shape == shape
+            assert source.dtype == np.dtype(dtype)
+            assert source.nbytes == 24
             source[...] = np.arange(source.size).reshape(shape)
             target[...] = 0
             memory.upload(address, source, stream)

@@ -310,8 +310,8 @@ def test_a_real_gpu_computes_what_onnxruntime_does(architecture: Any, precision:
         assert engine.spec.precision == precision
         for shape in ((1, 64, 64), (4, 64, 64), (4, 64, 64), (8, 33, 17), (1, 1, 1), (4, 64, 64)):
             batch = picture(*shape)
-            error = engine.run(batch) - exact.run(batch)
-            assert -10 * np.log10(np.mean(error**2)) > 45
+            difference = engine.run(batch) - exact.run(batch)
+            assert -10 * np.log10(np.mean(difference**2)) > 45
         with pytest.raises(BadShape):
             engine.run(picture(1, 2000, 2000))
 

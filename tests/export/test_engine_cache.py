@@ -47,14 +47,13 @@ class Cache:
         self.gpu = RTX_4090
         self.trt: Any = Trt()
         self.builds = 0
-        self.really_build = engine_cache.export_tensorrt
         monkeypatch.setenv("REALESR_CACHE", str(folder))
         monkeypatch.setattr(engine_cache, "gpu_facts", lambda number: self.gpu)
         monkeypatch.setattr(engine_cache, "installed", lambda: ("tensorrt-rtx",))
         monkeypatch.setattr(engine_cache, "load", lambda library: self.trt)
-        monkeypatch.setattr(engine_cache, "export_tensorrt", self._build)
+        monkeypatch.setattr(engine_cache, "export_tensorrt", self.build)
 
-    def _build(self, onnx_path: Path, target: Path, options: TensorrtOptions) -> None:
+    def build(self, onnx_path: Path, target: Path, options: TensorrtOptions) -> None:
         self.builds += 1
         target.parent.mkdir(parents=True)
         target.write_bytes(onnx_path.read_bytes())
@@ -217,7 +216,7 @@ def test_a_full_disk_is_one_line(cache: Cache, monkeypatch: pytest.MonkeyPatch) 
     def full(**_: Any) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(engine_cache.tempfile, "mkdtemp", full)
+    monkeypatch.setattr("realesr.export.engine_cache.tempfile.mkdtemp", full)
     with pytest.raises(EngineError, match=r"\(No space left on device\): free .* or set REALESR_CACHE") as caught:
         cached_engine(WEIGHTS)
     assert "\n" not in str(caught.value)
@@ -259,14 +258,13 @@ def test_two_processes_at_once_do_not_break_each_other(cache: Cache, monkeypatch
 
 
 def test_the_quicker_of_two_builders_wins(cache: Cache, monkeypatch: pytest.MonkeyPatch) -> None:
-    export, inner = engine_cache.export_tensorrt, []
+    inner: list[Any] = []
 
-    def overtaken(*arguments: Any) -> Any:
-        report = export(*arguments)
+    def overtaken(*arguments: Any) -> None:
+        cache.build(*arguments)
         if not inner:
             inner.append("running")
             inner.append(cached_engine(WEIGHTS))  # another process, while this one was building
-        return report
 
     monkeypatch.setattr(engine_cache, "export_tensorrt", overtaken)
     path = cached_engine(WEIGHTS)

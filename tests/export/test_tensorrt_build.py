@@ -30,6 +30,7 @@ from tests.engines.small_models import write_nearest
 needs_rtx = pytest.mark.skipif(
     importlib.util.find_spec("tensorrt_rtx") is None, reason="TensorRT for RTX is not installed (tensorrt-rtx-cu13)"
 )
+COMPACT = Compact(scale=4, features=8, convs=3)
 PROFILE = ShapeProfile(min_hw=(4, 4), opt_hw=(32, 32), max_hw=(64, 64))
 
 
@@ -37,7 +38,7 @@ def options(**changes: Any) -> TensorrtOptions:
     return TensorrtOptions(**{"library": "tensorrt-rtx", "profile": PROFILE, **changes})
 
 
-def write_onnx(folder: Path, architecture: Architecture = SMALL[6], precision: Any = "fp16") -> Path:
+def write_onnx(folder: Path, architecture: Architecture = COMPACT, precision: Any = "fp16") -> Path:
     path = folder / "small.onnx"
     path.write_bytes(onnx_bytes(small_weights(architecture), precision))
     return path
@@ -322,7 +323,7 @@ def test_a_full_disk_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     def full(*_: Any) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(tensorrt_build.os, "replace", full)
+    monkeypatch.setattr("realesr.export.tensorrt_build.os.replace", full)
     with pytest.raises(OutputError, match=r"x\.engine cannot be written \(No space left on device\): free some space"):
         export_tensorrt(write_onnx(tmp_path), tmp_path / "x.engine", options())
     monkeypatch.undo()

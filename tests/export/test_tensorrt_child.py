@@ -66,10 +66,14 @@ class FakeBuilderTrt:
         return SimpleNamespace(
             set_memory_pool_limit=lambda *limit: self.done.append(("limit", *limit)),
             add_optimization_profile=lambda profile: 0,
-            create_timing_cache=lambda content: self.done.append(("timing", content)) or "cache",
+            create_timing_cache=self._timing_cache,
             set_timing_cache=lambda cache, mismatch: self.done.append(("use", cache, mismatch)),
             get_timing_cache=lambda: SimpleNamespace(serialize=lambda: self.timing),
         )
+
+    def _timing_cache(self, content: bytes) -> str:
+        self.done.append(("timing", content))
+        return "cache"
 
     def _build(self, network: Any, config: Any) -> bytes | None:
         for name, parent, steps in (("all", None, 2), ("part", "all", 4)):
