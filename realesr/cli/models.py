@@ -176,32 +176,42 @@ def onnx_record(path: Path) -> dict[str, Any]:
     """Facts of an .onnx file; the architecture is known where realesr wrote it."""
     import hashlib
 
+    import onnx
+
     from realesr.engines import model_facts
 
     facts = model_facts(path)
+    graph = onnx.load(path, load_external_data=False).graph
     known = {} if facts.architecture is None else architecture_record(facts.architecture)
     return {
         "name": facts.name,
         "file": path,
         "architecture": None,
-        "parameters": onnx_parameters(path),
+        "parameters": onnx_parameters(graph),
         "mac_per_px": None,
         **known,
         "scale": facts.scale,
         "radius_px": facts.radius_px,
         "multiple_of": facts.multiple_of,
+        "input": onnx_input(graph),
         "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
     }
 
 
-def onnx_parameters(path: Path) -> int:
-    """Numbers in the initializers of an .onnx file."""
+def onnx_parameters(graph: Any) -> int:
+    """Numbers in the initializers of an ONNX graph."""
     import math
 
+    return sum(math.prod(tensor.dims) for tensor in graph.initializer)
+
+
+def onnx_input(graph: Any) -> str:
+    """Type and shape that an ONNX graph takes, like "float32 (n, 3, h, w)"."""
     import onnx
 
-    graph = onnx.load(path, load_external_data=False).graph
-    return sum(math.prod(tensor.dims) for tensor in graph.initializer)
+    tensor = graph.input[0].type.tensor_type
+    sides = (dim.dim_param or str(dim.dim_value or "?") for dim in tensor.shape.dim)
+    return f"{onnx.helper.tensor_dtype_to_np_dtype(tensor.elem_type)} ({', '.join(sides)})"
 
 
 def readable(record: Mapping[str, Any]) -> dict[str, str]:

@@ -112,6 +112,7 @@ def test_info_of_an_onnx_file_counts_what_is_in_it(realesr: Command, network: Pa
     record = json.loads(realesr("models", "info", path, "--json").stdout)
     assert (record["scale"], record["radius_px"], record["multiple_of"]) == (2, 3, 1)
     assert record["parameters"] == sum(tensor.size for tensor in weights.state.values())
+    assert record["input"] == "float32 (n, 3, h, w)"
     assert record["sha256"] == hashlib.sha256(path.read_bytes()).hexdigest()
 
 
