@@ -11,6 +11,7 @@ import pytest
 from realesr.architectures import RRDB
 from realesr.engine import MAX_BATCH
 from realesr.engines import model_facts, open_engine, tensorrt_engine
+from realesr.engines.choice import Choice
 from realesr.engines.cuda_memory import GpuFacts, gpu_facts
 from realesr.engines.tensorrt_engine import TensorrtEngine, open_tensorrt
 from realesr.engines.tensorrt_sidecar import ShapeProfile, engine_sha256, sidecar_path, text_from_sidecar
@@ -267,6 +268,29 @@ def test_a_network_is_run_from_the_file_that_is_built_for_it(machine: Machine) -
     assert asked == [("cuda:0", "fp16", True)]
     with pytest.raises(EngineError, match=r"expected an .engine file: run 'realesr export' first"):
         open_engine(weights, engine="tensorrt", device="cuda:0")
+
+
+@pytest.mark.parametrize(("other", "may_build"), [("cuda", False), ("cpu", True)])
+def test_the_automatic_choice_builds_no_engine_while_another_engine_has_a_gpu(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch, other: str, may_build: bool
+) -> None:
+    tensorrt, torch, onnxruntime = (
+        Choice(engine=name, device=device, reason=f"because of {name}")
+        for name, device in (("tensorrt", "cuda"), ("torch", other), ("onnxruntime", "cpu"))
+    )
+    asked: list[bool] = []
+
+    def engine_file(device: str, precision: str, may_build: bool) -> Path:
+        asked.append(may_build)
+        raise EngineError("no engine has been built yet")
+
+    monkeypatch.setattr(
+        "realesr.engines.choose", lambda **_: choices if other == "cpu" else choices[::2] + choices[1:2]
+    )
+    with open_engine(small_model(COMPACT), engine_file=engine_file) as engine:
+        assert engine.spec.name in ("torch", "onnxruntime")
+        assert "tensorrt on cuda did not start (no engine has been built yet)" in engine.spec.chosen_because
+    assert asked == [may_build]
 
 
 def test_without_a_gpu_there_is_one_line() -> None:
