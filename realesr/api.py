@@ -14,6 +14,7 @@ from realesr import file_job, pixels
 from realesr.engine import Engine, EngineSpec, NearestEngine, SizeRule
 from realesr.errors import RealesrError, UsageError
 from realesr.file_job import Progress, UpscaleResult
+from realesr.memory import StripBudget, free_bytes, strip_budget
 from realesr.options import FileOptions, ImageOptions, NetworkOptions
 from realesr.pipeline import Job, enlarge
 from realesr.tiled import Network, Tiling
@@ -314,7 +315,23 @@ def tiling_for(facts: "ModelFacts", options: NetworkOptions, spec: EngineSpec) -
         return Tiling(tile_px=options.tile_px, overlap_px=overlap, blend=blend)
     read = memory.tile_px_for(facts.architecture, spec.name, memory.free_bytes(), spec.precision)
     tile_px = int(min(max(read - 2 * overlap, read // 2), room))
-    return Tiling(tile_px=tile_px, overlap_px=overlap, blend=blend, band_bytes=BAND_BYTES)
+    return Tiling(
+        tile_px=tile_px,
+        overlap_px=overlap,
+        blend=blend,
+        band_bytes=BAND_BYTES,
+        strips=_strip_budget(facts, options, spec),
+    )
+
+
+def _strip_budget(facts: "ModelFacts", options: NetworkOptions, spec: EngineSpec) -> StripBudget | None:
+    """What strips may take; none where tiles were asked for, or are all there is. On GPUs strips were not measured."""
+    architecture = facts.architecture
+    is_open = options.overlap_px is None and spec.device == "cpu" and len(options.devices) == 1
+    if architecture is None or spec.first_rows_px is None or not is_open:
+        return None
+    halo = min(architecture.radius_px, EXACT_OVERLAP_PX * architecture.multiple_of)
+    return strip_budget(architecture, free_bytes(), halo, spec.precision, is_exact=options.exact)
 
 
 def _fixed_tiling(options: NetworkOptions, size: SizeRule, overlap: int, radius: float) -> Tiling:

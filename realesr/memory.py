@@ -2,6 +2,7 @@
 
 import math
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
@@ -87,3 +88,102 @@ def tile_bytes_per_px(architecture: Architecture) -> float:
     else:
         numbers = float(max(architecture.features, 3 * architecture.scale**2))
     return MAPS_AT_ONCE * BYTES_PER_NUMBER * numbers
+
+
+SMALLEST_STRIP_ROWS = 16
+"""In rows of the first conv. Below, the two rows that every convolution reads again weigh."""
+LARGEST_STRIP_PX = {RRDB: 40_000, Compact: 131_072}
+"""Rows times columns, in pixels of the first conv."""
+SMALLEST_COLUMNS = 256
+"""Least width that one strip answers for where an image is cut, in pixels of the first conv."""
+STRIP_LIMIT_BYTES = 4e9
+"""Most for strips where tiles do as well. States of x4plus are 540 kB a column: a photo of 12 MP would take 7 GB for
+them and for its first strip; its tiles take 2."""
+
+STRIP_MAPS_AT_ONCE = 9
+"""Of all features of a compact network, in ONNX Runtime at 1024 x 64 to 10000 x 16 px: at most 2.3 kB a pixel with
+64 features, states left out."""
+STRIP_JOINED_AT_ONCE = 4
+"""The same of what a dense block joins, in the trunk of an RRDBNet: at most 3.0 kB a pixel."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class StripSize:
+    """How an image is cut into strips, in input px."""
+
+    rows_px: int
+    columns_px: int
+    """What one strip answers for: all of the image's width, or a part of it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class StripBudget:
+    """What the strips of one network may take."""
+
+    architecture: Architecture
+    limit_bytes: float
+    halo_px: int
+    """What a strip reads beyond its columns on each side, where an image is cut."""
+    precision_factor: float = 1.0
+    """How much more memory the precision takes than float32."""
+
+    def size_for(self, height_px: int, width_px: int) -> StripSize | None:
+        """The largest strips that fit, over all of the width or over the fewest parts; none where none fit."""
+        multiple = self.architecture.multiple_of
+        height, halo, width = (-(-length // multiple) for length in (height_px, self.halo_px, width_px))
+        parts = 1
+        while parts == 1 or width >= parts * SMALLEST_COLUMNS:
+            columns = -(-width // parts)
+            read = columns + (2 * halo if parts > 1 else 0)
+            rows = LARGEST_STRIP_PX[type(self.architecture)] // read
+            while rows > SMALLEST_STRIP_ROWS and self._bytes(rows, read, parts, height) > self.limit_bytes:
+                rows = max(rows // 2, SMALLEST_STRIP_ROWS)
+            if rows >= SMALLEST_STRIP_ROWS and self._bytes(rows, read, parts, height) <= self.limit_bytes:
+                return StripSize(rows_px=rows * multiple, columns_px=columns * multiple)
+            parts += 1
+        return None
+
+    def _bytes(self, rows: int, read: int, parts: int, height: int) -> float:
+        """Memory of strips of `rows` rows that read `read` columns; all on the grid of the first conv.
+
+        The first strip is higher by the receptive radius. States are kept for all parts, and twice for the one that
+        runs: those before the strip and those after it.
+        """
+        architecture = self.architecture
+        first = min(rows + architecture.radius_px // architecture.multiple_of, height)
+        if isinstance(architecture, Compact):
+            numbers = float(first * read * STRIP_MAPS_AT_ONCE * architecture.features)
+        else:
+            trunk = first * read * STRIP_JOINED_AT_ONCE * (architecture.features + 4 * architecture.growth)
+            tail = rows * read * MAPS_AT_ONCE * architecture.features * 4.0**architecture.upsamplings
+            numbers = max(trunk, tail)
+        numbers += (parts + 1) * read * state_numbers_per_column(architecture)
+        return numbers * BYTES_PER_NUMBER * self.precision_factor
+
+
+def state_numbers_per_column(architecture: Architecture) -> int:
+    """What strips keep for each column of the first conv's grid: two rows for each convolution, and skips that wait."""
+    if isinstance(architecture, Compact):
+        return 2 * (3 + architecture.features * (architecture.convs + 1)) + 3 * architecture.radius_px
+    features, growth = architecture.features, architecture.growth
+    dense_block = 2 * (5 * features + 10 * growth)
+    lag = 15 * architecture.blocks + 1  # of the skip over all blocks; each block has one over its own 15 convolutions
+    finest = 2**architecture.upsamplings
+    doublings = 2 * features * (2 * finest + 2 * finest - 2)  # conv_hr and conv_last; 2 + 4 + ... for the doublings
+    trunk = (
+        architecture.blocks * (3 * dense_block + 15 * features) + features * (lag + 2) + 2 * architecture.in_channels
+    )
+    return trunk + doublings
+
+
+def strip_budget(
+    architecture: Architecture, free_bytes: int, halo_px: int, precision: Precision, *, is_exact: bool = False
+) -> StripBudget:
+    """Half of the free memory, as for tiles; at most STRIP_LIMIT_BYTES, unless the result must be exact."""
+    free = free_bytes * SHARE_OF_FREE_MEMORY
+    return StripBudget(
+        architecture=architecture,
+        limit_bytes=free if is_exact else min(free, STRIP_LIMIT_BYTES),
+        halo_px=halo_px,
+        precision_factor=1.0 if precision == "fp32" else MORE_IN_HALF_PRECISION,
+    )

@@ -17,7 +17,8 @@ from realesr.image_info import ImageInfo
 from realesr.options import ImageOptions
 from realesr.resize import resize_bands
 from realesr.rows import Band, RowWindow, in_chunks
-from realesr.tiled import Network, enlarge_bands, plan_for
+from realesr.strip_bands import enlarge_rows
+from realesr.tiled import Network, plan_for
 
 Rows = NDArray[np.uint8] | NDArray[np.uint16]
 
@@ -132,7 +133,7 @@ def _enlarge_rgb(bands: Iterator[Band], job: Job) -> Iterator[Band]:
         height, width = sizes.before_pass(index, scale)
         if index:
             bands = map(_clamped, bands)
-        bands = enlarge_bands(bands, job.network, height_px=height, width_px=width, on_tiles=job.on_tiles)
+        bands = enlarge_rows(bands, job.network, height_px=height, width_px=width, on_pixels=job.on_tiles)
     return _resize(bands, sizes.before_pass(sizes.passes, scale), sizes.output)
 
 

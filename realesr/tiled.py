@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from realesr.engine import Engine, EngineSpec
 from realesr.errors import NotFinite, OutOfMemory
+from realesr.memory import StripBudget
 from realesr.rows import Band, RowWindow, crop_bands, pad_bands
 from realesr.tiles import AxisTile, TilePlan, fade_in, plan_tiles
 
@@ -38,6 +39,8 @@ class Tiling:
     """Whether neighbours fade into one another; needless where the overlap makes tiles exact."""
     band_bytes: int | None = None
     """Most memory for the result of one row of tiles, in float32: tiles are made less high for wide images."""
+    strips: StripBudget | None = None
+    """What strips may take; none where images go by tiles alone."""
 
 
 Batch = NDArray[np.float32]
@@ -214,14 +217,14 @@ class Lane:
 
     def _run_finite(self, batch: Batch) -> Batch:
         output = self.engine.run(batch)
-        if _is_sound(batch, output):
+        if is_sound(batch, output):
             return output
         if self._fp32 is None and self._open_fp32 is not None:
             self._fp32 = self._open_fp32(self.spec.device)
             self._notices.append(f"values were not finite in {self.spec.precision}: such tiles were done again in fp32")
         if self._fp32 is not None:
             output = self._fp32.run(batch)
-        if not _is_sound(batch, output):
+        if not is_sound(batch, output):
             precision = self.spec.precision if self._fp32 is None else "fp32"
             raise NotFinite(
                 f"{self.spec.name} on {self.spec.device} gave values that are no picture even in {precision}: "
@@ -230,7 +233,7 @@ class Lane:
         return output
 
 
-def _is_sound(batch: NDArray[np.float32], output: NDArray[np.float32]) -> bool:
+def is_sound(batch: NDArray[np.float32], output: NDArray[np.float32]) -> bool:
     """Whether every value is finite, and a picture that is not black did not come out black.
 
     The sum is finite only if every value is: one pass, and no array of truth values.

@@ -2,6 +2,8 @@
 
 import subprocess
 import sys
+from dataclasses import replace
+from fractions import Fraction
 
 import psutil
 import pytest
@@ -9,8 +11,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from realesr import memory
-from realesr.architectures import RRDB, Compact
-from realesr.memory import free_bytes, peak_bytes, tile_bytes_per_px, tile_px_for
+from realesr.architectures import RRDB, Architecture, Compact
+from realesr.memory import (
+    free_bytes,
+    peak_bytes,
+    state_numbers_per_column,
+    strip_budget,
+    tile_bytes_per_px,
+    tile_px_for,
+)
+from realesr.strip_graph import strip_graphs
+from tests.core.small_networks import small_weights
 
 MB = 1 << 20
 GB = 1 << 30
@@ -120,3 +131,58 @@ def test_memory_is_read_where_there_is_no_proc(monkeypatch: pytest.MonkeyPatch) 
         pytest.skip("Windows has an answer of its own")
     monkeypatch.setattr(sys, "platform", "darwin")
     assert peak_bytes() > 0
+
+
+SIZES = [(1, 1), (40, 3000), (384, 384), (1000, 1500), (3000, 4000), (10_000, 10_000), (100, 40_000)]
+
+
+@pytest.mark.parametrize("architecture", [X4PLUS, ANIME, X2PLUS, VIDEO, GENERAL], ids=lambda one: one.title)
+@pytest.mark.parametrize("free", [GB, 4 * GB, 16 * GB, 64 * GB])
+def test_strips_cover_the_image_and_shrink_with_the_memory(architecture: Architecture, free: int) -> None:
+    budget = strip_budget(architecture, free, min(architecture.radius_px, 128), "fp32")
+    assert budget.limit_bytes <= free / 2
+    for height, width in SIZES:
+        size = budget.size_for(height, width)
+        if size is None:
+            continue
+        assert size.rows_px % architecture.multiple_of == size.columns_px % architecture.multiple_of == 0
+        assert size.rows_px >= 16 * architecture.multiple_of
+        assert size.columns_px == -(-width // architecture.multiple_of) * architecture.multiple_of or (
+            size.columns_px >= 256 * architecture.multiple_of
+        )
+
+
+def test_compact_networks_have_strips_even_in_little_memory_and_wide_images_are_cut() -> None:
+    for architecture in (VIDEO, GENERAL):
+        budget = strip_budget(architecture, 2 * GB, architecture.radius_px, "fp32")
+        assert all(budget.size_for(*size) is not None for size in SIZES)
+        assert budget.size_for(10_000, 10_000).columns_px == 5000
+
+
+def test_a_photo_of_12_mp_goes_by_tiles_with_x4plus_unless_it_must_be_exact() -> None:
+    assert strip_budget(X4PLUS, 64 * GB, 128, "fp32").size_for(3000, 4000) is None
+    assert strip_budget(X4PLUS, 64 * GB, 128, "fp32", is_exact=True).size_for(3000, 4000) is not None
+    assert strip_budget(X4PLUS, 64 * GB, 128, "fp32").size_for(1000, 1500) is not None
+    assert strip_budget(X4PLUS, 2 * GB, 128, "fp32").size_for(1000, 1500) is None
+
+
+def test_half_precision_is_given_less_high_strips() -> None:
+    sizes = [strip_budget(X4PLUS, 5 * GB, 128, precision).size_for(900, 900) for precision in ("fp32", "fp16")]
+    assert sizes[0] is not None
+    assert sizes[1] is None or sizes[1].rows_px < sizes[0].rows_px
+
+
+@pytest.mark.parametrize("architecture", [X4PLUS, ANIME, X2PLUS, VIDEO, GENERAL], ids=lambda one: one.title)
+def test_states_are_counted_as_the_strip_graphs_have_them(architecture: Architecture) -> None:
+    """One column of the first conv's grid, after a first strip; skips that wait are not in the graphs' own numbers."""
+    small = replace(architecture, features=4, **({"growth": 2} if isinstance(architecture, RRDB) else {}))
+    weights = small_weights(small)
+    waiting = 0
+    columns = Fraction(small.multiple_of)
+    for graph in strip_graphs(weights):
+        waiting += sum(int(2 * state.channels * state.width_scale * columns) for state in graph.states if state.rows)
+    if isinstance(small, RRDB):
+        waiting += small.blocks * 15 * small.features + (15 * small.blocks + 1) * small.features
+    else:
+        waiting += 3 * small.radius_px
+    assert state_numbers_per_column(small) == waiting
