@@ -291,6 +291,35 @@ def test_the_automatic_choice_builds_no_engine_while_another_engine_has_a_gpu(
     assert asked == [may_build]
 
 
+def test_every_name_of_tensorrt_that_the_engine_uses_exists() -> None:
+    """The fake has what the engine asks for; the real library must have it too."""
+    trt = pytest.importorskip("tensorrt_rtx")
+    names = {
+        trt.Runtime: ["deserialize_cuda_engine"],
+        trt.ICudaEngine: ["num_io_tensors", "get_tensor_name", "get_tensor_mode", "create_execution_context"],
+        trt.IRuntimeConfig: [
+            "create_runtime_cache",
+            "cuda_graph_strategy",
+            "set_execution_context_allocation_strategy",
+            "set_runtime_cache",
+        ],
+        trt.IRuntimeCache: ["deserialize", "serialize"],
+        trt.IExecutionContext: [
+            "execute_async_v3",
+            "set_device_memory",
+            "set_input_shape",
+            "set_tensor_address",
+            "update_device_memory_size_for_shapes",
+        ],
+        trt.ExecutionContextAllocationStrategy: ["USER_MANAGED"],
+        trt.CudaGraphStrategy: ["WHOLE_GRAPH_CAPTURE"],
+        trt.TensorIOMode: ["INPUT", "OUTPUT"],
+    }
+    assert [(kind, name) for kind, used in names.items() for name in used if not hasattr(kind, name)] == []
+    assert hasattr(trt.ICudaEngine, "create_runtime_config")
+    assert trt.TensorIOMode.INPUT.name == "INPUT"
+
+
 def test_without_a_gpu_there_is_one_line() -> None:
     try:
         gpu_facts(0)
