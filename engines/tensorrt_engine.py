@@ -38,8 +38,9 @@ class TensorrtEngine(EngineBase):
         self._loaded: LoadedEngine | None = loaded
         self._memory = memory
         self._each = sidecar.profile.opt_batch
+        log = loaded.log
         with memory.active():
-            self._pipeline = Pipeline(
+            self._pipeline: Pipeline | None = Pipeline(
                 memory,
                 loaded.context,
                 names=loaded.tensor_names,
@@ -47,13 +48,13 @@ class TensorrtEngine(EngineBase):
                 values=spec.values,
                 # TensorRT for RTX makes graphs itself, and knows when its kernels have settled.
                 captures=sidecar.library == "tensorrt",
-                failure=lambda what: failure(loaded.log, f"engine tensorrt on {spec.device} {what}"),
+                failure=lambda what: failure(log, f"engine tensorrt on {spec.device} {what}"),
             )
 
     def run(self, batch: NDArray[np.float32]) -> NDArray[np.float32]:
         """Enlarge a batch; see `Engine.run`."""
         check_batch(batch, self.spec)
-        if self._loaded is None:
+        if self._loaded is None or self._pipeline is None:
             raise EngineError("engine tensorrt is closed: open it again")
         self._loaded.log.messages.clear()
         with self._memory.active():
@@ -61,14 +62,15 @@ class TensorrtEngine(EngineBase):
 
     def close(self) -> None:
         """Free the engine and all its memory; keep what TensorRT for RTX has compiled."""
-        if self._loaded is None:
+        if self._loaded is None or self._pipeline is None:
             return
         try:
             with self._memory.active():
                 self._pipeline.release()
+                self._pipeline = None  # it holds TensorRT's context, which must go while the GPU's is current
                 self._loaded.close()
         finally:
-            self._loaded = None
+            self._loaded = self._pipeline = None
             self._memory.close()
 
 

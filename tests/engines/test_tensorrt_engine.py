@@ -2,6 +2,7 @@
 
 import dataclasses
 import importlib.util
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -238,6 +239,15 @@ def test_a_closed_engine_says_so_and_closing_twice_is_allowed(machine: Machine) 
     engine.close()
     with pytest.raises(EngineError, match="closed"):
         engine.run(picture())
+
+
+def test_closing_frees_tensorrts_context_while_the_gpus_is_current(machine: Machine) -> None:
+    engine = open_tensorrt(machine.engine())
+    engine.run(picture())
+    freed: list[int] = []
+    weakref.finalize(machine.trt.contexts.pop(), lambda: freed.append(machine.memory.depth))
+    engine.close()
+    assert freed == [1]
 
 
 def test_a_precision_that_the_engine_does_not_have_is_refused(machine: Machine) -> None:
