@@ -85,7 +85,7 @@ def info(
     network: Annotated[
         str,
         typer.Argument(
-            metavar="NAME|PATH", help="A name, or a file: .onnx, .safetensors, .pth, ncnn's .bin or .param."
+            metavar="NAME|PATH", help="A name, or a file: .onnx, .engine, .safetensors, .pth, ncnn's .bin or .param."
         ),
     ],
     json: Json = False,
@@ -147,6 +147,8 @@ def network_record(name_or_path: str) -> dict[str, Any]:
     entry = ZOO.get(name_or_path)
     if entry is None:
         path = Path(name_or_path).expanduser()
+        if path.suffix.lower() == ".engine" and path.exists():
+            return engine_record(path)
         return onnx_record(path) if path.suffix.lower() == ".onnx" and path.exists() else weights_record(path)
     path_on_disk = find_file(entry)
     known = {"name": entry.name, "licence": entry.licence, "purpose": entry.purpose}
@@ -195,6 +197,31 @@ def onnx_record(path: Path) -> dict[str, Any]:
         "multiple_of": facts.multiple_of,
         "input": onnx_input(graph),
         "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
+    }
+
+
+def engine_record(path: Path) -> dict[str, Any]:
+    """Facts of an .engine file, as the JSON beside it has them."""
+    from realesr.engines.tensorrt_sidecar import read_sidecar
+
+    sidecar = read_sidecar(path)
+    architecture = sidecar.facts.architecture
+    known = {"architecture": None} if architecture is None else architecture_record(architecture)
+    made_for = sidecar.gpu.name if sidecar.gpu else ", ".join(sidecar.targets) or "sm80 and later"
+    (low, left), (high, right) = sidecar.profile.min_hw, sidecar.profile.max_hw
+    return {
+        "name": sidecar.name,
+        "file": path,
+        **known,
+        "scale": sidecar.scale,
+        "radius_px": sidecar.radius_px,
+        "multiple_of": sidecar.multiple_of,
+        "precision": sidecar.precision,
+        "input": f"{sidecar.values}, {left} x {low} to {right} x {high} px",
+        "built by": f"{sidecar.library} {sidecar.library_version}",
+        "built for": made_for,
+        "proven": sidecar.proof if isinstance(sidecar.proof, str) else "yes",
+        "sha256": sidecar.engine_sha256,
     }
 
 
