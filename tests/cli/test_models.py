@@ -124,6 +124,22 @@ def test_info_of_a_network_that_is_not_on_disk_fetches_nothing(realesr: Command)
     assert "not on disk" in realesr("models", "info", "realesrgan-x4plus").stdout
 
 
+def test_info_of_an_engine_is_what_its_sidecar_says(realesr: Command, tmp_path: Path) -> None:
+    from realesr.engines.tensorrt_sidecar import sidecar_path, text_from_sidecar
+    from tests.engines.fake_gpu import SIDECAR
+
+    path = tmp_path / "own.engine"
+    path.write_bytes(b"engine")
+    result = realesr("models", "info", path)
+    assert result.exit_code == 1
+    assert "has no own.engine.json beside it" in result.stderr
+    sidecar_path(path).write_text(text_from_sidecar(SIDECAR))
+    found = json.loads(realesr("models", "info", path, "--json").stdout)
+    assert (found["scale"], found["precision"], found["built for"]) == (2, "fp16", "sm89")
+    assert found["input"] == "float32, 1 x 1 to 32 x 32 px"
+    assert found["proven"] == "not proven: no GPU"
+
+
 @pytest.mark.parametrize("name", ["no-such", "no/such.pth", "no/such.onnx"])
 def test_info_of_nothing_is_an_error(realesr: Command, name: str) -> None:
     result = realesr("models", "info", name)
