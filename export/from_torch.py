@@ -73,7 +73,8 @@ def export_module(
     check_target(target, overwrite=overwrite)
     module = copy.deepcopy(module).cpu().float().eval()
     scale = _scale_of(module, multiple_of)
-    facts = {"scale": scale, "multiple_of": multiple_of, "radius_px": radius_px, "sha256": _sha256(module)}
+    sha256 = _sha256(module)
+    facts = {"scale": scale, "multiple_of": multiple_of, "radius_px": radius_px, "sha256": sha256}
     with beside(target) as folder:
         path = folder / target.name
         onnx.save_model(_exported(module, multiple_of, opset, facts), path)
@@ -85,7 +86,7 @@ def export_module(
         sidecar = OnnxSidecar(
             **facts_of_file(path),
             model=name or target.stem,
-            weights_sha256=facts["sha256"],
+            weights_sha256=sha256,
             architecture=type(module).__name__,
             scale=scale,
             radius_px=radius_px,

@@ -53,4 +53,5 @@ def _add_leaf(rng: np.random.Generator, picture: NDArray[np.float64], radius: fl
 
 
 def _levels(picture: NDArray[np.float64]) -> NDArray[np.float32]:
-    return (np.rint(picture.clip(0, 1) * 255) / 255).astype(np.float32)
+    levels: NDArray[np.float32] = (np.rint(picture.clip(0, 1) * 255) / 255).astype(np.float32)
+    return levels

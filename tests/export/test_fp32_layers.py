@@ -14,7 +14,7 @@ COMPACT = Compact(scale=2, features=8, convs=6)
 def test_exactly_the_layers_that_are_needed_are_found(architecture: Architecture) -> None:
     names = conv_names(architecture)
     for needed in [(), names[:1], names[-1:], names[3:5], (names[0], names[4], names[-1]), names]:
-        asked = []
+        asked: list[int] = []
 
         def passes(kept: tuple[str, ...], needed: tuple[str, ...] = needed, asked: list[int] = asked) -> bool:
             asked.append(len(kept))

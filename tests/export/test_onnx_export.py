@@ -19,6 +19,7 @@ from realesr.export.onnx_export import ExportReport
 from realesr.export.proof import Proof, Tolerance
 from realesr.export.request import ExportOptions
 from realesr.export.run import Artefact, Listener, export_network
+from realesr.onnx_graph import graph_bytes
 from tests.core.small_networks import SMALL
 
 from .conftest import COMPACT, Saved
@@ -28,8 +29,8 @@ LIMITS = {"fp32": 90.0, "fp16": 60.0}
 
 def export(path: Path, listener: Listener | None = None, **options: Any) -> Artefact:
     """Export to ONNX alone, beside the weights."""
-    asked = ExportOptions(**{"model": str(path), "to": "onnx", "output": path.parent, "overwrite": True} | options)
-    (artefact,) = export_network(asked, listener)
+    fields: dict[str, Any] = {"model": str(path), "to": "onnx", "output": path.parent, "overwrite": True} | options
+    (artefact,) = export_network(ExportOptions(**fields), listener)
     return artefact
 
 
@@ -110,13 +111,12 @@ def test_a_file_that_is_there_stays_unless_it_may_be_replaced(saved: Saved) -> N
 def test_a_file_that_is_not_proven_does_not_get_its_place(saved: Saved, monkeypatch: pytest.MonkeyPatch) -> None:
     weights = saved()
     (weights.parent / "net.onnx").write_text("mine")
-    real = onnx_export.graph_bytes
 
     def wrong_bytes(network: Any, options: Any) -> bytes:
         """Each graph that is not the reference's has another bias than the one before."""
         if options.opset != 18:
             network.state["body.0.bias"][:] += 0.01
-        return real(network, options)
+        return graph_bytes(network, options)
 
     monkeypatch.setattr(onnx_export, "graph_bytes", wrong_bytes)
     proofs: list[Proof] = []

@@ -10,6 +10,7 @@ import pytest
 from realesr.engines import tensorrt_library
 from realesr.errors import EngineError, OutputExists, UsageError
 from realesr.export import tensorrt_build
+from realesr.export.proof import Proof
 from realesr.export.request import ExportOptions
 from realesr.export.run import Listener, export_network
 
@@ -79,7 +80,8 @@ def test_that_the_engine_beside_a_file_cannot_be_built_is_said_and_no_error(
         raise EngineError("no GPU here")
 
     monkeypatch.setattr(tensorrt_build, "export_tensorrt", failing)
-    weights, said = saved(), []
+    weights = saved()
+    said: list[str] = []
     options = ExportOptions(model=str(weights), precision="fp16", output=weights.parent)
     assert len(export_network(options, Listener(say=said.append))) == 1
     assert said[-1] == "no TensorRT engine beside it: no GPU here"
@@ -88,7 +90,8 @@ def test_that_the_engine_beside_a_file_cannot_be_built_is_said_and_no_error(
 
 
 def test_an_engine_is_built_from_a_proven_graph_of_all_sizes(saved: Saved, built: Built) -> None:
-    weights, proofs = saved(), []
+    weights = saved()
+    proofs: list[Proof] = []
     options = ExportOptions(
         model=str(weights),
         precision="fp16",
