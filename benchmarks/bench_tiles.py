@@ -1,6 +1,7 @@
 """Throughput of tiles, and the time that the command spends outside the engine.
 
     python benchmarks/bench_tiles.py                                       by network, engine, precision, tile and batch
+    python benchmarks/bench_tiles.py --on gpu                              the same on an NVIDIA GPU: see gpu_tiles.py
     python benchmarks/bench_tiles.py --outside PHOTO --model NAME          time outside the engine, for one photo
 
 Throughput: each row is a process of its own, which opens an engine, runs it once to warm up, and then takes the median
@@ -28,6 +29,7 @@ import report
 from numpy.typing import NDArray
 
 from realesr.engine import Engine, EngineBase
+from realesr.engines.choice import nvidia_gpus
 from realesr.tiled import Network, Tiling, enlarge_bands
 
 GRID: list[tuple[str, str, str, int, int]] = [
@@ -95,7 +97,7 @@ def throughput_child(model: str, engine_name: str, precision: str, tile: int, ba
     from realesr.zoo import load_model
 
     pixels = np.random.default_rng(0).random((batch, 3, tile, tile), np.float32)
-    with open_engine(load_model(model), engine=engine_name, precision=precision) as engine:
+    with open_engine(load_model(model), engine=engine_name, device="cpu", precision=precision) as engine:
         engine.run(pixels)
         times: list[float] = []
         while sum(times) < seconds or len(times) < 3:
@@ -183,6 +185,7 @@ def main() -> None:
     """Measure, print a table, write JSON."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seconds", type=float, default=10, help="least time for each row")
+    parser.add_argument("--on", choices=("cpu", "gpu", "both"), help="default: both where there is an NVIDIA GPU")
     parser.add_argument("--outside", type=Path, metavar="PHOTO")
     parser.add_argument("--model", default="realesrgan-x4plus")
     parser.add_argument("--runs", type=int, default=5)
@@ -199,12 +202,34 @@ def main() -> None:
         report.show("Time outside the engine", [row])
         report.save(f"outside-{arguments.model}", [row])
     else:
-        rows = [throughput(case, arguments.seconds) for case in GRID]
-        report.show("Throughput of tiles", [row for row in rows if "failed" not in row])
-        for row in rows:
-            if "failed" in row:
-                print("skipped:", row)
-        report.save("tiles", rows)
+        on = arguments.on or ("both" if nvidia_gpus() else "cpu")
+        if on in ("cpu", "both"):
+            measure_cpu(arguments.seconds)
+        if on in ("gpu", "both"):
+            measure_gpu(arguments.seconds)
+
+
+def measure_cpu(seconds: float) -> None:
+    """Every row of GRID."""
+    rows = [throughput(case, seconds) for case in GRID]
+    report.show("Throughput of tiles", [row for row in rows if "failed" not in row])
+    for row in rows:
+        if "failed" in row:
+            print("skipped:", row)
+    report.save("tiles", rows)
+
+
+def measure_gpu(seconds: float) -> None:
+    """Every row of gpu_tiles.GRID."""
+    if not nvidia_gpus():
+        sys.exit("no NVIDIA GPU here: nothing was measured")
+    import gpu_tiles
+
+    top, rows = gpu_tiles.measured("cuda", seconds, gpu_tiles.GRID)
+    if "failed" in top:
+        sys.exit(f"the limits of the GPU cannot be measured: {top['failed']}")
+    gpu_tiles.show(top, rows)
+    report.save("tiles-gpu", rows, limits=top)
 
 
 if __name__ == "__main__":

@@ -48,8 +48,8 @@ def checkout(tmp_path: Path) -> Path:
     bin_folder = folder / ".venv-gpu" / "bin"
     program(bin_folder / "python", VENV_PYTHON)
     needed = ["numpy", "onnx", "onnxruntime", "pyvips", "pillow", "typer", "rich", "platformdirs", "requests", "psutil"]
-    needed += ["safetensors", "pyvips-binary", "pytest", "hypothesis", "scikit-image", "setuptools"]
-    (bin_folder / "installed.json").write_text(json.dumps(dict.fromkeys(needed, "1.0")))
+    needed += ["torch", "safetensors", "pyvips-binary", "pytest", "hypothesis", "scikit-image", "setuptools"]
+    (bin_folder / "installed.json").write_text(json.dumps(dict.fromkeys(needed, "1.0") | {"setuptools": "80.1"}))
     (bin_folder / "report.xml").write_text(REPORT.format(more=""))
     return folder
 
@@ -127,7 +127,10 @@ def test_what_is_missing_and_needed_is_named_before_any_test(checkout: Path, tmp
     path.write_text(json.dumps(have))
     result = run(checkout, "--wheels", str(tmp_path), "--out", str(tmp_path / "out"))
     assert result.returncode == 1
-    assert "pyvips, hypothesis can be had neither here nor from --wheels" in result.stderr
+    assert (
+        "expected these here or in --wheels: pyvips (missing: no wheel), hypothesis (missing: no wheel)"
+        in result.stderr
+    )
     assert not (tmp_path / "out").exists()
 
 
@@ -139,7 +142,9 @@ def test_wheels_are_installed_without_a_network(checkout: Path, tmp_path: Path) 
     run(checkout, "--wheels", str(wheels), "--out", str(tmp_path / "out"))
     lines = (checkout / ".venv-gpu" / "bin" / "log").read_text().splitlines()
     installs = [line for line in lines if "--find-links" in line]
-    assert installs == [f"-m pip install --quiet --no-index --find-links {wheels} --no-build-isolation pycuda"]
+    assert installs == [
+        f"-m pip install --quiet --no-index --find-links {wheels} --no-build-isolation --upgrade pycuda"
+    ]
     assert "onnxruntime is there, and each overwrites" in record(tmp_path / "out")["packages"]["onnxruntime-gpu"]
 
 
