@@ -153,10 +153,11 @@ def test_integers_are_converted_as_files_are():
 
 
 @pytest.mark.parametrize("architecture", SMALL, ids=str)
-def test_each_convolution_may_stay_in_float32(architecture):
+def test_any_convolution_may_stay_in_float32(architecture):
     weights, batch = small_weights(architecture), _batch(architecture)
     exact, coarse = _run(onnx_bytes(weights), batch), _run(onnx_bytes(weights, "fp16"), batch)
-    for name in conv_names(architecture):
+    names = conv_names(architecture)
+    for name in {names[0], *names[1:-4:6], *names[-4:]}:  # of dense blocks one of each place
         model = graph_bytes(weights, GraphOptions(precision="fp16", fp32_convs=(name,)))
         proto = onnx.load_model_from_string(model)
         onnx.checker.check_model(proto, full_check=True)
