@@ -1,0 +1,169 @@
+"""What strips cost: time against the untiled run, and against tiles, with the rows that fill and flush them in it.
+
+    python benchmarks/bench_strips.py                        compact networks against untiled, RRDBNets against tiles
+    python benchmarks/bench_strips.py --heights 512          only that height; likewise --models, --width, --runs
+    python benchmarks/bench_strips.py --memory               peak memory of strips by height: it must not grow
+
+Each time is that of the runtime on noise, from the first row to the last, without files; ways take turns, and rows have
+medians. RRDBNets run beside tiles with a halo of 64 px, which leaves two levels of seams at 99.9 %, and as they are cut
+by default. The difference is the largest one to the untiled result; where that takes too much memory it is left out.
+"""
+
+import argparse
+import json
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import report
+from numpy.typing import NDArray
+
+from realesr import memory
+from realesr.architectures import RRDB
+from realesr.engine import Engine
+from realesr.rows import in_chunks
+from realesr.strip_bands import enlarge_rows
+from realesr.strip_bands import strip_plan_for as plan_of
+from realesr.tiled import Network, Tiling, enlarge_bands
+
+MODELS = ("realesr-animevideov3", "realesr-general-x4v3", "realesrgan-x4plus-anime", "realesrgan-x4plus")
+TILES_HALO_PX = 64
+UNTILED_RRDB_PX = 320 * 512
+"""Larger images do not go through an RRDBNet untiled here."""
+
+
+def measure(model: str, engine_name: str, height: int, width: int, runs: int) -> list[dict[str, Any]]:
+    """All ways for one image; each row is a way."""
+    from realesr.api import tiling_for
+    from realesr.engines import model_facts, open_engine
+    from realesr.options import NetworkOptions
+    from realesr.zoo import load_model
+
+    weights = load_model(model)
+    facts = model_facts(weights)
+    image = np.random.default_rng(0).random((3, height, width), np.float32)
+    with open_engine(weights, engine=engine_name, precision="fp32") as engine:
+        tiling = tiling_for(facts, NetworkOptions(model=model, exact=True), engine.spec)
+        assert tiling.strips is not None, f"engine {engine_name} has no strips"
+        ways: dict[str, Callable[[], NDArray[np.float32]]] = {
+            "strips": lambda: _whole(enlarge_rows, Network(engine, tiling=tiling), image)
+        }
+        is_rrdb = isinstance(facts.architecture, RRDB)
+        if not is_rrdb or height * width <= UNTILED_RRDB_PX:
+            ways["untiled"] = lambda: engine.run(image[None])[0]
+        if is_rrdb:
+            narrow = tiling_for(facts, NetworkOptions(model=model), engine.spec)
+            read = narrow.tile_px + 2 * narrow.overlap_px
+            wide = replace(narrow, tile_px=read - 2 * TILES_HALO_PX, overlap_px=TILES_HALO_PX)
+            for name, cut in (("tiles, halo 64", wide), (f"tiles, halo {narrow.overlap_px}", narrow)):
+                ways[name] = lambda cut=cut: _whole(enlarge_bands, _in_tiles(engine, cut), image)  # type: ignore[misc]
+        plan = plan_of(Network(engine, tiling=replace(tiling, tile_px=64)), height, width)
+        assert plan is not None
+        head = {"model": model, "engine": engine.spec.name, "width": width, "height": height}
+        strips = {"strip": f"{plan.columns.tile_px} x {plan.rows_px}"}
+        return [{**head, **row, **strips} for row in _timed(ways, image.size // 3, runs)]
+
+
+def _in_tiles(engine: Engine, tiling: Tiling) -> Network:
+    return Network(engine, tiling=replace(tiling, strips=None))
+
+
+def _whole(enlarge: Callable[..., Any], network: Network, image: NDArray[np.float32]) -> NDArray[np.float32]:
+    _, height, width = image.shape
+    if network.tiling.strips is not None:
+        # A tile of the whole image would be taken untiled.
+        network.tiling = replace(network.tiling, tile_px=64)
+    bands = (image[:, start:stop] for start, stop in in_chunks(height))
+    return np.concatenate(list(enlarge(bands, network, height_px=height, width_px=width)), axis=1)
+
+
+def _timed(ways: dict[str, Callable[[], NDArray[np.float32]]], pixels: int, runs: int) -> list[dict[str, Any]]:
+    """Each way `runs` times, in turns."""
+    seconds: dict[str, list[float]] = {name: [] for name in ways}
+    last: dict[str, NDArray[np.float32]] = {}
+    for _ in range(runs):
+        for name, way in ways.items():
+            started = time.perf_counter()
+            last[name] = way()
+            seconds[name].append(time.perf_counter() - started)
+    strips = statistics.median(seconds["strips"])
+    rows = []
+    for name, times in seconds.items():
+        median = statistics.median(times)
+        difference = float(np.abs(last[name] - last["untiled"]).max()) if "untiled" in last else float("nan")
+        rows.append(
+            {
+                "way": name,
+                "us_per_px": median / pixels * 1e6,
+                "strips_to_this": strips / median,
+                "largest_difference": difference,
+                "runs": len(times),
+            }
+        )
+    return rows
+
+
+def peak(model: str, engine_name: str, height: int, width: int) -> dict[str, Any]:
+    """Peak memory of strips in a process of its own, rows made and dropped one band after the other."""
+    command = [sys.executable, __file__, "--child", json.dumps([model, engine_name, height, width])]
+    answer = subprocess.run(command, capture_output=True, text=True, check=True)
+    return {"model": model, "engine": engine_name, "width": width, "height": height, **json.loads(answer.stdout)}
+
+
+def peak_child(model: str, engine_name: str, height: int, width: int) -> None:
+    """Print the peak memory of this process after one image in strips."""
+    from realesr.api import tiling_for
+    from realesr.engines import model_facts, open_engine
+    from realesr.options import NetworkOptions
+    from realesr.zoo import load_model
+
+    weights = load_model(model)
+    with open_engine(weights, engine=engine_name, precision="fp32") as engine:
+        tiling = tiling_for(model_facts(weights), NetworkOptions(model=model, exact=True), engine.spec)
+        network = Network(engine, tiling=replace(tiling, tile_px=64))
+        band = np.random.default_rng(0).random((3, 64, width), np.float32)
+        bands = (band[:, : stop - start] for start, stop in in_chunks(height))
+        started = time.perf_counter()
+        for _ in enlarge_rows(bands, network, height_px=height, width_px=width):
+            pass
+        seconds = time.perf_counter() - started
+        plan = plan_of(network, height, width)
+        assert plan is not None
+    strip = f"{plan.columns.tile_px} x {plan.rows_px}"
+    figures = {"strip": strip, "peak_gb": memory.peak_bytes() / 1e9, "us_per_px": seconds / height / width * 1e6}
+    print(json.dumps(figures))
+
+
+def main() -> None:
+    """Measure, print tables, write JSON."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--models", nargs="+", default=list(MODELS))
+    parser.add_argument("--heights", nargs="+", type=int, default=[512, 3000])
+    parser.add_argument("--width", type=int, default=512)
+    parser.add_argument("--engine", default="onnxruntime")
+    parser.add_argument("--runs", type=int, default=3)
+    parser.add_argument("--memory", action="store_true")
+    parser.add_argument("--child", help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.child:
+        peak_child(*json.loads(arguments.child))
+        return
+    rows: list[dict[str, Any]] = []
+    for model in arguments.models:
+        for height in arguments.heights:
+            if arguments.memory:
+                rows.append(peak(model, arguments.engine, height, arguments.width))
+            else:
+                rows += measure(model, arguments.engine, height, arguments.width, arguments.runs)
+    name = "strips-memory" if arguments.memory else "strips"
+    report.show("Peak memory of strips" if arguments.memory else "Strips", rows)
+    report.save(name, rows)
+
+
+if __name__ == "__main__":
+    main()
