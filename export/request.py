@@ -28,7 +28,7 @@ class ExportOptions:
     shape_nhw: tuple[int, int, int] | None = None
     """The one batch, height and width that the result takes; none takes all."""
     uint8: bool = False
-    """Input and output are 8-bit levels, converted inside the graph; ONNX only."""
+    """Input and output are 8-bit levels, converted inside the graph."""
     denoise: float | None = None
     """0 keeps noise, 1 removes most; only for networks with a partner to blend with."""
     compute_capabilities: tuple[str, ...] = ()
@@ -39,8 +39,6 @@ class ExportOptions:
             raise UsageError(f"got --to {self.to}, expected {', '.join(SUFFIXES)}")
         if self.compute_capabilities and self.to != "tensorrt-rtx":
             raise UsageError("got --for: expected it with --to tensorrt-rtx, which alone builds for other GPUs")
-        if self.uint8 and self.kind != "onnx":
-            raise UsageError(f"got --uint8 with --to {self.to}: expected it with ONNX; engines take float32")
         suffix = SUFFIXES[self.kind]
         if self.output is not None and not self.output.is_dir() and self.output.suffix.lower() != suffix:
             raise UsageError(f"got {self.output} for --to {self.kind}, expected a folder or a file *{suffix}")

@@ -60,8 +60,8 @@ def export_network(options: ExportOptions, listener: Listener | None = None) -> 
         return _to_onnx(options, network, listener)
     check_target(options.target(_name(network)), overwrite=options.overwrite)
     if isinstance(network, Path):
-        if options.precision != "fp32" or options.shape_nhw is not None:
-            raise UsageError(f"got --fp16 or --shape for {network}: an ONNX file has its own; leave them out")
+        if options.precision != "fp32" or options.shape_nhw is not None or options.uint8:
+            raise UsageError(f"got --fp16, --shape or --uint8 for {network}: an ONNX file has its own; leave them out")
         return (_to_tensorrt(options, network, None, listener),)
     with beside(options.target(network.name)) as folder:
         # Sizes are the engine's matter: in the graph they stay open, for its smallest batch is always 1.
@@ -78,7 +78,7 @@ def _to_onnx(options: ExportOptions, network: Weights | Path, listener: Listener
     report = _exported(options, network, listener)
     found = Artefact(path=report.path, facts=asdict(report.sidecar))
     has_batch = options.shape_nhw is not None and options.shape_nhw[0] > 1
-    if options.to is not None or options.precision != "fp16" or options.uint8 or has_batch:
+    if options.to is not None or options.precision != "fp16" or has_batch:
         return (found,)
     return (found, *_engine_beside(options, network, report.path, listener))
 

@@ -100,7 +100,7 @@ Uint8 = Annotated[
     typer.Option(
         "--uint8",
         rich_help_panel=GRAPH,
-        help="Input and output are integers from 0 to 255, converted inside the graph: a quarter to copy; ONNX only.",
+        help="Input and output are integers from 0 to 255, converted inside the graph: a quarter of the copies.",
     ),
 ]
 Denoise = Annotated[

@@ -106,7 +106,6 @@ def test_layers_that_stay_float32_are_named(realesr: Command, folder: Path) -> N
         (("--shape", "256x256"), "got --shape 256x256, expected batch x height x width, like 1x256x256", 2),
         (("--opset", "9"), "got the opset 9, expected 13 to 25", 2),
         (("--for", "sm89"), "got --for: expected it with --to tensorrt-rtx", 2),
-        (("--uint8", "--to", "tensorrt"), "got --uint8 with --to tensorrt", 2),
         (("--denoise", "0.5"), "own.safetensors has no denoise strength", 2),
         (("-o", "x.png"), "got x.png for --to onnx, expected a folder or a file *.onnx", 2),
         (("-o", "taken.onnx"), "taken.onnx is there already; --overwrite replaces it", 1),

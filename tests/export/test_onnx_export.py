@@ -189,7 +189,6 @@ def test_layers_that_overflow_stay_float32_with_integers_outside_too(saved: Save
     [
         ({"to": "caffe"}, "got --to caffe, expected onnx, tensorrt, tensorrt-rtx"),
         ({"compute_capabilities": ("sm89",)}, "got --for: expected it with --to tensorrt-rtx"),
-        ({"uint8": True, "to": "tensorrt"}, "got --uint8 with --to tensorrt: expected it with ONNX"),
         ({"output": Path("x.engine")}, r"got x\.engine for --to onnx, expected a folder or a file \*\.onnx"),
         ({"to": "tensorrt", "output": Path("x.onnx")}, r"expected a folder or a file \*\.engine"),
         ({"opset": 12}, "got the opset 12, expected 13 to 25"),

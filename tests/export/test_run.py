@@ -56,7 +56,6 @@ def test_half_precision_makes_both_files_where_tensorrt_is_installed(saved: Save
     [
         {"precision": "fp16", "to": "onnx"},
         {"precision": "fp32"},
-        {"precision": "fp16", "uint8": True},
         {"precision": "fp16", "shape_nhw": (2, 16, 16)},
     ],
     ids=str,
@@ -115,6 +114,13 @@ def test_an_engine_is_built_from_a_proven_graph_of_all_sizes(saved: Saved, built
         "out.engine",
         "out.engine.json",
     ]
+
+
+def test_an_engine_of_integers_is_built_from_a_graph_of_integers(saved: Saved, built: Built) -> None:
+    weights = saved()
+    export_network(ExportOptions(model=str(weights), to="tensorrt", uint8=True, output=weights.parent))
+    types = [built[0][name].graph.input[0].type.tensor_type.elem_type for name in ("model", "reference")]
+    assert types == [onnx.TensorProto.UINT8, onnx.TensorProto.FLOAT]
 
 
 def test_an_engine_of_an_onnx_file_is_built_from_it(saved: Saved, built: Built, tmp_path: Path) -> None:
