@@ -15,8 +15,9 @@ from realesr.engines import model_facts, open_engine, tensorrt_engine
 from realesr.engines.choice import Choice
 from realesr.engines.cuda_memory import GpuFacts, gpu_facts
 from realesr.engines.tensorrt_engine import TensorrtEngine, open_tensorrt
-from realesr.engines.tensorrt_sidecar import ShapeProfile, engine_sha256, sidecar_path, text_from_sidecar
+from realesr.engines.tensorrt_sidecar import ShapeProfile, engine_sha256, read_sidecar, sidecar_path, text_from_sidecar
 from realesr.errors import BadShape, EngineError, MissingDependency, ModelError, OutOfMemory, RealesrError, UsageError
+from realesr.weights import Weights
 from tests.engines.fake_gpu import COMPACT, H100, RTX_4090, SCALE, SIDECAR, FakeMemory, FakeTrt
 from tests.engines.small_models import small_model
 
@@ -70,8 +71,6 @@ def test_facts_for_planning_come_from_the_sidecar(machine: Machine) -> None:
 
 
 def test_a_sidecar_survives_the_way_through_json(machine: Machine) -> None:
-    from realesr.engines.tensorrt_sidecar import read_sidecar
-
     for changes in ({}, {"gpu": RTX_4090, "library": "tensorrt", "targets": ()}, {"proof": {"rows": [1.5]}}):
         path = machine.engine(**changes)
         expected = dataclasses.replace(SIDECAR, engine_sha256=engine_sha256(path), engine_bytes=6, **changes)
@@ -342,14 +341,22 @@ def test_without_a_gpu_there_is_one_line() -> None:
     assert "\n" not in str(caught.value)
 
 
-def real_gpu() -> GpuFacts:
-    """The GPU of this machine, or a skipped test with the reason."""
+def built_for_real_gpu(weights: Weights, precision: str = "fp16") -> Path:
+    """An engine for the GPU of this machine, built and proven; or a skipped test with the reason."""
+    from realesr.export.engine_cache import cached_engine
+
     if not any(importlib.util.find_spec(name) for name in ("tensorrt", "tensorrt_rtx")):
         pytest.skip("no TensorRT is installed")
     try:
-        return gpu_facts(0)
+        gpu_facts(0)
     except RealesrError as error:
         pytest.skip(str(error))
+    try:
+        return cached_engine(weights, precision=precision)
+    except EngineError as error:
+        if "is not for" in str(error):
+            pytest.skip(str(error))
+        raise
 
 
 @pytest.mark.cuda
@@ -357,16 +364,9 @@ def real_gpu() -> GpuFacts:
 @pytest.mark.parametrize("precision", ["fp16", "fp32"])
 @pytest.mark.parametrize("architecture", [COMPACT, RRDB(scale=4, features=16, blocks=2, growth=8)])
 def test_a_real_gpu_computes_what_onnxruntime_does(architecture: Any, precision: str) -> None:
-    from realesr.export.engine_cache import cached_engine
-
-    real_gpu()
     weights = small_model(architecture)
-    try:
-        path = cached_engine(weights, precision=precision)
-    except EngineError as error:
-        if "is not for" in str(error):
-            pytest.skip(str(error))
-        raise
+    path = built_for_real_gpu(weights, precision)
+    assert isinstance(read_sidecar(path).proof, dict)
     with open_tensorrt(path) as engine, open_engine(weights, engine="onnxruntime", device="cpu") as exact:
         assert engine.spec.precision == precision
         for shape in ((1, 64, 64), (4, 64, 64), (4, 64, 64), (8, 33, 17), (1, 1, 1), (4, 64, 64)):
@@ -380,10 +380,7 @@ def test_a_real_gpu_computes_what_onnxruntime_does(architecture: Any, precision:
 @pytest.mark.cuda
 @pytest.mark.tensorrt
 def test_two_engines_on_a_real_gpu_do_not_disturb_each_other() -> None:
-    from realesr.export.engine_cache import cached_engine
-
-    real_gpu()
-    path = cached_engine(small_model(COMPACT))
+    path = built_for_real_gpu(small_model(COMPACT))
     with open_tensorrt(path) as first, open_tensorrt(path) as second:
         expected = first.run(picture(3))
         np.testing.assert_array_equal(second.run(picture(3)), expected)
