@@ -11,6 +11,7 @@ from realesr.errors import RealesrError, UsageError
 from realesr.export.onnx_export import ExportReport, Say, beside, check_target, export_onnx
 from realesr.export.proof import Proof
 from realesr.export.request import ExportOptions
+from realesr.export.sidecar import facts_of_file
 from realesr.graph_options import GraphOptions
 from realesr.onnx_graph import graph_bytes
 from realesr.weights import Weights
@@ -18,6 +19,7 @@ from realesr.zoo import Progress, load_model
 
 if TYPE_CHECKING:
     from realesr.engines.tensorrt_library import Library
+    from realesr.engines.tensorrt_sidecar import ShapeProfile
 
 OnBuild = Callable[[float, str], None]
 """Called with the share of a build that is done, 0 to 1, and what the builder does."""
@@ -113,21 +115,16 @@ def _reference(network: Weights, folder: Path) -> Path:
 
 def _to_tensorrt(options: ExportOptions, onnx_path: Path, reference: Path | None, listener: Listener) -> Artefact:
     from realesr.engines.tensorrt_sidecar import sidecar_path
-    from realesr.export.tensorrt_build import ShapeProfile, TensorrtOptions, export_tensorrt, profile_for
+    from realesr.export.tensorrt_build import TensorrtOptions, export_tensorrt
 
-    facts = model_facts(onnx_path)
-    profile = profile_for(facts)
-    if options.shape_nhw is not None:
-        count, size = options.shape_nhw[0], options.shape_nhw[1:]
-        profile = ShapeProfile(min_hw=size, opt_hw=size, max_hw=size, opt_batch=count, max_batch=count)
     library: Library = "tensorrt-rtx" if options.to == "tensorrt-rtx" else "tensorrt"
-    target = options.target(_name(onnx_path) if reference is None else facts.name)
+    target = options.target(onnx_path.stem)
     listener.say(f"{target.name}: building with {library}")
     report = export_tensorrt(
         onnx_path,
         target,
         TensorrtOptions(
-            profile=profile,
+            profile=_profile(options, onnx_path),
             library=library,
             compute_capabilities=options.compute_capabilities,
             reference=reference,
@@ -135,6 +132,19 @@ def _to_tensorrt(options: ExportOptions, onnx_path: Path, reference: Path | None
         ),
     )
     return Artefact(path=report.engine, facts=json.loads(sidecar_path(report.engine).read_text(encoding="utf-8")))
+
+
+def _profile(options: ExportOptions, onnx_path: Path) -> "ShapeProfile":
+    """The one shape that was asked for or that the file takes, else every size of tile."""
+    from realesr.export.tensorrt_build import ShapeProfile, profile_for
+
+    facts = model_facts(onnx_path)  # in words where it is no network of ours or damaged
+    count, _, height, width = facts_of_file(onnx_path)["input_shape"]
+    count, height, width = options.shape_nhw or (count, height, width)
+    if not isinstance(height, int) or not isinstance(width, int):
+        return profile_for(facts)
+    batch, size = count if isinstance(count, int) else 1, (height, width)
+    return ShapeProfile(min_hw=size, opt_hw=size, max_hw=size, opt_batch=batch, max_batch=batch)
 
 
 def _name(network: Weights | Path) -> str:

@@ -8,7 +8,7 @@ import onnx
 import pytest
 
 from realesr.engines import tensorrt_library
-from realesr.errors import EngineError, OutputExists, UsageError
+from realesr.errors import EngineError, ModelError, OutputExists, UsageError
 from realesr.export import tensorrt_build
 from realesr.export.proof import Proof
 from realesr.export.request import ExportOptions
@@ -129,12 +129,27 @@ def test_an_engine_of_an_onnx_file_is_built_from_it(saved: Saved, built: Built, 
     (artefact,) = export_network(ExportOptions(model=str(tmp_path / "net.onnx"), to="tensorrt", output=tmp_path))
     assert artefact.path.name == "net.engine"
     assert built[0]["reference"] is None
+    assert built[0]["options"].profile.min_hw == (1, 1)
     with pytest.raises(UsageError, match="an ONNX file has its own; leave them out"):
         export_network(
             ExportOptions(
                 model=str(tmp_path / "net.onnx"), to="tensorrt", output=tmp_path, precision="fp16", overwrite=True
             )
         )
+
+
+def test_an_engine_of_an_onnx_file_of_one_shape_takes_that_shape(saved: Saved, built: Built, tmp_path: Path) -> None:
+    export_network(ExportOptions(model=str(saved()), to="onnx", output=tmp_path, shape_nhw=(1, 16, 24)))
+    export_network(ExportOptions(model=str(tmp_path / "net.onnx"), to="tensorrt", output=tmp_path))
+    profile = built[0]["options"].profile
+    assert (profile.min_hw, profile.max_hw, profile.max_batch) == ((16, 24), (16, 24), 1)
+
+
+def test_a_damaged_onnx_file_is_one_line(built: Built, tmp_path: Path) -> None:
+    (tmp_path / "net.onnx").write_bytes(b"no network")
+    with pytest.raises(ModelError, match=r"net\.onnx cannot be opened as an ONNX network") as caught:
+        export_network(ExportOptions(model=str(tmp_path / "net.onnx"), to="tensorrt", output=tmp_path))
+    assert "\n" not in str(caught.value)
 
 
 def test_an_engine_that_is_there_is_told_before_anything_runs(saved: Saved, built: Built, tmp_path: Path) -> None:
