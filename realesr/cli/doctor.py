@@ -202,9 +202,14 @@ def engine_lines(engine: Mapping[str, Any]) -> Iterator[str]:
         line = f"  {name} on {test['device']}, {test['precision']}: {test['state']}"
         if test["us_per_px"] is not None and test["state"] == WORKS:
             error = f"error {test['max_error']:.1e}, {test['psnr_db']:.0f} dB" if test["psnr_db"] else "no error"
-            line += f", {error}, {test['us_per_px']:.3g} us/px"
+            line += f", {error}, {speed_words(test['us_per_px'])}"
         yield line
     yield from (f"  {name}: {note}" for note in engine["notes"])
+
+
+def speed_words(us_per_px: float) -> str:
+    """ "1408 us/px", "32.2 us/px": three digits, and never a power of ten."""
+    return f"{us_per_px:.0f} us/px" if us_per_px >= 100 else f"{us_per_px:.3g} us/px"
 
 
 def format_lines(formats: Mapping[str, Mapping[str, str]]) -> Iterator[str]:

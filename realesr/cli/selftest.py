@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from realesr.engines import EngineFacts
     from realesr.weights import Weights
 
-SIDE_PX = 48
+SIDE_PX = 32
 TIMED_SECONDS = 0.1
 """Least time for which an engine is run to take its speed; the median of the runs counts."""
 
