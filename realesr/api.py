@@ -341,16 +341,16 @@ def _fixed_tiling(options: NetworkOptions, size: SizeRule, overlap: int, radius:
     if options.overlap_px is None and not options.exact:
         overlap = min(overlap, side // 4 // size.multiple_of * size.multiple_of)
     room = side - 2 * overlap
-    if room < 1 or (options.tile_px or 1) > room:
+    if room < 1 or options.tile_px not in (None, room):
         height, width = size.fixed_px
         raise UsageError(
             f"{Path(options.model).name} takes only tiles of {width} x {height} px with all that they overlap: got an "
             f"overlap of {overlap} px"
             + (f" and --tile {options.tile_px}" if options.tile_px else "")
             + ", expected "
-            + (f"--tile {room} or less" if room >= 1 else "a smaller one, or a network that takes all sizes")
+            + (f"--tile {room}, or none" if room >= 1 else "a smaller one, or a network that takes all sizes")
         )
-    return Tiling(tile_px=options.tile_px or max(size.fixed_px), overlap_px=overlap, blend=overlap < radius)
+    return Tiling(tile_px=max(size.fixed_px) - 2 * overlap, overlap_px=overlap, blend=overlap < radius)
 
 
 def _load_model(options: NetworkOptions, on_download: Progress | None) -> tuple["Weights | Path | None", "ModelFacts"]:

@@ -98,8 +98,8 @@ def plan_tiles(
         blend: whether neighbours fade into one another over the middle half of what they share, where both are far from
             their borders, or meet at a hard cut.
         multiple_of: starts and sizes of all tiles are multiples of this.
-        fixed_px: the height and width that every tile must have, both multiples of `multiple_of`; the image is no
-            smaller.
+        fixed_px: the height and width that every tile must have, whatever `tile_px` says, both multiples of
+            `multiple_of`; the image is no smaller.
 
     Raises:
         UsageError: a size that is not positive, or an overlap that leaves nothing of a tile of `fixed_px`.
@@ -123,7 +123,7 @@ def fade_in(blend_px: int, scale: int) -> NDArray[np.float32]:
 def _plan_axis(length: int, core: int, overlap: int, blend: bool, multiple: int, fixed: int | None) -> AxisPlan:
     core, overlap = _round_up(core, multiple), _round_up(overlap, multiple)
     if fixed is not None:
-        core = min(core, fixed - 2 * overlap)
+        core = fixed - 2 * overlap
         if core < 1 and length > fixed:
             raise UsageError(f"got an overlap of {overlap} px, expected less than half of the tile's fixed {fixed} px")
     if length <= (fixed or core + 2 * overlap):

@@ -66,6 +66,35 @@ def test_a_plan_has_the_fewest_tiles_that_answer_for_no_more_than_was_asked(
     assert fewer == 0 or fewer * tile + 2 * overlap < length
 
 
+@given(
+    units=st.integers(1, 300),
+    multiple=st.sampled_from([1, 2, 4]),
+    fixed=st.integers(1, 60),
+    tile=st.integers(1, 200),
+    share=st.floats(0, 0.49),
+    blend=st.booleans(),
+)
+def test_tiles_of_a_fixed_size_have_it_and_cover_the_image(
+    units: int, multiple: int, fixed: int, tile: int, share: float, blend: bool
+) -> None:
+    overlap = max(0, int(fixed * share)) * multiple
+    side, length = fixed * multiple, max(units, fixed) * multiple
+    plan = plan_tiles(
+        length, side, tile_px=tile, overlap_px=overlap, blend=blend, multiple_of=multiple, fixed_px=(side, side)
+    )
+    assert plan.tile_shape == (side, side)
+    assert_axis_is_sound(plan.rows, length, side, overlap, multiple, scale=2)
+    if not blend:
+        for part in plan.rows.tiles:
+            assert part.first - part.start >= overlap or part.start == 0
+            assert part.start + side - part.last >= overlap or part.last == length
+
+
+def test_an_overlap_that_leaves_nothing_of_a_fixed_size_is_refused() -> None:
+    with pytest.raises(UsageError, match="an overlap of 8 px, expected less than half of the tile's fixed 16 px"):
+        plan_tiles(40, 16, tile_px=16, overlap_px=8, fixed_px=(16, 16))
+
+
 def test_an_image_that_fits_is_one_tile_with_no_fade() -> None:
     plan = plan_tiles(100, 120, tile_px=100, overlap_px=10)
     assert len(plan) == 1
