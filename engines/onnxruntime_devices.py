@@ -8,6 +8,7 @@ import functools
 import importlib
 import importlib.metadata
 import importlib.util
+import re
 from dataclasses import dataclass
 from typing import Any
 
@@ -140,7 +141,6 @@ def plugin_problem(kind: str) -> str:
     return ""
 
 
-@functools.cache
 def plugin_devices(kind: str) -> tuple[Any, ...]:
     """The devices of a plug-in, real ones only; its library stays registered until the process ends.
 
@@ -148,25 +148,33 @@ def plugin_devices(kind: str) -> tuple[Any, ...]:
         MissingDependency: its package is not installed.
         EngineError: its library cannot be registered, or finds no device.
     """
+    module = _plugin_module(kind)
+    found, problem = _registered(kind, module)
+    if problem:
+        raise EngineError(
+            f"the plug-in {_PLUGIN_PACKAGES[kind]} cannot start here ({problem}): expected the GPU's driver"
+        )
+    if not found:
+        raise EngineError(
+            f"the plug-in {_PLUGIN_PACKAGES[kind]} starts but finds no device: expected a GPU with its driver"
+            + (" and the Vulkan loader" if kind == "webgpu" else "")
+        )
+    return found
+
+
+@functools.cache
+def _registered(kind: str, module: Any) -> tuple[tuple[Any, ...], str]:
+    """The devices, and what went wrong. Kept in either case: registering a library twice is an error of its own."""
     import onnxruntime
 
-    module = _plugin_module(kind)
     try:
         onnxruntime.register_execution_provider_library(f"realesr-{kind}", module.get_library_path())
         names = module.get_ep_names()
         found = [device for device in onnxruntime.get_ep_devices() if device.ep_name in names]
     except Exception as error:  # a driver that is too old may raise anything
-        message = " ".join(str(error).split()).removeprefix("[ONNXRuntimeError] : ")
-        raise EngineError(
-            f"the plug-in {_PLUGIN_PACKAGES[kind]} cannot start here ({message[-300:]}): expected the GPU's driver"
-        ) from error
-    real = tuple(device for device in found if device.device.metadata.get("is_virtual") != "1")
-    if not real:
-        raise EngineError(
-            f"the plug-in {_PLUGIN_PACKAGES[kind]} starts but finds no device: expected a GPU with its driver"
-            + (" and the Vulkan loader" if kind == "webgpu" else "")
-        )
-    return real
+        message = " ".join(str(error).split())
+        return (), re.sub(r"^\[ONNXRuntimeError\] : \d+ : \w+ : ", "", message)[-300:]
+    return tuple(device for device in found if device.device.metadata.get("is_virtual") != "1"), ""
 
 
 def _plugin_module(kind: str) -> Any:

@@ -170,7 +170,7 @@ class _Recorded:
     def _record(self, lr: torch.Tensor) -> None:
         self._graph, self._output = None, torch.empty(0)  # gives back the memory of the last shape
         self._input = lr.clone()
-        aside = torch.cuda.Stream()
+        aside = torch.cuda.Stream()  # type: ignore[no-untyped-call]
         aside.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(aside):
             for _ in range(2):

@@ -84,10 +84,9 @@ class Trial:
 
         from realesr.engines import open_engine
 
-        expected = self.answer
-        if engine == "nearest":  # it repeats pixels, whatever the network
-            expected = self.batch.repeat(self.weights.architecture.scale, axis=2)
-            expected = expected.repeat(self.weights.architecture.scale, axis=3)
+        scale = self.weights.architecture.scale
+        repeated = self.batch.repeat(scale, axis=2).repeat(scale, axis=3)
+        expected = repeated.astype(np.float64) if engine == "nearest" else self.answer  # it knows no network
         with open_engine(
             self.weights, engine=engine, device=device, precision=precision, engine_file=self._engine_file
         ) as opened:

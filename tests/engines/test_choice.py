@@ -1,5 +1,6 @@
 """The automatic choice: which engine on which device, why, and what happens where it cannot start."""
 
+import ctypes
 import subprocess
 import sys
 from pathlib import Path
@@ -170,6 +171,6 @@ def test_a_driver_without_a_gpu_counts_none(monkeypatch: pytest.MonkeyPatch) -> 
             return 100  # CUDA_ERROR_NO_DEVICE
 
     choice.nvidia_gpus.cache_clear()
-    monkeypatch.setattr(choice.ctypes, "CDLL", lambda name: Driver())
+    monkeypatch.setattr(ctypes, "CDLL", lambda name: Driver())
     assert choice.nvidia_gpus() == 0
     choice.nvidia_gpus.cache_clear()

@@ -14,8 +14,9 @@ import pytest
 
 from realesr.architectures import Compact
 from realesr.engines import available_engines, onnxruntime_devices, open_engine
+from realesr.engines.choice import PLUGIN_MODULES
 from realesr.engines.onnxruntime_binding import DeviceBinding
-from realesr.engines.onnxruntime_devices import Place, add_place, place_for, plugin_devices
+from realesr.engines.onnxruntime_devices import Place, add_place, place_for
 from realesr.errors import EngineError, MissingDependency, OutOfMemory, UsageError
 from realesr.onnx_graph import cached_onnx
 from tests.engines.small_models import small_model
@@ -26,9 +27,9 @@ COMPACT = small_model(Compact(scale=2, features=8, convs=1))
 @pytest.fixture(autouse=True)
 def fresh() -> Iterator[None]:
     """What a plug-in shows is looked at once in a process."""
-    plugin_devices.cache_clear()
+    onnxruntime_devices._registered.cache_clear()
     yield
-    plugin_devices.cache_clear()
+    onnxruntime_devices._registered.cache_clear()
 
 
 class Device:
@@ -44,14 +45,19 @@ def install(
     monkeypatch: pytest.MonkeyPatch, kind: str, found: list[Any], fails: str = "", name: str = "FakeProvider"
 ) -> None:
     """A plug-in's package whose library registers, or does not, and then shows these devices."""
-    (module_name,) = onnxruntime_devices.PLUGIN_MODULES[kind]
+    (module_name,) = PLUGIN_MODULES[kind]
     module = types.ModuleType(module_name)
     module.__spec__ = types.SimpleNamespace(name=module_name)  # type: ignore[assignment]
     module.get_library_path = lambda: "/nowhere.so"  # type: ignore[attr-defined]
     module.get_ep_names = lambda: [name]  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, module_name, module)
 
-    def register(*_: str) -> None:
+    registered: list[str] = []
+
+    def register(library: str, path: str) -> None:
+        if library in registered:
+            raise RuntimeError(f"EP library is already registered under {library}")
+        registered.append(library)
         if fails:
             raise RuntimeError(fails)
 
@@ -81,7 +87,7 @@ def test_a_network_runs_on_the_device_of_a_plugin(monkeypatch: pytest.MonkeyPatc
 
 
 def test_a_plugin_that_is_not_installed_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(onnxruntime_devices.PLUGIN_MODULES, "webgpu", ("no_such_module_at_all",))
+    monkeypatch.setitem(PLUGIN_MODULES, "webgpu", ("no_such_module_at_all",))
     with pytest.raises(MissingDependency, match="run 'pip install onnxruntime-ep-webgpu'"):
         place_for("webgpu")
     assert "webgpu" not in onnxruntime_devices.devices()
@@ -94,7 +100,11 @@ def test_a_plugin_that_is_not_installed_is_named(monkeypatch: pytest.MonkeyPatch
         ([], "", "starts but finds no device: expected a GPU with its driver and the Vulkan loader"),
         ([Device(is_virtual=True)], "", "starts but finds no device"),
         ([Device("Another")], "", "starts but finds no device"),
-        ([], "libvulkan.so.1:\n cannot open", r"cannot start here \(libvulkan.so.1: cannot open\)"),
+        (
+            [],
+            "[ONNXRuntimeError] : 1 : FAIL : libvulkan.so.1:\n cannot open",
+            r"cannot start here \(libvulkan.so.1: cannot open\)",
+        ),
     ],
 )
 def test_a_plugin_that_does_not_work_is_one_line(
@@ -104,6 +114,9 @@ def test_a_plugin_that_does_not_work_is_one_line(
     with pytest.raises(EngineError, match=words) as caught:
         open_engine(COMPACT, engine="onnxruntime", device="webgpu:0")
     assert "\n" not in str(caught.value)
+    with pytest.raises(EngineError) as again:
+        place_for("webgpu")
+    assert str(again.value) == str(caught.value), "a second look must not register the library again"
     assert "webgpu" not in onnxruntime_devices.devices()
     facts = next(facts for facts in available_engines() if facts.name == "onnxruntime")
     assert facts.works, "the CPU works all the same"
@@ -121,7 +134,6 @@ def test_webgpu_numbers_need_a_plugin_that_knows_them(monkeypatch: pytest.Monkey
     install(monkeypatch, "webgpu", [Device(version="0.4.0")])
     with pytest.raises(EngineError, match=r"0\.4\.0 chooses the GPU itself: expected webgpu, or version 0\.5"):
         add_place(None, Place(kind="webgpu", number=1), "fp16")
-    plugin_devices.cache_clear()
     install(monkeypatch, "webgpu", [Device(version="0.5.0")])
     asked: list[Any] = []
     options = types.SimpleNamespace(add_provider_for_devices=lambda devices, own: asked.extend([devices, own]))
