@@ -9,13 +9,18 @@ import pytest
 from realesr.architectures import Compact
 from realesr.engine import NearestEngine
 from realesr.engines import ENGINE_NAMES, available_engines, model_facts, open_engine
+from realesr.engines.choice import Machine
 from realesr.errors import EngineError, MissingDependency, UsageError
 from tests.engines.small_models import small_model, write_nearest
 
 COMPACT = small_model(Compact(scale=3, features=8, convs=1))
 
 
-def test_auto_is_onnxruntime_on_the_cpu_in_fp32() -> None:
+def test_auto_is_onnxruntime_on_the_cpu_in_fp32_where_nothing_else_is_installed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    light = Machine(nvidia_gpus=0, offered=frozenset({("onnxruntime", "cpu")}))
+    monkeypatch.setattr("realesr.engines.machine_here", lambda: light)
     with open_engine(COMPACT) as engine:
         spec = engine.spec
     assert (spec.name, spec.device, spec.precision, spec.scale) == ("onnxruntime", "cpu", "fp32", 3)
