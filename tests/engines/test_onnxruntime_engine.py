@@ -4,6 +4,7 @@ import importlib.metadata
 import os
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +15,13 @@ from onnx import TensorProto, helper, save
 
 from realesr.architectures import RRDB, Compact
 from realesr.cgroup import usable_cores
-from realesr.engines import ModelFacts, model_facts, onnxruntime_devices, open_engine
+from realesr.engines import ModelFacts, model_facts, onnxruntime_devices
+from realesr.engines import open_engine as open_any_engine
 from realesr.errors import EngineError, ModelError, OutOfMemory, UsageError
 from realesr.onnx_graph import cached_onnx, onnx_bytes
 from tests.engines.small_models import small_model, write_nearest
 
+open_engine = partial(open_any_engine, engine="onnxruntime")
 COMPACT = small_model(Compact(scale=2, features=8, convs=1))
 
 
