@@ -168,7 +168,7 @@ def state_numbers_per_column(architecture: Architecture) -> int:
     features, growth = architecture.features, architecture.growth
     dense_block = 2 * (5 * features + 10 * growth)
     lag = 15 * architecture.blocks + 1  # of the skip over all blocks; each block has one over its own 15 convolutions
-    finest = 2**architecture.upsamplings
+    finest = int(2**architecture.upsamplings)
     doublings = 2 * features * (2 * finest + 2 * finest - 2)  # conv_hr and conv_last; 2 + 4 + ... for the doublings
     trunk = (
         architecture.blocks * (3 * dense_block + 15 * features) + features * (lag + 2) + 2 * architecture.in_channels

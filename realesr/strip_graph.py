@@ -247,7 +247,7 @@ class _Rewriter:
         return output
 
     def _copied(self, node: onnx.NodeProto, inputs: list[str]) -> onnx.NodeProto:
-        copy = self._new.graph.node.add()
+        copy: onnx.NodeProto = self._new.graph.node.add()
         copy.CopyFrom(node)
         copy.input[:] = inputs
         self._used.update(name for name in inputs if name in self._weights)

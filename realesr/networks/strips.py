@@ -117,8 +117,8 @@ def _rrdb_trunk(net: nn.Module, lr: Tensor, strip: _Strip) -> Tensor:
     x = first
     for block in net.body:
         inner = x
-        for dense in (block.rdb1, block.rdb2, block.rdb3):
-            inner = _dense_block(dense, inner, strip)
+        for rdb in (1, 2, 3):
+            inner = _dense_block(block.get_submodule(f"rdb{rdb}"), inner, strip)
         x = inner * _RESIDUAL_SCALE + strip.delayed(x, inner)
     x, _ = strip.conv(net.conv_body, x)
     return strip.delayed(first, x) + x
@@ -135,10 +135,10 @@ def _rrdb_tail(net: nn.Module, x: Tensor, strip: _Strip) -> Tensor:
 
 def _dense_block(block: nn.Module, x: Tensor, strip: _Strip) -> Tensor:
     joined, features = x, x.shape[1]
-    for conv in (block.conv1, block.conv2, block.conv3, block.conv4):
-        y, seen = strip.conv(conv, joined)
+    for conv in (1, 2, 3, 4):
+        y, seen = strip.conv(block.get_submodule(f"conv{conv}"), joined)
         joined = torch.cat((seen, _leaky_relu(y)), 1)
-    y, seen = strip.conv(block.conv5, joined)
+    y, seen = strip.conv(block.get_submodule("conv5"), joined)
     return y * _RESIDUAL_SCALE + seen[:, :features]
 
 

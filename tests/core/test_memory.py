@@ -175,7 +175,11 @@ def test_half_precision_is_given_less_high_strips() -> None:
 @pytest.mark.parametrize("architecture", [X4PLUS, ANIME, X2PLUS, VIDEO, GENERAL], ids=lambda one: one.title)
 def test_states_are_counted_as_the_strip_graphs_have_them(architecture: Architecture) -> None:
     """One column of the first conv's grid, after a first strip; skips that wait are not in the graphs' own numbers."""
-    small = replace(architecture, features=4, **({"growth": 2} if isinstance(architecture, RRDB) else {}))
+    small: Architecture
+    if isinstance(architecture, RRDB):
+        small = replace(architecture, features=4, growth=2)
+    else:
+        small = replace(architecture, features=4)
     weights = small_weights(small)
     waiting = 0
     columns = Fraction(small.multiple_of)

@@ -78,7 +78,8 @@ def untiled(image: Band, engine: Engine) -> Band:
     multiple, scale = engine.spec.size.multiple_of, engine.spec.scale
     _, height, width = image.shape
     filled = np.pad(image, ((0, 0), (0, -height % multiple), (0, -width % multiple)), mode="edge")
-    return engine.run(filled[None])[0][:, : height * scale, : width * scale]
+    whole: Band = engine.run(filled[None])[0]
+    return whole[:, : height * scale, : width * scale]
 
 
 @settings(max_examples=25, deadline=None)

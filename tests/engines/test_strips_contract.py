@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -129,7 +130,8 @@ def test_wrong_rows_are_refused_in_one_line_and_change_nothing(pair: Pair) -> No
     image = photo(120, 8)
     strips = engine.open_strips(8, 120, rows_px=8)
     start = strips.push(image[:, :100])
-    for wrong in (photo(20, 9), photo(21, 8), image[:, :20].astype(np.float64), image[:2, :20], image[None, :, :20]):
+    doubles: Any = image[:, :20].astype(np.float64)
+    for wrong in (photo(20, 9), photo(21, 8), doubles, image[:2, :20], image[None, :, :20]):
         with pytest.raises(BadShape, match=r"^the strips got .*expected") as caught:
             strips.push(wrong)
         assert "\n" not in str(caught.value)
