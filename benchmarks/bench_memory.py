@@ -46,7 +46,7 @@ def measure(network: str, engine_name: str, side_px: int) -> dict[str, float]:
     generator = np.random.default_rng(0)
     state = {key: generator.normal(0, 0.01, shape).astype(np.float32) for key, shape in architecture.shapes.items()}
     weights = Weights(name=network, architecture=architecture, state=state, sha256="0" * 64)
-    with open_engine(weights, engine=engine_name, precision="fp32") as engine:
+    with open_engine(weights, engine=engine_name, device="cpu", precision="fp32") as engine:
         engine.run(np.zeros((1, 3, 16, 16), np.float32))
         Path("/proc/self/clear_refs").write_text("5")
         held = psutil.Process().memory_info().rss

@@ -6,9 +6,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from realesr.architectures import Compact
 from realesr.engine import Engine, NearestEngine
 from realesr.engines.choice import Choice, choose, machine_here
 from realesr.engines.facts import EngineFacts, ModelFacts
+from realesr.engines.fidelity import bf16_is_measured
 from realesr.errors import EngineError, MissingDependency, RealesrError, UsageError
 
 if TYPE_CHECKING:
@@ -73,7 +75,15 @@ def open_engine(
         if engine not in ("auto", "tensorrt"):
             raise UsageError(f"engine {engine} got {model.name}, which only engine tensorrt runs")
         return _open_tensorrt(model, device, precision)
-    choices = choose(engine=engine, device=device, precision=precision, is_file=is_file, machine=machine_here())
+    choices = choose(
+        engine=engine,
+        device=device,
+        precision=precision,
+        is_file=is_file,
+        bears_bf16=not isinstance(model, Path) and bf16_is_measured(model),
+        is_compact=not isinstance(model, Path) and isinstance(model.architecture, Compact),
+        machine=machine_here(),
+    )
     failures: list[str] = []
     for choice in choices:
         try:

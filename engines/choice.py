@@ -13,11 +13,16 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+from realesr.engines.processor import has_fast_bf16
+
 PLUGIN_MODULES = {
     "webgpu": ("onnxruntime_ep_webgpu",),
     "tensorrt_rtx": ("onnxruntime_ep_nv_tensorrt_rtx",),
 }
 """Devices that ONNX Runtime gets from a package of their own, and the modules in which the library may lie."""
+
+MEASURED_PROCESSORS = ("x86_64", "AMD64")
+"""Where OpenVINO and ncnn were measured against ONNX Runtime; on others they run when they are asked for."""
 
 TENSORRT_MODULES = ("tensorrt", "tensorrt_rtx")
 CUDA_MEMORY_MODULES = ("pycuda", "cuda.bindings")
@@ -38,6 +43,10 @@ class Row:
     """As in `--precision`."""
     runs_files: bool = False
     """Whether it runs .onnx files, or weights alone."""
+    needs_bf16: bool = False
+    """Whether it is worth its place only in bf16: on processors made for it, and networks that bear it."""
+    compact_only: bool = False
+    """Whether it is worth its place only for compact networks."""
 
 
 _ALWAYS_INSTALLED = Row(
@@ -78,11 +87,44 @@ ROWS = (
         precisions=("fp32", "fp16"),
         runs_files=True,
     ),
+    Row(
+        engine="openvino",
+        device="cpu",
+        why="this processor's bf16 with OpenVINO, measured to be near enough to fp32",
+        precisions=("bf16",),
+        needs_bf16=True,
+    ),
+    Row(
+        engine="ncnn",
+        device="cpu",
+        why="the fastest fp32 of compact networks on a CPU, ncnn's",
+        precisions=("fp32",),
+        compact_only=True,
+    ),
+    Row(engine="openvino", device="cpu", why="OpenVINO's fp32 on a CPU", precisions=("fp32",)),
     _ALWAYS_INSTALLED,
     Row(engine="torch", device="cpu", why="PyTorch on the CPU", precisions=("fp32", "fp16", "bf16")),
+    Row(engine="ncnn", device="vulkan", why="ncnn on a GPU through Vulkan", precisions=("fp32", "fp16")),
 )
 """GPUs before the CPU; on each, what others measured as the fastest first (FP16 RRDBNets: TensorRT, then ONNX
-Runtime, then PyTorch). Not yet measured on a GPU by `benchmarks/bench_tiles.py`."""
+Runtime, then PyTorch). Not yet measured on a GPU by `benchmarks/bench_tiles.py`. Vulkan comes last, where only those
+get it who ask for it: what it shows may be a processor that plays a GPU.
+
+On CPUs microseconds per input pixel, the same weights and pixels in all engines:
+
+|                               | ONNX Runtime | OpenVINO fp32 | ncnn | OpenVINO bf16 |
+|-------------------------------|--------------|---------------|------|---------------|
+| two cores with AVX-512-BF16, wall time                                              |
+| realesrgan-x4plus, 128 px     |          206 |           201 |  150 |            97 |
+| realesr-animevideov3, 256 px  |          8.2 |           6.1 |  4.7 |           3.2 |
+| one core with AVX2 (AMD Zen 3), CPU time, other programs beside                     |
+| realesrgan-x4plus, 96 px      |          449 |           453 |  320 |             - |
+| realesrgan-x4plus-anime, 128  |          150 |           130 |  111 |             - |
+| realesr-animevideov3, 256 px  |         18.2 |          13.7 |  8.2 |             - |
+
+But with RRDBNets ncnn takes 50 kB a pixel, six times as much as OpenVINO: its tiles are smaller, and what more of them
+overlaps costs more than it gains.
+"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,6 +133,8 @@ class Machine:
 
     nvidia_gpus: int
     """How many the driver shows to this process."""
+    has_fast_bf16: bool = False
+    """Whether the processor multiplies bf16 numbers itself."""
     offered: frozenset[tuple[str, str]]
     """(engine, device without number) of each row whose packages are installed and whose hardware is there."""
 
@@ -106,7 +150,14 @@ class Choice:
 
 
 def choose(
-    *, engine: str = "auto", device: str = "auto", precision: str = "auto", is_file: bool = False, machine: Machine
+    *,
+    engine: str = "auto",
+    device: str = "auto",
+    precision: str = "auto",
+    is_file: bool = False,
+    bears_bf16: bool = False,
+    is_compact: bool = False,
+    machine: Machine,
 ) -> tuple[Choice, ...]:
     """What to open, best first; the later ones are for the case that an earlier one cannot start.
 
@@ -115,6 +166,8 @@ def choose(
         device: as in `--device`, one device; "cpu", "cuda:1", ... keep to that device.
         precision: as in `--precision`.
         is_file: whether the network is an .onnx file.
+        bears_bf16: whether the network was measured to be near enough to fp32 in bf16.
+        is_compact: whether the network is a compact one.
         machine: what there is here.
 
     Returns:
@@ -130,6 +183,8 @@ def choose(
         and kind in ("auto", row.device)
         and (precision == "auto" or precision in row.precisions)
         and (row.runs_files or not is_file)
+        and (not row.needs_bf16 or (machine.has_fast_bf16 and (bears_bf16 or precision == "bf16")))
+        and (is_compact or not row.compact_only or engine != "auto")
         and (row.engine, row.device) in machine.offered
     ]
     if not rows:
@@ -167,6 +222,10 @@ def machine_here() -> Machine:
             offered.add(("torch", "mps"))
         if gpus and _torch_has_cuda():
             offered.add(("torch", "cuda"))
+    if _is_installed("ncnn"):
+        offered.add(("ncnn", "vulkan"))
+    if platform.machine() in MEASURED_PROCESSORS:
+        offered |= {(name, "cpu") for name in ("openvino", "ncnn") if _is_installed(name)}
     if gpus and _has_package("onnxruntime-gpu"):
         offered.add(("onnxruntime", "cuda"))
     if gpus and any(map(_is_installed, TENSORRT_MODULES)) and any(map(_is_installed, CUDA_MEMORY_MODULES)):
@@ -174,7 +233,7 @@ def machine_here() -> Machine:
     for device, modules in PLUGIN_MODULES.items():
         if any(map(_is_installed, modules)) and (gpus or device != "tensorrt_rtx"):
             offered.add(("onnxruntime", device))
-    return Machine(nvidia_gpus=gpus, offered=frozenset(offered))
+    return Machine(nvidia_gpus=gpus, has_fast_bf16=has_fast_bf16(), offered=frozenset(offered))
 
 
 @functools.cache

@@ -1,6 +1,9 @@
 """How near a network's answer in bf16 is to the one in float32: what has been measured, and what is near enough."""
 
-from realesr.weights import Weights
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from realesr.weights import Weights
 
 NEAR_ENOUGH_DB = 45.0
 """The automatic precision stays above this: PSNR to the float32 result, the least of the images that were tried."""
@@ -15,6 +18,6 @@ BF16_DB = {
 of ten images (realesrgan-x4plus), one photo (realesr-animevideov3)."""
 
 
-def bf16_is_measured(weights: Weights) -> bool:
+def bf16_is_measured(weights: "Weights") -> bool:
     """Whether these very weights were found to be near enough in bf16."""
     return BF16_DB.get(weights.sha256, 0.0) >= NEAR_ENOUGH_DB

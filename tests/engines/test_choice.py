@@ -3,6 +3,7 @@
 import ctypes
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -174,3 +175,45 @@ def test_a_driver_without_a_gpu_counts_none(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(ctypes, "CDLL", lambda name: Driver())
     assert choice.nvidia_gpus() == 0
     choice.nvidia_gpus.cache_clear()
+
+
+ON_CPUS = [("openvino", "cpu"), ("ncnn", "cpu"), ("torch", "cpu")]
+
+
+@pytest.mark.parametrize(
+    ("asked", "expected"),
+    [
+        ({"is_compact": True}, "ncnn"),
+        ({"is_compact": True, "precision": "fp32"}, "ncnn"),
+        ({}, "openvino"),
+        ({"precision": "fp16"}, "onnxruntime"),
+        ({"precision": "bf16"}, "torch"),
+        ({"is_file": True}, "onnxruntime"),
+        ({"engine": "ncnn"}, "ncnn"),
+    ],
+)
+def test_cpus_without_bf16_take_what_was_measured(asked: dict[str, Any], expected: str) -> None:
+    assert taken(machine=machine(*ON_CPUS, gpus=0), **asked) == (expected, "cpu")
+
+
+@pytest.mark.parametrize(
+    ("asked", "expected"),
+    [
+        ({"bears_bf16": True}, "openvino"),
+        ({"bears_bf16": True, "is_compact": True}, "openvino"),
+        ({"is_compact": True}, "ncnn"),
+        ({"is_compact": True, "precision": "bf16"}, "openvino"),
+        ({"is_compact": True, "bears_bf16": True, "precision": "fp32"}, "ncnn"),
+    ],
+)
+def test_bf16_is_taken_only_for_networks_that_bear_it_or_where_it_is_asked_for(
+    asked: dict[str, Any], expected: str
+) -> None:
+    xeon = replace(machine(*ON_CPUS, gpus=0), has_fast_bf16=True)
+    assert taken(machine=xeon, **asked) == (expected, "cpu")
+
+
+def test_vulkan_has_to_be_asked_for() -> None:
+    everything = Machine(nvidia_gpus=0, offered=EVERYTHING)
+    assert "vulkan" not in {one.device for one in choose(machine=everything)}
+    assert taken(device="vulkan:1", machine=everything) == ("ncnn", "vulkan:1")

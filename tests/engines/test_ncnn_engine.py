@@ -1,5 +1,6 @@
 """What is ncnn's own: every architecture's graph against torch, devices, codes for errors, Vulkan that is not there."""
 
+import os
 import subprocess
 import sys
 import tempfile
@@ -75,9 +76,9 @@ def test_precisions(gpu: int | None, asked: str, expected: str) -> None:
 
 def test_precisions_that_there_are_not() -> None:
     with pytest.raises(UsageError, match="fp16 on the CPU, expected fp32"):
-        open_engine(COMPACT, engine="ncnn", precision="fp16")
+        open_engine(COMPACT, engine="ncnn", device="cpu", precision="fp16")
     with pytest.raises(UsageError, match="bf16, expected fp32 or fp16"):
-        open_engine(COMPACT, engine="ncnn", precision="bf16")
+        open_engine(COMPACT, engine="ncnn", device="cpu", precision="bf16")
 
 
 class FakeExtractor:
@@ -126,3 +127,15 @@ def test_a_closed_engine_says_so() -> None:
     engine.close()
     with pytest.raises(EngineError, match="closed"):
         engine.run(picture(4, 4))
+
+
+@pytest.mark.parametrize("own", [None, "ACTIVE"])
+def test_threads_sleep_while_they_wait_unless_the_user_says_otherwise(
+    monkeypatch: pytest.MonkeyPatch, own: str | None
+) -> None:
+    monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
+    if own is not None:
+        monkeypatch.setenv("OMP_WAIT_POLICY", own)
+    with ncnn_engine._sleeping_threads():
+        assert os.environ["OMP_WAIT_POLICY"] == (own or "PASSIVE")
+    assert os.environ.get("OMP_WAIT_POLICY") == own
