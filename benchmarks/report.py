@@ -15,7 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 RESULTS = Path(__file__).parent / "results"
-PACKAGES = ("realesr", "numpy", "onnx", "onnxruntime", "pyvips", "pyvips-binary", "pillow", "torch")
+PACKAGES = ("realesr", "numpy", "onnx", "onnxruntime", "openvino", "ncnn", "pyvips", "pyvips-binary", "pillow", "torch")
 
 
 def cpu_name() -> str:

@@ -16,12 +16,17 @@ TILE_STEP_PX = 32
 LARGEST_TILE_PX = {RRDB: 288, Compact: 512}
 """In pixels of the first conv. The larger a tile, the less of it is overlap: RRDBNets need sixteen times the memory a
 pixel, and 288 px keep x4plus on a photo of 12 MP under 2.5 GB (benchmarks/results, memory and command-partial)."""
+LARGEST_TILE_PX_OF_ENGINE = {"openvino": {RRDB: 384, Compact: 512}, "ncnn": {RRDB: 192, Compact: 384}}
+"""Where an engine needs so much less or more that other sides take as much."""
 
 SHARE_OF_FREE_MEMORY = 0.5
 
 MAPS_AT_ONCE = 4
 """Measured by benchmarks/bench_memory.py, 64 to 384 px: at most 3.9 maps in ONNX Runtime and 3.5 in torch, which takes
 some 10 MB besides."""
+MAPS_AT_ONCE_OF_ENGINE = {"openvino": {RRDB: 2.75, Compact: 4.25}, "ncnn": {RRDB: 14, Compact: 12}}
+"""OpenVINO: 2.1 maps of RRDBNets and 3.9 of compact ones, and 2.6 times the weights while it compiles for a shape,
+which is the rest at 256 px. ncnn transforms maps for Winograd's convolutions, and keeps what it has freed: at most 13.9 and 11.8 maps at 128 px and more."""
 
 BYTES_PER_NUMBER = 4
 
@@ -67,27 +72,28 @@ def tile_px_for(
         precision: as in `EngineSpec.precision`.
     """
     architecture = architecture or RRDB(scale=4)
-    largest_px = LARGEST_TILE_PX[type(architecture)]
+    largest_px = LARGEST_TILE_PX_OF_ENGINE.get(engine_name, LARGEST_TILE_PX)[type(architecture)]
     if isinstance(architecture, RRDB):
         largest_px *= architecture.unshuffle
     if engine_name == "nearest":
         return largest_px
-    bytes_per_px = tile_bytes_per_px(architecture) * (1 if precision == "fp32" else MORE_IN_HALF_PRECISION)
+    bytes_per_px = tile_bytes_per_px(architecture, engine_name) * (1 if precision == "fp32" else MORE_IN_HALF_PRECISION)
     side_px = math.isqrt(int(free_bytes * SHARE_OF_FREE_MEMORY / bytes_per_px))
     return min(max(side_px // TILE_STEP_PX * TILE_STEP_PX, SMALLEST_TILE_PX), largest_px)
 
 
-def tile_bytes_per_px(architecture: Architecture) -> float:
+def tile_bytes_per_px(architecture: Architecture, engine_name: str = "onnxruntime") -> float:
     """Memory that one input pixel of a tile needs while the network runs in float32, beside the weights.
 
-    Both engines hold up to four maps of all features at once, on the grid where those are largest: in the tail of an
-    RRDBNet, after its doublings; anywhere in a compact network (or four images as large as its output, if it is thin).
+    Engines hold some maps of all features at once, on the grid where those are largest: in the tail of an RRDBNet,
+    after its doublings; anywhere in a compact network (or as many images as large as its output, if it is thin).
     """
     if isinstance(architecture, RRDB):
         numbers = architecture.features * (2.0**architecture.upsamplings / architecture.unshuffle) ** 2
     else:
         numbers = float(max(architecture.features, 3 * architecture.scale**2))
-    return MAPS_AT_ONCE * BYTES_PER_NUMBER * numbers
+    maps = MAPS_AT_ONCE_OF_ENGINE.get(engine_name, {}).get(type(architecture), MAPS_AT_ONCE)
+    return maps * BYTES_PER_NUMBER * numbers
 
 
 SMALLEST_STRIP_ROWS = 16

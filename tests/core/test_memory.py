@@ -86,6 +86,18 @@ MEASURED_MB = [
     ("torch", X2PLUS, 256, 223),
     ("torch", VIDEO, 384, 95),
     ("torch", GENERAL, 384, 96),
+    ("openvino", X4PLUS, 256, 726),
+    ("openvino", ANIME, 256, 600),
+    ("openvino", VIDEO, 384, 124),
+    ("openvino", VIDEO, 512, 215),
+    ("openvino", GENERAL, 384, 159),
+    ("ncnn", X4PLUS, 128, 828),
+    ("ncnn", X4PLUS, 256, 3099),
+    ("ncnn", ANIME, 192, 2097),
+    ("ncnn", X2PLUS, 256, 839),
+    ("ncnn", VIDEO, 256, 197),
+    ("ncnn", VIDEO, 512, 705),
+    ("ncnn", GENERAL, 384, 413),
 ]
 """From benchmarks/results: what one tile of that side took, in 1e6 bytes."""
 
@@ -94,7 +106,7 @@ MEASURED_MB = [
 def test_predicted_need_is_near_the_measured_one(
     engine: str, architecture: RRDB | Compact, side_px: int, measured: int
 ) -> None:
-    predicted = tile_bytes_per_px(architecture) * side_px**2 / 1e6
+    predicted = tile_bytes_per_px(architecture, engine) * side_px**2 / 1e6
     assert measured <= predicted <= measured * 1.6
 
 
@@ -119,6 +131,10 @@ def test_tiles_of_common_machines() -> None:
     assert tile_px_for(VIDEO, "torch", 200 * MB) == 320
     assert tile_px_for(X4PLUS, "onnxruntime", 1 * GB, "fp16") == 128
     assert tile_px_for(VIDEO, "nearest", 0) == 512
+    assert tile_px_for(X4PLUS, "openvino", 16 * GB) == 384
+    assert tile_px_for(X4PLUS, "ncnn", 16 * GB) == 192
+    assert tile_px_for(X4PLUS, "ncnn", 1 * GB) == 96
+    assert tile_px_for(VIDEO, "ncnn", 16 * GB) == 384
 
 
 def test_a_network_of_half_the_features_needs_half_the_memory() -> None:
