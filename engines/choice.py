@@ -13,7 +13,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from realesr.engines.processor import has_fast_bf16
+from realesr.processor import has_fast_bf16
 
 PLUGIN_MODULES = {
     "webgpu": ("onnxruntime_ep_webgpu",),

@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 from realesr.cgroup import usable_cores
 from realesr.engine import EngineBase, EngineSpec, Precision, SizeRule, check_batch
 from realesr.engines.fidelity import bf16_is_measured
-from realesr.engines.processor import has_fast_bf16
 from realesr.errors import EngineError, ModelError, OutOfMemory, RealesrError, UsageError
 from realesr.onnx_graph import cached_onnx
+from realesr.processor import has_fast_bf16
 from realesr.weights import Weights
 
 

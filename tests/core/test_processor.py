@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from realesr.engines import processor
+from realesr import processor
 
 XEON = (
     "processor\t: 0\nmodel name\t: Xeon\nflags\t\t: fpu avx2 avx512f avx512_bf16\n\nprocessor\t: 1\nmodel name\t: x\n"
