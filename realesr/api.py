@@ -314,6 +314,7 @@ def tiling_for(facts: "ModelFacts", options: NetworkOptions, spec: EngineSpec) -
     if options.tile_px is not None:
         return Tiling(tile_px=options.tile_px, overlap_px=overlap, blend=blend)
     read = memory.tile_px_for(facts.architecture, spec.name, memory.free_bytes(), spec.precision)
+    read = min(read, spec.best_tile_px or read)
     tile_px = int(min(max(read - 2 * overlap, read // 2), room))
     return Tiling(
         tile_px=tile_px,
@@ -331,7 +332,7 @@ def _strip_budget(facts: "ModelFacts", options: NetworkOptions, spec: EngineSpec
     if architecture is None or spec.first_rows_px is None or not is_open:
         return None
     halo = min(architecture.radius_px, EXACT_OVERLAP_PX * architecture.multiple_of)
-    return strip_budget(architecture, free_bytes(), halo, spec.precision, is_exact=options.exact)
+    return strip_budget(architecture, spec.name, free_bytes(), halo, spec.precision, is_exact=options.exact)
 
 
 def _fixed_tiling(options: NetworkOptions, size: SizeRule, overlap: int, radius: float) -> Tiling:

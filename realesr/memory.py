@@ -101,6 +101,8 @@ SMALLEST_STRIP_ROWS = 16
 """In rows of the first conv. Below, the two rows that every convolution reads again weigh."""
 LARGEST_STRIP_PX = {RRDB: 40_000, Compact: 131_072}
 """Rows times columns, in pixels of the first conv."""
+LARGEST_STRIP_PX_OF_ENGINE = {"openvino": {RRDB: 0, Compact: 49_152}}
+"""It keeps what every convolution reads until the strip's end: 130 kB a pixel of RRDBNets, which go by tiles."""
 SMALLEST_COLUMNS = 256
 """Least width that one strip answers for where an image is cut, in pixels of the first conv."""
 STRIP_LIMIT_BYTES = 4e9
@@ -110,6 +112,8 @@ them and for its first strip; its tiles take 2."""
 STRIP_MAPS_AT_ONCE = 9
 """Of all features of a compact network, in ONNX Runtime at 1024 x 64 to 10000 x 16 px: at most 2.3 kB a pixel with
 64 features, states left out."""
+STRIP_MAPS_AT_ONCE_OF_ENGINE = {"openvino": 25}
+"""Measured with realesr-animevideov3: 6.2 kB a pixel at 1024 x 48 px."""
 STRIP_JOINED_AT_ONCE = 4
 """The same of what a dense block joins, in the trunk of an RRDBNet: at most 3.0 kB a pixel."""
 
@@ -131,6 +135,10 @@ class StripBudget:
     limit_bytes: float
     halo_px: int
     """What a strip reads beyond its columns on each side, where an image is cut."""
+    largest_px: int
+    """Rows times columns of a strip, in pixels of the first conv."""
+    maps_at_once: int
+    """Of all features of a compact network."""
     precision_factor: float = 1.0
     """How much more memory the precision takes than float32."""
 
@@ -142,7 +150,7 @@ class StripBudget:
         while parts == 1 or width >= parts * SMALLEST_COLUMNS:
             columns = -(-width // parts)
             read = columns + (2 * halo if parts > 1 else 0)
-            rows = LARGEST_STRIP_PX[type(self.architecture)] // read
+            rows = self.largest_px // read
             while rows > SMALLEST_STRIP_ROWS and self._bytes(rows, read, parts, height) > self.limit_bytes:
                 rows = max(rows // 2, SMALLEST_STRIP_ROWS)
             if rows >= SMALLEST_STRIP_ROWS and self._bytes(rows, read, parts, height) <= self.limit_bytes:
@@ -159,7 +167,7 @@ class StripBudget:
         architecture = self.architecture
         first = min(rows + architecture.radius_px // architecture.multiple_of, height)
         if isinstance(architecture, Compact):
-            numbers = float(first * read * STRIP_MAPS_AT_ONCE * architecture.features)
+            numbers = float(first * read * self.maps_at_once * architecture.features)
         else:
             trunk = first * read * STRIP_JOINED_AT_ONCE * (architecture.features + 4 * architecture.growth)
             tail = rows * read * MAPS_AT_ONCE * architecture.features * 4.0**architecture.upsamplings
@@ -184,7 +192,13 @@ def state_numbers_per_column(architecture: Architecture) -> int:
 
 
 def strip_budget(
-    architecture: Architecture, free_bytes: int, halo_px: int, precision: Precision, *, is_exact: bool = False
+    architecture: Architecture,
+    engine_name: str,
+    free_bytes: int,
+    halo_px: int,
+    precision: Precision = "fp32",
+    *,
+    is_exact: bool = False,
 ) -> StripBudget:
     """Half of the free memory, as for tiles; at most STRIP_LIMIT_BYTES, unless the result must be exact."""
     free = free_bytes * SHARE_OF_FREE_MEMORY
@@ -192,5 +206,7 @@ def strip_budget(
         architecture=architecture,
         limit_bytes=free if is_exact else min(free, STRIP_LIMIT_BYTES),
         halo_px=halo_px,
+        largest_px=LARGEST_STRIP_PX_OF_ENGINE.get(engine_name, LARGEST_STRIP_PX)[type(architecture)],
+        maps_at_once=STRIP_MAPS_AT_ONCE_OF_ENGINE.get(engine_name, STRIP_MAPS_AT_ONCE),
         precision_factor=1.0 if precision == "fp32" else MORE_IN_HALF_PRECISION,
     )

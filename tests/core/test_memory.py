@@ -154,8 +154,9 @@ SIZES = [(1, 1), (40, 3000), (384, 384), (1000, 1500), (3000, 4000), (10_000, 10
 
 @pytest.mark.parametrize("architecture", [X4PLUS, ANIME, X2PLUS, VIDEO, GENERAL], ids=lambda one: one.title)
 @pytest.mark.parametrize("free", [GB, 4 * GB, 16 * GB, 64 * GB])
-def test_strips_cover_the_image_and_shrink_with_the_memory(architecture: Architecture, free: int) -> None:
-    budget = strip_budget(architecture, free, min(architecture.radius_px, 128), "fp32")
+@pytest.mark.parametrize("engine", ["onnxruntime", "openvino"])
+def test_strips_cover_the_image_and_shrink_with_the_memory(architecture: Architecture, free: int, engine: str) -> None:
+    budget = strip_budget(architecture, engine, free, min(architecture.radius_px, 128))
     assert budget.limit_bytes <= free / 2
     for height, width in SIZES:
         size = budget.size_for(height, width)
@@ -168,22 +169,27 @@ def test_strips_cover_the_image_and_shrink_with_the_memory(architecture: Archite
         )
 
 
-def test_compact_networks_have_strips_even_in_little_memory_and_wide_images_are_cut() -> None:
+@pytest.mark.parametrize(("engine", "columns"), [("onnxruntime", 5000), ("openvino", 2500)])
+def test_compact_networks_have_strips_even_in_little_memory_and_wide_images_are_cut(engine: str, columns: int) -> None:
     for architecture in (VIDEO, GENERAL):
-        budget = strip_budget(architecture, 2 * GB, architecture.radius_px, "fp32")
+        budget = strip_budget(architecture, engine, 2 * GB, architecture.radius_px)
         assert all(budget.size_for(*size) is not None for size in SIZES)
-        assert budget.size_for(10_000, 10_000).columns_px == 5000
+        assert budget.size_for(10_000, 10_000).columns_px == columns
 
 
 def test_a_photo_of_12_mp_goes_by_tiles_with_x4plus_unless_it_must_be_exact() -> None:
-    assert strip_budget(X4PLUS, 64 * GB, 128, "fp32").size_for(3000, 4000) is None
-    assert strip_budget(X4PLUS, 64 * GB, 128, "fp32", is_exact=True).size_for(3000, 4000) is not None
-    assert strip_budget(X4PLUS, 64 * GB, 128, "fp32").size_for(1000, 1500) is not None
-    assert strip_budget(X4PLUS, 2 * GB, 128, "fp32").size_for(1000, 1500) is None
+    assert strip_budget(X4PLUS, "torch", 64 * GB, 128).size_for(3000, 4000) is None
+    assert strip_budget(X4PLUS, "torch", 64 * GB, 128, is_exact=True).size_for(3000, 4000) is not None
+    assert strip_budget(X4PLUS, "torch", 64 * GB, 128).size_for(1000, 1500) is not None
+    assert strip_budget(X4PLUS, "torch", 2 * GB, 128).size_for(1000, 1500) is None
+
+
+def test_rrdb_networks_have_no_strips_in_openvino() -> None:
+    assert all(strip_budget(X4PLUS, "openvino", 64 * GB, 128).size_for(*size) is None for size in SIZES)
 
 
 def test_half_precision_is_given_less_high_strips() -> None:
-    sizes = [strip_budget(X4PLUS, 5 * GB, 128, precision).size_for(900, 900) for precision in ("fp32", "fp16")]
+    sizes = [strip_budget(X4PLUS, "torch", 5 * GB, 128, precision).size_for(900, 900) for precision in ("fp32", "fp16")]
     assert sizes[0] is not None
     assert sizes[1] is None or sizes[1].rows_px < sizes[0].rows_px
 
