@@ -1,14 +1,14 @@
 """Ways of running a network, one file each. `open_engine` opens one; nothing heavy is imported before."""
 
 import importlib.metadata
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from realesr.architectures import Compact
 from realesr.engine import Engine, NearestEngine
-from realesr.engines.choice import Choice, choose, machine_here
+from realesr.engines.choice import Choice, choose, kept_choice, machine_here
 from realesr.engines.facts import EngineFacts, ModelFacts
 from realesr.engines.fidelity import bf16_is_measured
 from realesr.errors import EngineError, MissingDependency, RealesrError, UsageError
@@ -84,12 +84,27 @@ def open_engine(
         is_compact=not isinstance(model, Path) and isinstance(model.architecture, Compact),
         machine=machine_here(),
     )
+    if engine == "auto" and not isinstance(model, Path):
+        choices = (*_kept_choices(model, device, precision), *choices)
+    return _open_first(choices, model, precision, threads, engine_file, may_build=engine == "tensorrt")
+
+
+def _open_first(
+    choices: Sequence[Choice],
+    model: "Weights | Path",
+    precision: str,
+    threads: int | None,
+    engine_file: EngineFile | None,
+    *,
+    may_build: bool,
+) -> Engine:
+    """The first choice that starts; `spec.chosen_because` tells of those that did not."""
     failures: list[str] = []
     for choice in choices:
         try:
             if choice.engine == "tensorrt":
                 has_other_gpu = any(other.engine != "tensorrt" and other.device != "cpu" for other in choices)
-                opened = _open_built(model, choice, precision, engine_file, engine == "tensorrt" or not has_other_gpu)
+                opened = _open_built(model, choice, precision, engine_file, may_build or not has_other_gpu)
             else:
                 opened = _open_chosen(choice, model, precision, threads)
         except (EngineError, MissingDependency) as error:
@@ -97,11 +112,22 @@ def open_engine(
                 raise
             failures.append(f"{choice.engine} on {choice.device} did not start ({error})")
             continue
-        return _with_reason(opened, "; ".join([choice.reason, *failures]))
-    raise EngineError(f"no engine works on the device {device}: {'; '.join(failures)}")
+        tile_px = choice.setting.tile_px if choice.setting else None
+        return _with_reason(opened, "; ".join([choice.reason, *failures]), tile_px)
+    raise EngineError(f"no engine works on the device {choices[-1].device}: {'; '.join(failures)}")
+
+
+def _kept_choices(weights: "Weights", device: str, precision: str) -> tuple[Choice, ...]:
+    """What `realesr tune` has kept for this network, where it fits what was asked for."""
+    from realesr.tuning import kept_setting
+
+    setting = kept_setting(weights, precision)
+    return (kept_choice(setting),) if setting is not None and device in ("auto", setting.device) else ()
 
 
 def _open_chosen(choice: Choice, model: "Weights | Path", precision: str, threads: int | None) -> Engine:
+    if choice.setting is not None:
+        precision, threads = choice.setting.precision, threads or choice.setting.threads
     try:
         if choice.engine == "onnxruntime":
             from realesr.engines.onnxruntime_engine import open_onnxruntime
@@ -136,8 +162,8 @@ def _open_tensorrt(path: Path, device: str, precision: str) -> Engine:
     return open_tensorrt(path, device=device, precision=precision)
 
 
-def _with_reason(opened: Any, reason: str) -> Engine:
-    opened.spec = replace(opened.spec, chosen_because=reason)
+def _with_reason(opened: Any, reason: str, best_tile_px: int | None) -> Engine:
+    opened.spec = replace(opened.spec, chosen_because=reason, best_tile_px=best_tile_px)
     engine: Engine = opened
     return engine
 

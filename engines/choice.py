@@ -12,8 +12,12 @@ import platform
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from realesr.processor import has_fast_bf16
+
+if TYPE_CHECKING:
+    from realesr.tuning import Setting
 
 PLUGIN_MODULES = {
     "webgpu": ("onnxruntime_ep_webgpu",),
@@ -147,6 +151,18 @@ class Choice:
     device: str
     reason: str
     """One line for people; empty where the user chose both."""
+    setting: "Setting | None" = None
+    """What `realesr tune` has measured, where the choice is due to that."""
+
+
+def kept_choice(setting: "Setting") -> Choice:
+    """What to open first where `realesr tune` has been run for a network."""
+    return Choice(
+        engine=setting.engine,
+        device=setting.device,
+        reason="the fastest that 'realesr tune' has measured here",
+        setting=setting,
+    )
 
 
 def choose(

@@ -62,6 +62,8 @@ class EngineSpec:
     """N that is fastest, at most `max_batch`."""
     first_rows_px: int | None = None
     """Fewest rows of an image's first strip; none where the engine has no strips."""
+    best_tile_px: int | None = None
+    """Side of the tile that 'realesr tune' found to be the fastest, with what it overlaps; none without it."""
     chosen_because: str = ""
     """Why the automatic choice took this engine and device; empty where both were asked for."""
 

@@ -17,6 +17,8 @@ from .export import export
 from .help import CommandHelp, GroupHelp
 from .models import models
 from .train import train
+from .tune import EXAMPLES as TUNE_EXAMPLES
+from .tune import tune
 from .upscale import EXAMPLES as UPSCALE_EXAMPLES
 from .upscale import upscale
 
@@ -69,6 +71,7 @@ def build_app() -> typer.Typer:
     app.add_typer(train, name="train")
     app.add_typer(data, name="data")
     app.command(cls=CommandHelp, epilog=DEGRADE_EXAMPLES)(degrade)
+    app.command(cls=CommandHelp, epilog=TUNE_EXAMPLES)(tune)
     app.command(cls=CommandHelp, epilog=DOCTOR_EXAMPLES)(doctor)
     return app
 

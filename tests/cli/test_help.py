@@ -30,6 +30,7 @@ COMMANDS = [
     ("data", "check"),
     ("data", "prepare"),
     ("degrade",),
+    ("tune",),
     ("doctor",),
 ]
 

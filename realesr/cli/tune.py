@@ -1,0 +1,152 @@
+"""`realesr tune`: measure which engine is the fastest for a network on this machine, and keep the answer."""
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from realesr.errors import EngineError, UsageError
+
+from . import stopping
+
+if TYPE_CHECKING:
+    from realesr.engines.trial import Trial
+    from realesr.tuning import Answer
+    from realesr.weights import Weights
+
+    from .console import Words
+
+EXAMPLES = """\
+realesr tune                          # for realesrgan-x4plus
+realesr tune -m realesr-animevideov3  # each network has its own answer
+realesr tune -m my-network.safetensors --seconds 120
+realesr tune --json --quiet           # one JSON object
+realesr tune --forget                 # delete all answers
+realesr tune --debug"""
+
+
+def tune(
+    model: Annotated[
+        str,
+        typer.Option(
+            "-m",
+            "--model",
+            metavar="NAME|PATH",
+            help="A name that 'realesr models' lists, or a file of weights: .safetensors, .pth, ncnn's .bin.",
+        ),
+    ] = "realesrgan-x4plus",
+    seconds: Annotated[float, typer.Option(metavar="S", min=1, help="After this time nothing new is begun.")] = 45,
+    forget: Annotated[
+        bool, typer.Option("--forget", help="Delete the answers of all networks, measure nothing.")
+    ] = False,
+    json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", help="Only errors on stderr; results still go to stdout.")] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show where errors happened (tracebacks).")] = False,
+) -> None:
+    """Measure what is the fastest here, and keep it.
+
+    Every installed engine enlarges the same tile; then numbers of threads and larger tiles are tried with the fastest.
+    'realesr upscale' takes the answer where engine and precision are left at auto. Precisions below fp32 count only
+    where the result is within 45 dB of it. Let nothing else run meanwhile. An answer holds until the processor, the
+    engines or the network change.
+
+    Exit codes: 0 an answer is kept, 1 no engine works.
+    """
+    from .console import Words, errors_reported
+
+    words = Words(quiet=quiet, debug=debug)
+    with errors_reported(words):
+        if forget:
+            forget_all(json=json)
+        else:
+            measure(model, seconds, words, json=json)
+
+
+def forget_all(*, json: bool) -> None:
+    """Delete all answers and name them."""
+    from realesr.tuning import forget
+
+    from . import console
+
+    paths = forget()
+    if json:
+        console.json_line({"forgotten": [str(path) for path in paths]})
+    else:
+        console.result("\n".join(f"forgotten: {path}" for path in paths) or "there was nothing to forget")
+
+
+def measure(model: str, seconds: float, words: "Words", *, json: bool) -> None:
+    """Try the settings, keep the answer, show both."""
+    from realesr.engines.trial import answer_from
+    from realesr.tuning import keep
+
+    from . import console
+
+    weights = load(model, words)
+    done = tried(weights, seconds, words)
+    answer = answer_from(done)
+    if answer is None:
+        raise EngineError("no engine works here: see 'realesr doctor'")
+    path = keep(weights, answer)
+    if json:
+        console.json_line({"network": weights.name, "trials": list(map(asdict, done)), **asdict(answer), "kept": path})
+    else:
+        console.table(f"{weights.name}, the fastest first", COLUMNS, table_rows(done))
+        console.result(f"kept: {in_words(answer)}")
+        words.say(f"in {path}; 'realesr tune --forget' deletes it")
+
+
+def load(model: str, words: "Words") -> "Weights":
+    """The network's weights."""
+    from realesr.zoo import load_model
+
+    with words.download(model) as advance:
+        loaded = load_model(model, progress=advance)
+    if isinstance(loaded, Path):
+        raise UsageError(
+            f"got {model}, expected weights (.safetensors, .pth, ncnn): an .onnx file has one engine on a CPU"
+        )
+    return loaded
+
+
+def tried(weights: "Weights", seconds: float, words: "Words") -> list["Trial"]:
+    """Every setting that there was time for; the one under way is shown."""
+    from realesr.api import overlap_for
+    from realesr.engines import model_facts
+    from realesr.engines.trial import trials
+    from realesr.options import NetworkOptions
+
+    done = []
+    overlap_px = overlap_for(model_facts(weights), NetworkOptions(model=weights.name))
+    for trial in trials(weights, overlap_px=overlap_px, seconds=seconds):
+        stopping.check()
+        words.say("  ".join(cells(trial)))
+        done.append(trial)
+    return done
+
+
+COLUMNS = ("engine", "device", "precision", "threads", "tile px", "us/px", "dB to fp32")
+
+
+def table_rows(done: Sequence["Trial"]) -> list[tuple[str, ...]]:
+    """The fastest first, those that failed last."""
+    return [cells(trial) for trial in sorted(done, key=lambda trial: trial.us_per_px or float("inf"))]
+
+
+def cells(trial: "Trial") -> tuple[str, ...]:
+    """One line of the table; what failed has its reason in place of the time."""
+    setting = trial.setting
+    head = (setting.engine, setting.device, setting.precision, str(setting.threads or "all"), str(setting.tile_px))
+    if trial.us_per_px is None:
+        return (*head, trial.problem, "-")
+    return (*head, f"{trial.us_per_px:.4g}", "-" if trial.psnr_db is None else f"{trial.psnr_db:.1f}")
+
+
+def in_words(answer: "Answer") -> str:
+    """One line."""
+    best: Any = answer.best
+    threads = "all cores" if best.threads is None else f"{best.threads} threads"
+    also = "" if answer.fp32 == best else f"; in fp32 {answer.fp32.engine}"
+    return f"{best.engine} {best.precision} on {best.device}, {threads}, tiles of {best.tile_px} px{also}"
