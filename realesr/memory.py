@@ -99,7 +99,7 @@ def tile_bytes_per_px(architecture: Architecture, engine_name: str = "onnxruntim
 
 SMALLEST_STRIP_ROWS = 16
 """In rows of the first conv. Below, the two rows that every convolution reads again weigh."""
-LARGEST_STRIP_PX = {RRDB: 40_000, Compact: 131_072}
+LARGEST_STRIP_PX = {RRDB: 40_000, Compact: 65_536}
 """Rows times columns, in pixels of the first conv."""
 LARGEST_STRIP_PX_OF_ENGINE = {"openvino": {RRDB: 0, Compact: 49_152}}
 """It keeps what every convolution reads until the strip's end: 130 kB a pixel of RRDBNets, which go by tiles."""
