@@ -63,7 +63,7 @@ def measure(model: str, engine_name: str, height: int, width: int, runs: int) ->
             for name, cut in (("tiles, halo 64", wide), (f"tiles, halo {narrow.overlap_px}", narrow)):
                 ways[name] = lambda cut=cut: _whole(enlarge_bands, _in_tiles(engine, cut), image)  # type: ignore[misc]
         plan = plan_of(Network(engine, tiling=replace(tiling, tile_px=64)), height, width)
-        assert plan is not None
+        assert plan is not None, f"{width} x {height} px do not go in strips with {engine_name}: take a larger --width"
         head = {"model": model, "engine": engine.spec.name, "width": width, "height": height}
         strips = {"strip": f"{plan.columns.tile_px} x {plan.rows_px}"}
         return [{**head, **row, **strips} for row in _timed(ways, image.size // 3, runs)]

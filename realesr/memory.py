@@ -103,6 +103,9 @@ LARGEST_STRIP_PX = {RRDB: 40_000, Compact: 65_536}
 """Rows times columns, in pixels of the first conv."""
 LARGEST_STRIP_PX_OF_ENGINE = {"openvino": {RRDB: 0, Compact: 49_152}}
 """It keeps what every convolution reads until the strip's end: 130 kB a pixel of RRDBNets, which go by tiles."""
+SMALLEST_IN_STRIPS_PX_OF_ENGINE = {"openvino": 500_000}
+"""Below, tiles are faster: OpenVINO takes 0.45 s of CPU time for each of an image's three shapes of strips, and for one
+of tiles, which read 7 to 15 % twice (realesr-animevideov3, 16 us a pixel)."""
 SMALLEST_COLUMNS = 256
 """Least width that one strip answers for where an image is cut, in pixels of the first conv."""
 STRIP_LIMIT_BYTES = 4e9
@@ -139,11 +142,15 @@ class StripBudget:
     """Rows times columns of a strip, in pixels of the first conv."""
     maps_at_once: int
     """Of all features of a compact network."""
+    smallest_px: int = 0
+    """Area of an image below which there are no strips."""
     precision_factor: float = 1.0
     """How much more memory the precision takes than float32."""
 
     def size_for(self, height_px: int, width_px: int) -> StripSize | None:
         """The largest strips that fit, over all of the width or over the fewest parts; none where none fit."""
+        if height_px * width_px < self.smallest_px:
+            return None
         multiple = self.architecture.multiple_of
         height, halo, width = (-(-length // multiple) for length in (height_px, self.halo_px, width_px))
         parts = 1
@@ -208,5 +215,6 @@ def strip_budget(
         halo_px=halo_px,
         largest_px=LARGEST_STRIP_PX_OF_ENGINE.get(engine_name, LARGEST_STRIP_PX)[type(architecture)],
         maps_at_once=STRIP_MAPS_AT_ONCE_OF_ENGINE.get(engine_name, STRIP_MAPS_AT_ONCE),
+        smallest_px=SMALLEST_IN_STRIPS_PX_OF_ENGINE.get(engine_name, 0),
         precision_factor=1.0 if precision == "fp32" else MORE_IN_HALF_PRECISION,
     )
