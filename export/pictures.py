@@ -1,8 +1,8 @@
 """Pictures to prove an export on: made here, the same on every machine, of any size.
 
-No photo is packed with the program: a made picture has every size and no licence. It is a little harder than photos are:
-on it, fp16 bodies of the released networks lie 0.4 to 3.6 dB below their mean on fourteen photos, and 4 to 8 dB above
-the worst of those, which noise reaches with some (benchmarks/bench_precision.py).
+No photo is packed with the program: a made picture has every size and no licence. It is a little harder than photos:
+fp16 bodies of the released networks lie 0.4 to 3.6 dB lower on it than on fourteen photos in the mean, and 4 to 8 dB
+above the worst of those, which noise reaches with some networks (benchmarks/bench_precision.py).
 """
 
 import numpy as np

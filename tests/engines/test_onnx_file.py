@@ -60,7 +60,10 @@ def test_values_that_are_not_finite_in_a_file_of_half_precision_are_an_error(tmp
 
 def test_a_file_of_integers_gives_what_the_same_network_of_floats_gives(tmp_path: Path) -> None:
     batch = picture(9, 14, count=3)
-    with open_engine(exported(tmp_path, uint8=True)) as engine, open_engine(small_model(COMPACT)) as floats:
+    with (
+        open_engine(exported(tmp_path, uint8=True)) as engine,
+        open_engine(small_model(COMPACT), engine="onnxruntime") as floats,
+    ):
         assert (engine.spec.values, floats.spec.values) == ("uint8", "float32")
         assert engine.spec.scale == 2
         got, expected = engine.run(batch), floats.run(batch).clip(0, 1)
@@ -98,7 +101,7 @@ def test_a_file_of_a_fixed_shape_takes_that_shape_only_and_fills_its_batch(
     tmp_path: Path, architecture: Architecture
 ) -> None:
     path = exported(tmp_path, architecture, shape_nhw=(3, 8, 12))
-    with open_engine(path) as engine, open_engine(small_model(architecture)) as whole:
+    with open_engine(path) as engine, open_engine(small_model(architecture), engine="onnxruntime") as whole:
         assert engine.spec.size.fixed_px == (8, 12)
         assert (engine.spec.max_batch, engine.spec.best_batch) == (3, 3)
         for count in (1, 2, 3):
