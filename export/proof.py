@@ -29,8 +29,8 @@ class Tolerance:
 
 
 FP32_TOLERANCE = Tolerance(max_levels=0.03, min_psnr_db=90)
-"""Another order of the same sums, as other engines take it, moves the released networks by up to 0.005 levels, at 120 dB
-or more (benchmarks/bench_precision.py)."""
+"""Another order of the same sums, as other engines take it, moves the released networks by up to 0.005 levels, at
+120 dB or more (benchmarks/bench_precision.py)."""
 FP16_TOLERANCE = Tolerance(max_levels=math.inf, min_psnr_db=60)
 UINT8_TOLERANCE = Tolerance(max_levels=1, min_psnr_db=60)
 """Against the same graph of floats, rounded outside it: values that lie half-way between levels may go either way."""
