@@ -127,15 +127,17 @@ def _has_vulkan_loader() -> bool:
 
 
 def _parsed_device(device: str) -> int | None:
-    """ "vulkan:1" -> 1; None for the CPU."""
+    """ "vulkan:1" -> 1; None for the CPU, for which Vulkan is not even looked at: starting it can take a second."""
     wanted = {"auto": "cpu", "vulkan": "vulkan:0"}.get(device.lower(), device.lower())
+    if wanted == "cpu":
+        return None
     offered = devices()
     if wanted not in offered:
         raise EngineError(
             f"engine ncnn got the device {device}, expected one that it has here: {', '.join(offered)}"
             + ("" if _has_vulkan_loader() else " (Vulkan is not installed)")
         )
-    return None if wanted == "cpu" else int(wanted.partition(":")[2])
+    return int(wanted.partition(":")[2])
 
 
 def _body_precision(gpu: int | None, precision: str) -> Precision:
