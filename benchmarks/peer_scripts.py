@@ -58,7 +58,7 @@ def onnxruntime_run(folder: Path) -> Callable[[Pixels], Pixels]:
     import onnxruntime
 
     session = onnxruntime.InferenceSession(folder / "net.onnx", providers=["CPUExecutionProvider"])
-    return lambda picture: session.run(None, {"input": picture})[0]  # type: ignore[no-any-return]
+    return lambda picture: session.run(None, {"input": picture})[0]  # type: ignore[no-any-return, unused-ignore]
 
 
 def pytorch_run(folder: Path) -> Callable[[Pixels], Pixels]:

@@ -36,7 +36,7 @@ def _sleeping_threads() -> Iterator[None]:
 
 
 with _sleeping_threads():
-    import ncnn
+    import ncnn  # type: ignore[import-untyped, unused-ignore]
 
 PRECISIONS: tuple[Precision, ...] = ("fp32", "fp16")
 """On Vulkan; on a CPU fp32 alone."""

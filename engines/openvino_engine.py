@@ -35,7 +35,7 @@ def _nothing_sent() -> Iterator[None]:
 
 
 with _nothing_sent():
-    import openvino
+    import openvino  # type: ignore[import-untyped, unused-ignore]
 
 PRECISIONS: tuple[Precision, ...] = ("fp32", "bf16")
 

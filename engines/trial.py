@@ -98,9 +98,10 @@ def settings(machine: Machine, tile_px: int) -> list[Setting]:
     for row in ROWS:
         if (row.engine, row.device) not in machine.offered or row.engine == "tensorrt" or row.device == "vulkan":
             continue
-        lower: tuple[Precision, ...] = ("fp16",) if row.device != "cpu" else ("bf16",) * machine.has_fast_bf16
-        for precision in ("fp32", *lower):
-            if precision in row.precisions:
+        lower: Precision = "fp16" if row.device != "cpu" else "bf16"
+        precisions: tuple[Precision, ...] = ("fp32", lower)
+        for precision in precisions:
+            if precision in row.precisions and (precision != "bf16" or machine.has_fast_bf16):
                 found[Setting(engine=row.engine, device=row.device, precision=precision, tile_px=tile_px)] = None
     return sorted(found, key=lambda setting: setting.precision != "fp32")
 

@@ -24,7 +24,10 @@ SHARE_OF_FREE_MEMORY = 0.5
 MAPS_AT_ONCE = 4
 """Measured by benchmarks/bench_memory.py, 64 to 384 px: at most 3.9 maps in ONNX Runtime and 3.5 in torch, which takes
 some 10 MB besides."""
-MAPS_AT_ONCE_OF_ENGINE = {"openvino": {RRDB: 2.75, Compact: 4.25}, "ncnn": {RRDB: 14, Compact: 12}}
+MAPS_AT_ONCE_OF_ENGINE: dict[str, dict[type[Architecture], float]] = {
+    "openvino": {RRDB: 2.75, Compact: 4.25},
+    "ncnn": {RRDB: 14, Compact: 12},
+}
 """OpenVINO: 2.1 maps of RRDBNets and 3.9 of compact ones, and 2.6 times the weights while it compiles for a shape,
 which is the rest at 256 px. ncnn transforms maps for Winograd's convolutions, and keeps what it has freed: at most
 13.9 and 11.8 maps at 128 px and more."""

@@ -87,4 +87,4 @@ def test_a_cache_that_cannot_be_written_is_told(cache: Path) -> None:
 
 def test_a_precision_that_there_is_not_is_refused() -> None:
     with pytest.raises(UsageError, match="got precision int8, expected fp32, fp16 or bf16"):
-        Setting(engine="ncnn", device="cpu", precision="int8")
+        Setting(engine="ncnn", device="cpu", precision="int8")  # type: ignore[arg-type]

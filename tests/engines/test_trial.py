@@ -151,13 +151,11 @@ def test_upscale_takes_what_was_kept() -> None:
         with open_engine(WEIGHTS) as engine:
             assert (engine.spec.name, engine.spec.best_tile_px) == ("torch", 128)
             assert engine.spec.chosen_because == "the fastest that 'realesr tune' has measured here"
-        for asked, expected in (
-            ({"precision": "fp32"}, "onnxruntime"),
-            ({"device": "cpu"}, "torch"),
-            ({"engine": "openvino"}, "openvino"),
-        ):
-            with open_engine(WEIGHTS, **asked) as engine:
+        for asked, expected in ((("fp32", "auto"), "onnxruntime"), (("auto", "cpu"), "torch")):
+            with open_engine(WEIGHTS, precision=asked[0], device=asked[1]) as engine:
                 assert engine.spec.name == expected
+        with open_engine(WEIGHTS, engine="openvino") as engine:
+            assert engine.spec.name == "openvino"
     finally:
         from realesr.tuning import forget
 
