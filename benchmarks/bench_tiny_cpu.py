@@ -57,7 +57,8 @@ def make_images(folder: Path) -> None:
     for name in ("train", "gt", "lq"):
         (folder / name).mkdir()
     for name in TRAIN:
-        (folder / "train" / name).write_bytes((shipped / name).read_bytes())
+        with Image.open(shipped / name) as photo:  # uncompressed: squares are cut out of a file that is read every time
+            photo.save(folder / "train" / f"{Path(name).stem}.tif")
     crops = [crop for name in HELD_OUT for crop in cut(shipped / name)]
     hr = torch.from_numpy(np.stack(crops).transpose(0, 3, 1, 2).astype(np.float32) / 255)
     drawn = draw(CORRECTED, len(crops), torch.Generator().manual_seed(SEED), hr_px=(CROP_PX, CROP_PX), scale=SCALE)
