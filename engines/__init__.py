@@ -53,7 +53,8 @@ def open_engine(
         model: weights, or the path of an .onnx file (for onnxruntime) or an .engine file (for tensorrt).
         engine: one of ENGINE_NAMES; "auto" is what `realesr.engines.choice` takes here, and `spec.chosen_because` why.
         device: what the engine offers: "cpu", "cuda", "cuda:1", ...; "auto" likewise: a GPU before the CPU.
-        precision: "fp32", "fp16" or "bf16" of the network's body; "auto" is fp32 on a CPU and fp16 elsewhere.
+        precision: "fp32", "fp16" or "bf16" of the network's body; "auto" is fp16 on a GPU; on a CPU bf16 where
+            processor and network are known to be good at it, else fp32.
         threads: CPU threads, 1 or more; none takes every core that this process may use.
         engine_file: what builds TensorRT's engines (engines import nothing that does); without it tensorrt runs
             .engine files alone. The automatic choice builds none while another engine has a GPU.

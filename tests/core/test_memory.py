@@ -134,7 +134,7 @@ def test_tiles_of_common_machines() -> None:
     assert tile_px_for(X4PLUS, "openvino", 16 * GB) == 384
     assert tile_px_for(X4PLUS, "ncnn", 16 * GB) == 192
     assert tile_px_for(X4PLUS, "ncnn", 1 * GB) == 96
-    assert tile_px_for(VIDEO, "ncnn", 16 * GB) == 384
+    assert tile_px_for(VIDEO, "ncnn", 16 * GB) == 320
 
 
 def test_a_network_of_half_the_features_needs_half_the_memory() -> None:
