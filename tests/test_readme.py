@@ -5,13 +5,19 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 from PIL import Image
 
 import realesr
 import realesr.api
+from realesr.architectures import Compact
+from realesr.engines import openvino_engine  # noqa: F401 - it loads openvino without its reports of use, for the example
+from realesr.onnx_graph import onnx_bytes
 from realesr.zoo import ZOO
+from tests.core.small_networks import small_weights
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -43,11 +49,13 @@ def test_python_examples_run(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     Image.effect_noise((16, 12), 60).convert("RGB").save("photo.jpg")
-    names: dict[str, object] = {}
+    Path("realesrgan-x4plus-fp16.onnx").write_bytes(onnx_bytes(small_weights(Compact(scale=4, convs=1)), "fp16"))
+    names: dict[str, Any] = {"image": np.zeros((1, 3, 16, 12), np.float32)}
     for block in blocks("python"):
         exec(compile(block, "README.md", "exec"), names)
     with Image.open("photo_x4.png") as large, Image.open("photo_x2.png") as twice:
         assert (large.size, twice.size) == ((64, 48), (32, 24))
+    assert names["large"].shape == (1, 3, 64, 48)
     assert "(16, 12) (32, 24)" in capsys.readouterr().out
 
 
