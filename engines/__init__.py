@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from realesr.architectures import Compact
-from realesr.engine import Engine, NearestEngine
+from realesr.engine import Engine, NearestEngine, Precision
 from realesr.engines.choice import Choice, choose, kept_choice, machine_here
 from realesr.engines.facts import EngineFacts, ModelFacts
 from realesr.engines.fidelity import bf16_is_measured
@@ -198,98 +198,69 @@ def model_facts(model: "Weights | ZooEntry | Path") -> ModelFacts:
 
 def available_engines() -> tuple[EngineFacts, ...]:
     """Every engine, whether it works here, and what it offers. Imports their packages: it takes seconds."""
-    nearest = EngineFacts(
-        name="nearest", version=None, devices=("cpu",), precisions=("fp32",), install=_INSTALL["nearest"]
+    return (
+        _facts("onnxruntime", _onnxruntime, "onnxruntime", "onnxruntime-gpu"),
+        _facts("openvino", _openvino, "openvino"),
+        _facts("ncnn", _ncnn, "ncnn"),
+        _facts("torch", _torch, "torch"),
+        _facts(
+            "tensorrt", _tensorrt, "tensorrt", "tensorrt-cu13", "tensorrt-cu12", "tensorrt-rtx-cu13", "tensorrt-rtx"
+        ),
+        EngineFacts(name="nearest", version=None, devices=("cpu",), precisions=("fp32",), install=_INSTALL["nearest"]),
     )
-    return (_onnxruntime_facts(), _openvino_facts(), _ncnn_facts(), _torch_facts(), _tensorrt_facts(), nearest)
 
 
-def _onnxruntime_facts() -> EngineFacts:
-    notes: tuple[str, ...] = ()
+_Offer = tuple[tuple[str, ...], tuple[Precision, ...], tuple[str, ...]]
+"""Devices, precisions, and notes on what else was found."""
+
+
+def _facts(name: str, offer: Callable[[], _Offer], *packages: str) -> EngineFacts:
+    """What one engine offers here, or why it offers nothing."""
+    problem = ""
     try:
-        from realesr.engines import onnxruntime_devices, onnxruntime_engine
-
-        devices, precisions, problem = onnxruntime_devices.devices(), onnxruntime_engine.PRECISIONS, ""
-        notes = onnxruntime_devices.plugin_problems()
+        devices, precisions, notes = offer()
     except (ImportError, RealesrError) as error:
-        devices, precisions, problem = (), (), str(_import_problem("onnxruntime", error))
+        (devices, precisions, notes), problem = ((), (), ()), str(_import_problem(name, error))
     return EngineFacts(
-        name="onnxruntime",
-        version=_version("onnxruntime", "onnxruntime-gpu"),
+        name=name,
+        version=_version(*packages),
         devices=devices,
         precisions=precisions,
-        install=_INSTALL["onnxruntime"],
+        install=_INSTALL[name],
         problem=problem,
         notes=notes,
     )
 
 
-def _openvino_facts() -> EngineFacts:
-    try:
-        from realesr.engines import openvino_engine
+def _onnxruntime() -> _Offer:
+    from realesr.engines import onnxruntime_devices, onnxruntime_engine
 
-        devices, precisions, problem = openvino_engine.devices(), openvino_engine.precisions(), ""
-    except (ImportError, RealesrError) as error:
-        devices, precisions, problem = (), (), str(_import_problem("openvino", error))
-    return EngineFacts(
-        name="openvino",
-        version=_version("openvino"),
-        devices=devices,
-        precisions=precisions,
-        install=_INSTALL["openvino"],
-        problem=problem,
-    )
+    return onnxruntime_devices.devices(), onnxruntime_engine.PRECISIONS, onnxruntime_devices.plugin_problems()
 
 
-def _ncnn_facts() -> EngineFacts:
-    try:
-        from realesr.engines import ncnn_engine
+def _openvino() -> _Offer:
+    from realesr.engines import openvino_engine
 
-        devices, precisions, problem = ncnn_engine.devices(), ncnn_engine.PRECISIONS, ""
-    except (ImportError, RealesrError) as error:
-        devices, precisions, problem = (), (), str(_import_problem("ncnn", error))
-    return EngineFacts(
-        name="ncnn",
-        version=_version("ncnn"),
-        devices=devices,
-        precisions=precisions if len(devices) > 1 else precisions[:1],
-        install=_INSTALL["ncnn"],
-        problem=problem,
-    )
+    return openvino_engine.devices(), openvino_engine.precisions(), ()
 
 
-def _torch_facts() -> EngineFacts:
-    try:
-        from realesr.engines import torch_engine
+def _ncnn() -> _Offer:
+    from realesr.engines import ncnn_engine
 
-        devices, precisions, problem = torch_engine.devices(), torch_engine.PRECISIONS, ""
-    except (ImportError, RealesrError) as error:
-        devices, precisions, problem = (), (), str(_import_problem("torch", error))
-    return EngineFacts(
-        name="torch",
-        version=_version("torch"),
-        devices=devices,
-        precisions=precisions,
-        install=_INSTALL["torch"],
-        problem=problem,
-    )
+    devices, precisions = ncnn_engine.devices(), ncnn_engine.PRECISIONS
+    return devices, precisions if len(devices) > 1 else precisions[:1], ()
 
 
-def _tensorrt_facts() -> EngineFacts:
+def _torch() -> _Offer:
+    from realesr.engines import torch_engine
+
+    return torch_engine.devices(), torch_engine.PRECISIONS, ()
+
+
+def _tensorrt() -> _Offer:
     from realesr.engines import tensorrt_engine
 
-    try:
-        devices, precisions, problem = tensorrt_engine.devices(), tensorrt_engine.PRECISIONS, ""
-    except RealesrError as error:
-        devices, precisions, problem = (), (), str(error)
-    return EngineFacts(
-        name="tensorrt",
-        version=_version("tensorrt", "tensorrt-cu13", "tensorrt-cu12", "tensorrt-rtx-cu13", "tensorrt-rtx"),
-        devices=devices,
-        precisions=precisions,
-        install=_INSTALL["tensorrt"],
-        problem=problem,
-    )
+    return tensorrt_engine.devices(), tensorrt_engine.PRECISIONS, ()
 
 
 def _open_nearest(model: "Weights | Path", device: str, precision: str) -> NearestEngine:
