@@ -69,6 +69,12 @@ class StageOptions:
         if problems:
             raise UsageError("; ".join(problems))
 
+    @property
+    def needs_sharp(self) -> bool:
+        """Whether some loss looks at the sharpened truth, which takes time to make."""
+        pixels = self.l1_sharp and (self.l1 > 0 or self.artefact > 0)
+        return pixels or (self.perceptual_sharp and self.perceptual > 0) or (self.gan_sharp and self.gan > 0)
+
     def _problems(self) -> Iterator[str]:
         for name, least in _LEAST.items():
             value = getattr(self, name)

@@ -27,7 +27,7 @@ class Pairs:
     hr: Tensor
     """(N, 3, crop, crop)."""
     sharp: Tensor
-    """`hr`, sharpened."""
+    """`hr`, sharpened; `hr` itself where no loss looks at it."""
     drawn: Degradation | None
     """What the degraded ones went through; None where all are given pairs."""
 
@@ -42,6 +42,7 @@ def make_pairs(
     scale: int,
     crop_px: int,
     sharpened: bool,
+    sharp_truth: bool,
     pool: PairPool | None,
 ) -> Pairs:
     """Degrade a batch and cut the networks' crops out of it.
@@ -58,6 +59,7 @@ def make_pairs(
         scale: HR px per LR px and side.
         crop_px: side of the HR crops.
         sharpened: whether what is degraded is sharpened first (Real-ESRGAN+ does so).
+        sharp_truth: whether a sharpened truth is needed.
         pool: mixes the pairs of many iterations; its state changes.
     """
     device = world.device
@@ -84,7 +86,7 @@ def make_pairs(
         lr_parts.append(_to_device(batch.pair_lr, device))
         hr_parts.append(_to_device(batch.pair_hr, device))
     lr, hr = torch.cat(lr_parts), torch.cat(hr_parts)
-    return Pairs(lr=lr, hr=hr, sharp=sharpen(hr), drawn=drawn)
+    return Pairs(lr=lr, hr=hr, sharp=sharpen(hr) if sharp_truth else hr, drawn=drawn)
 
 
 def _to_device(images: Tensor, device: torch.device) -> Tensor:

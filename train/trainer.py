@@ -99,6 +99,7 @@ def _iterate(run: Run, stream: Iterator[Batch]) -> dict[str, Tensor]:
             scale=run.recipe.architecture.scale,
             crop_px=run.options.crop_px,
             sharpened=run.options.l1_sharp,
+            sharp_truth=run.options.needs_sharp,
             pool=run.pool,
         )
     try:

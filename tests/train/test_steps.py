@@ -497,3 +497,19 @@ def test_a_batch_that_is_not_finite_in_one_process_is_refused_in_both(two):
     for ends in two:
         assert int(ends[-1]["refused"]) == 1
         assert not ends[-1]["change"].any()
+
+
+@pytest.mark.parametrize("step", [psnr_step, gan_step])
+@pytest.mark.parametrize(
+    "flags", [(False, False, False), (True, False, False), (False, True, False), (False, False, True)]
+)
+def test_the_sharpened_truth_is_looked_at_just_where_options_say_so(step, flags):
+    l1_sharp, perceptual_sharp, gan_sharp = flags
+    losses = {"perceptual": 0.3} if step is gan_step else {}
+    options = stage(step, l1_sharp=l1_sharp, perceptual_sharp=perceptual_sharp, gan_sharp=gan_sharp, **losses)
+    state = make(step, options)
+    lr, hr = torch.rand(BATCH, 3, 8, 8), torch.rand(BATCH, 3, 16, 16)
+    never = torch.full_like(hr, float("nan"))
+    arguments = (state, lr, hr, never, options, *([PerceptualLoss(Views())] if step is gan_step else []))
+    found = step(*arguments, may_step=lambda _: True)
+    assert any(bool(value.isnan().any()) for value in found.values()) == options.needs_sharp
