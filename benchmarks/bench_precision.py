@@ -22,7 +22,7 @@ from PIL import Image
 from realesr.engine import Engine
 from realesr.engines import open_engine
 from realesr.errors import RealesrError
-from realesr.export.pictures import noise, photo
+from realesr.export.pictures import made_photo, noise
 from realesr.export.proof import Case, Row, measure
 from realesr.weights import Weights
 from realesr.zoo import load_model
@@ -56,7 +56,7 @@ def all_images(paths: list[Path], side_px: int) -> Named:
     """Every image by name: given ones, scikit-image's, made ones."""
     images = [(path.name, middle(eight_bits(path), side_px)) for path in paths]
     images += [(name, middle(Image.fromarray(getattr(skimage.data, name)()), side_px)) for name in SKIMAGE]
-    return [*images, (f"{MADE} photo", photo(1, side_px, side_px)), (f"{MADE} noise", noise(1, side_px, side_px))]
+    return [*images, (f"{MADE} photo", made_photo(1, side_px, side_px)), (f"{MADE} noise", noise(1, side_px, side_px))]
 
 
 def eight_bits(path: Path) -> Image.Image:

@@ -1,12 +1,17 @@
-"""Pictures to prove an export on: made here, the same on every machine, of any size.
+"""Pictures to prove an export on, the same on every machine, of any size: a photo, made pictures like photos, noise.
 
-No photo is packed with the program: a made picture has every size and no licence. It is a little harder than photos:
-fp16 bodies of the released networks lie 0.4 to 3.6 dB lower on it than on fourteen photos in the mean, and 4 to 8 dB
-above the worst of those, which noise reaches with some networks (benchmarks/bench_precision.py).
+Made pictures are a little harder than photos: fp16 bodies of the released networks lie 0.4 to 3.6 dB lower on them than
+on fourteen photos in the mean, and 4 to 8 dB above the worst of those, which noise reaches with some networks
+(benchmarks/bench_precision.py).
 """
+
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+
+_PHOTO = Path(__file__).with_name("portrait.jpg")
+"""examples/portrait.jpg: a part of NASA's portrait of Eileen Collins, in the public domain."""
 
 _LEAVES_PER_PX = 0.1
 _SMALLEST_RADIUS_PX = 1.5
@@ -14,6 +19,24 @@ _GRAIN = 0.015
 
 
 def photo(count: int, height_px: int, width_px: int, seed: int = 0) -> NDArray[np.float32]:
+    """Tiles of the sample photo, from places that the seed chooses; it goes on mirrored where it is too small.
+
+    Returns:
+        (count, 3, height_px, width_px) float32 RGB, 8-bit levels in [0, 1].
+    """
+    from PIL import Image
+
+    with Image.open(_PHOTO) as image:
+        pixels = np.asarray(image.convert("RGB"), np.float32).transpose(2, 0, 1) / 255
+    bottom, right = max(0, height_px - pixels.shape[1]), max(0, width_px - pixels.shape[2])
+    pixels = np.pad(pixels, ((0, 0), (0, bottom), (0, right)), mode="symmetric")
+    rng = np.random.default_rng(seed)
+    tops = rng.integers(0, pixels.shape[1] - height_px + 1, count)
+    lefts = rng.integers(0, pixels.shape[2] - width_px + 1, count)
+    return np.stack([pixels[:, y : y + height_px, x : x + width_px] for y, x in zip(tops, lefts, strict=True)])
+
+
+def made_photo(count: int, height_px: int, width_px: int, seed: int = 0) -> NDArray[np.float32]:
     """Pictures with the statistics of photos: discs of all sizes in front of one another, shaded, with grain.
 
     Radii follow the law r^-3, which makes edges and areas look alike at every scale. Source: Lee, Mumford, Huang,

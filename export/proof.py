@@ -9,10 +9,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from realesr.errors import ExportError
-from realesr.export.pictures import noise, photo
+from realesr.export.pictures import made_photo, noise, photo
 
 Batch = NDArray[np.float32]
 Run = Callable[[Batch], Batch]
+
+MakePictures = Callable[[int, int, int, int], Batch]
+"""Count, height, width and seed -> pictures."""
+
+_PICTURES: dict[str, MakePictures] = {"photo": photo, "made photo": made_photo, "noise": noise}
 
 LEVELS = 255
 """Differences are told in 8-bit levels: a network's values in [0, 1] times this."""
@@ -50,7 +55,7 @@ class Row:
     """One case of a proof."""
 
     picture: str
-    """ "photo" or "noise"."""
+    """ "photo", "made photo" or "noise"."""
     shape: tuple[int, ...]
     """Of the input: (N, 3, H, W)."""
     max_levels: float
@@ -100,13 +105,17 @@ def keeps(row: Row, tolerance: Tolerance) -> bool:
 def make_cases(reference: Run, *, multiple_of: int, shape_nhw: tuple[int, int, int] | None = None) -> list[Case]:
     """Pictures of several sizes, odd ones and batches of two among them, or of the one shape that is taken."""
     m = multiple_of
-    sizes = [("photo", 1, 64 * m, 64 * m), ("photo", 2, 33 * m, 45 * m), ("photo", 1, 7 * m, 3 * m)]
-    sizes += [("noise", 1, 40 * m, 48 * m), ("noise", 2, 17 * m, 31 * m)]
-    if shape_nhw is not None:
-        sizes = [("photo", *shape_nhw), ("noise", *shape_nhw)]
-    batches = [
-        (name, (photo if name == "photo" else noise)(n, h, w, seed=i)) for i, (name, n, h, w) in enumerate(sizes)
+    sizes = [
+        ("photo", 1, 64 * m, 56 * m),
+        ("photo", 2, 33 * m, 45 * m),
+        ("made photo", 1, 48 * m, 48 * m),
+        ("made photo", 1, 7 * m, 3 * m),
+        ("noise", 1, 40 * m, 48 * m),
+        ("noise", 2, 17 * m, 31 * m),
     ]
+    if shape_nhw is not None:
+        sizes = [(name, *shape_nhw) for name in _PICTURES]
+    batches = [(name, _PICTURES[name](n, h, w, seed)) for seed, (name, n, h, w) in enumerate(sizes)]
     return [Case(picture=name, batch=batch, expected=reference(batch)) for name, batch in batches]
 
 

@@ -45,7 +45,7 @@ def test_every_architecture_is_exported_and_proven(saved: Saved, architecture: A
     assert artefact.path.name == ("net-fp16.onnx" if precision == "fp16" else "net.onnx")
     onnx.checker.check_model(onnx.load(artefact.path), full_check=True)
     (found,) = artefact.facts["proofs"]
-    assert len(found["rows"]) == 5
+    assert len(found["rows"]) == 6
     for row in found["rows"]:
         assert row["equal"] or row["psnr_db"] >= LIMITS[precision]
     assert {row["shape"][0] for row in found["rows"]} == {1, 2}

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from realesr.export.pictures import noise, photo
+from realesr.export.pictures import made_photo, noise, photo
 
 
-@pytest.mark.parametrize("make", [photo, noise])
+@pytest.mark.parametrize("make", [photo, made_photo, noise])
 @pytest.mark.parametrize("shape", [(1, 1, 1), (2, 3, 7), (1, 40, 33)])
 def test_pictures_are_levels_of_8_bits_of_any_size(make, shape: tuple[int, int, int]) -> None:
     batch = make(*shape)
@@ -30,14 +30,23 @@ def spectrum_slope(picture: NDArray[np.float32]) -> float:
 
 def test_power_falls_with_frequency_as_in_photos_and_not_in_noise() -> None:
     # Photos: about -2 (Field, "Relations between the statistics of natural images", JOSA A 4, 1987), softer ones less.
-    assert -3.2 < spectrum_slope(photo(1, 192, 192)[0]) < -1.6
+    assert -3.2 < spectrum_slope(made_photo(1, 192, 192)[0]) < -1.6
     assert abs(spectrum_slope(noise(1, 192, 192)[0])) < 0.3
 
 
-def test_a_photo_has_flat_areas_edges_and_both_ends_of_the_range() -> None:
-    picture = photo(1, 128, 128)[0]
+def test_a_made_photo_has_flat_areas_edges_and_both_ends_of_the_range() -> None:
+    picture = made_photo(1, 128, 128)[0]
     steps = np.abs(np.diff(picture.mean(axis=0), axis=1))
     assert (steps < 0.03).mean() > 0.35
     assert (steps > 0.3).mean() > 0.005
     assert picture.min() == 0
     assert picture.max() == 1
+
+
+def test_tiles_of_the_photo_are_its_pixels_and_mirrored_beyond_them() -> None:
+    whole = photo(1, 200, 160)[0]
+    tile, large = photo(1, 40, 30, seed=3)[0], photo(1, 210, 170)[0]
+    places = np.lib.stride_tricks.sliding_window_view(whole, (3, 40, 30))
+    assert (places == tile).all(axis=(-3, -2, -1)).any()
+    assert np.array_equal(large[:, :200, :160], whole)
+    assert np.array_equal(large[:, 200:, :160], whole[:, :189:-1])
