@@ -98,7 +98,7 @@ def test_the_json_beside_it_says_what_was_exported(exported: tuple[nn.Module, Ex
     assert (facts["model"], facts["architecture"], facts["scale"]) == ("gated", "Residual", 3)
     assert facts["input_shape"] == ["n", 3, "h", "w"]
     assert facts["weights_sha256"] == report.sidecar.weights_sha256
-    assert len(facts["proofs"][0]["rows"]) == 5
+    assert len(facts["proofs"][0]["rows"]) == 6
 
 
 def test_the_module_itself_is_left_as_it_is(exported: tuple[nn.Module, ExportReport]) -> None:
