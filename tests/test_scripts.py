@@ -77,14 +77,14 @@ def test_install_runs_pip_once_until_the_constraints_change(checkout: Path) -> N
     assert install(checkout, "light").returncode == 0
     assert install(checkout, "light").returncode == 0
     assert len(installs()) == 1
-    assert ".[weights]" in installs()[0]
+    assert ".[weights,openvino,ncnn]" in installs()[0]
     assert "-c constraints.txt" in installs()[0]
     with (checkout / "constraints.txt").open("a") as constraints:
         constraints.write("# newer\n")
     assert install(checkout, "full").returncode == 0
     assert install(checkout, "light").returncode == 0
     assert len(installs()) == 2
-    assert ".[weights,torch,heif,dev]" in installs()[1]
+    assert ".[weights,openvino,ncnn,tensorrt-rtx,torch,heif,dev]" in installs()[1]
 
 
 def test_demo_installs_no_torch() -> None:
