@@ -44,7 +44,7 @@ def one_run(recipe: str, stage: str, batch: int, counted: int, device: str, chan
         folder = Path(name)
         vgg = folder / "vgg.pth"
         torch.save(Vgg19().state_dict(), vgg)
-        settings = {
+        settings: dict[str, Any] = {
             f"{stage}.iterations": warm_up + counted,
             f"{stage}.batch": batch,
             "log_every": 1,
