@@ -28,7 +28,6 @@ from typing import Any
 import report
 
 HERE = Path(__file__).parent
-LIMIT_S = 3600
 OURS = "realesr auto"
 
 GOALS = {

@@ -9,9 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from realesr.engine import Precision
-from realesr.rows import in_chunks
 from realesr.strip_graph import StripGraph, strip_graphs
-from realesr.strips import LEAST_PORTION_ROWS
+from realesr.strips import LEAST_PORTION_ROWS, through_stages
 from realesr.weights import Weights
 
 OpenGraph = tuple[Any, StripGraph]
@@ -62,15 +61,13 @@ class OnnxRuntimeStripRun:
 
     def step(self, rows: NDArray[np.float32], *, is_last: bool) -> NDArray[np.float32]:
         """Enlarge the next rows; see `StripRun.step`."""
-        first, *later = self._stages
-        result = first.advance(rows, is_last=is_last)
-        for stage in later:
-            count = result.shape[2]
-            parts = [
-                stage.advance(np.ascontiguousarray(result[:, :, start:stop]), is_last=is_last and stop == count)
-                for start, stop in in_chunks(count, self._portion_rows)
-            ]
-            result = parts[0] if len(parts) == 1 else np.concatenate(parts, axis=2)
+        result: NDArray[np.float32] = through_stages(
+            self._stages,
+            rows,
+            portion_rows=self._portion_rows,
+            is_last=is_last,
+            joined=lambda parts: np.concatenate(parts, axis=2),
+        )
         return result
 
 
@@ -86,6 +83,7 @@ class _Stage:
 
     def advance(self, rows: NDArray[Any], *, is_last: bool) -> NDArray[Any]:
         graph, make_value = self._graph, self._library.make_value
+        rows = np.ascontiguousarray(rows)  # kept until the run has ended
         with self._library.translated():
             binding = self._session.io_binding()
             binding.bind_cpu_input(graph.input, rows)

@@ -11,12 +11,12 @@ from numpy.typing import NDArray
 from realesr.engine import MAX_BATCH, EngineBase, EngineSpec, Precision, SizeRule, check_batch
 from realesr.engines.choice import nvidia_gpus
 from realesr.engines.cuda_memory import CudaMemory, GpuFacts, device_number, open_cuda
-from realesr.engines.facts import ModelFacts
 from realesr.engines.tensorrt_library import INSTALL, OUT_OF_MEMORY, installed, last_words, load, new_log
 from realesr.engines.tensorrt_pipeline import Pipeline
-from realesr.engines.tensorrt_sidecar import ShapeProfile, Sidecar, engine_sha256, read_sidecar
+from realesr.engines.tensorrt_sidecar import ShapeProfile, Sidecar, read_sidecar
 from realesr.errors import EngineError, MissingDependency, ModelError, OutOfMemory, UsageError
 from realesr.weights import Weights
+from realesr.whole_file import file_sha256
 from realesr.zoo import cache_folder
 
 PRECISIONS: tuple[Precision, ...] = ("fp32", "fp16")
@@ -152,11 +152,6 @@ def open_tensorrt(model: Weights | Path, *, device: str = "auto", precision: str
         raise
 
 
-def facts_from_engine(path: Path) -> ModelFacts:
-    """What the tiles of an .engine file's network need, from its sidecar; raises as `read_sidecar`."""
-    return read_sidecar(path).facts
-
-
 def devices() -> tuple[str, ...]:
     """What `--device` may be here.
 
@@ -228,7 +223,7 @@ def _size_rule(profile: ShapeProfile, multiple: int) -> SizeRule:
 
 def _intact_content(path: Path, sidecar: Sidecar) -> bytes:
     """The engine's bytes; they are run as they are, so a file that was changed is not even given to TensorRT."""
-    if engine_sha256(path) != sidecar.engine_sha256:
+    if file_sha256(path) != sidecar.engine_sha256:
         raise ModelError(f"{path} is damaged, or not the engine that its .json describes: build the engine again")
     return path.read_bytes()
 

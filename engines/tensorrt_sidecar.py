@@ -5,7 +5,6 @@ the process; so no engine is loaded without this file, nor with one that does no
 """
 
 import dataclasses
-import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -103,9 +102,9 @@ class Sidecar:
         )
 
 
-def sidecar_path(engine: Path) -> Path:
-    """`x.engine` -> `x.engine.json`."""
-    return engine.with_name(f"{engine.name}.json")
+def sidecar_path(artefact: Path) -> Path:
+    """`x.engine` -> `x.engine.json`; ONNX files have theirs at the same place."""
+    return artefact.with_name(f"{artefact.name}.json")
 
 
 def text_from_sidecar(sidecar: Sidecar) -> str:
@@ -137,12 +136,6 @@ def read_sidecar(engine: Path) -> Sidecar:
             f"{path} is no description of an engine that this version knows ({message}): build the engine again with "
             "`realesr export --to tensorrt`"
         ) from error
-
-
-def engine_sha256(engine: Path) -> str:
-    """SHA-256 of the engine's bytes, in hexadecimal."""
-    with engine.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _sidecar_from_text(text: str) -> Sidecar:

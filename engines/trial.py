@@ -12,7 +12,7 @@ from realesr.cgroup import usable_cores
 from realesr.engine import EngineSpec, Precision
 from realesr.engines import open_engine
 from realesr.engines.choice import ROWS, Machine, machine_here
-from realesr.engines.fidelity import NEAR_ENOUGH_DB
+from realesr.engines.fidelity import NEAR_ENOUGH_DB, psnr_db
 from realesr.errors import RealesrError
 from realesr.memory import SMALLEST_TILE_PX, TILE_STEP_PX, free_bytes, tile_px_for
 from realesr.tuning import Answer, Setting
@@ -183,7 +183,7 @@ class _Bench:
         if exact is None or exact.shape != output.shape:
             return next((trial.psnr_db for trial in self.done if _name(trial.setting) == _name(setting)), 0.0)
         error = float(np.mean((exact.clip(0, 1) - output.clip(0, 1)) ** 2, dtype=np.float64))
-        return float("inf") if error == 0 else float(-10 * np.log10(error))
+        return psnr_db(error)
 
 
 def photo_like(side_px: int) -> NDArray[np.float32]:

@@ -20,18 +20,18 @@ from realesr.engine import Precision
 from realesr.engines import model_facts
 from realesr.engines.cuda_memory import GpuFacts, device_number, gpu_facts
 from realesr.engines.tensorrt_library import INSTALL, Library, installed, load, targets
-from realesr.engines.tensorrt_sidecar import SUFFIX, ShapeProfile, engine_sha256, read_sidecar
+from realesr.engines.tensorrt_sidecar import SUFFIX, ShapeProfile, read_sidecar
 from realesr.errors import EngineError, MissingDependency, ModelError, OutputError, UsageError
 from realesr.export.tensorrt_build import (
     LIMIT_SECONDS,
     TensorrtOptions,
     export_tensorrt,
-    file_sha256,
     precision_of,
     profile_for,
 )
 from realesr.onnx_graph import cached_onnx
 from realesr.weights import Weights
+from realesr.whole_file import file_sha256
 from realesr.zoo import cache_folder
 
 _KEY = "key.json"
@@ -94,12 +94,12 @@ def cached_engine(
     number = device_number(device)
     gpu = gpu_facts(number)
     library, version = _library_for(gpu)
-    onnx_path, reference = _onnx_files(model, precision)
+    onnx_path, reference, body = _onnx_files(model, precision)
     facts = model_facts(model)
     key = EngineKey(
         onnx_sha256=file_sha256(onnx_path),
         weights_sha256=model.sha256 if isinstance(model, Weights) else "",
-        precision=precision_of(onnx_path),
+        precision=body,
         profile=profile_for(facts, read_px=read_px),
         library=library,
         library_version=version,
@@ -146,15 +146,16 @@ def _library_for(gpu: GpuFacts) -> tuple[Library, str]:
     return library, trt.__version__
 
 
-def _onnx_files(model: Weights | Path, precision: str) -> tuple[Path, Path]:
-    """The graph to build from, and the one to prove the engine against."""
+def _onnx_files(model: Weights | Path, precision: str) -> tuple[Path, Path, Precision]:
+    """The graph to build from, the one to prove the engine against, and the arithmetic of the first."""
     if isinstance(model, Path):
         if precision != "auto":
             raise UsageError(f"got precision {precision} for {model.name}, which has its own: leave precision at auto")
-        return model, model
+        return model, model, precision_of(model)
     if precision not in ("auto", "fp16", "fp32"):
         raise UsageError(f"engine tensorrt got precision {precision}, expected fp16 or fp32")
-    return cached_onnx(model, "fp32" if precision == "fp32" else "fp16"), cached_onnx(model, "fp32")
+    body: Precision = "fp32" if precision == "fp32" else "fp16"
+    return cached_onnx(model, body), cached_onnx(model, "fp32"), body
 
 
 def _timing_cache(key: EngineKey) -> Path:
@@ -171,7 +172,7 @@ def _is_intact(engine: Path, key: EngineKey) -> bool:
         sidecar = read_sidecar(engine)
         built = (sidecar.onnx_sha256, sidecar.library_version, sidecar.profile)
         return built == (key.onnx_sha256, key.library_version, key.profile) and (
-            engine_sha256(engine) == sidecar.engine_sha256
+            file_sha256(engine) == sidecar.engine_sha256
         )
     except (OSError, ValueError, ModelError):
         return False

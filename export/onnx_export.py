@@ -16,6 +16,7 @@ import numpy as np
 from realesr import memory
 from realesr.engine import Engine
 from realesr.engines import open_engine
+from realesr.engines.tensorrt_sidecar import sidecar_path
 from realesr.errors import ExportError, OutputError, OutputExists, UsageError
 from realesr.export.fp32_layers import find_fp32_convs
 from realesr.export.proof import (
@@ -33,7 +34,7 @@ from realesr.export.proof import (
     prove,
 )
 from realesr.export.request import ExportOptions
-from realesr.export.sidecar import OnnxSidecar, sidecar_path
+from realesr.export.sidecar import OnnxSidecar
 from realesr.graph_options import GraphOptions
 from realesr.onnx_graph import conv_names, graph_bytes
 from realesr.weights import Weights

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from realesr.engines.fidelity import psnr_db
 from realesr.errors import ExportError
 from realesr.export.pictures import made_photo, noise, photo
 
@@ -125,16 +126,12 @@ def measure(case: Case, run: Run) -> Row:
     difference = np.abs(got.astype(np.float64) - case.expected)
     peak = max(1.0, float(np.abs(case.expected).max()))
     mean_square = float(np.mean((difference / peak) ** 2))
-    if not math.isfinite(mean_square):
-        psnr = math.nan
-    else:
-        psnr = math.inf if mean_square == 0 else -10 * math.log10(mean_square)
     return Row(
         picture=case.picture,
         shape=case.batch.shape,
         max_levels=float(difference.max()) * LEVELS / peak,
         mean_levels=float(difference.mean()) * LEVELS / peak,
-        psnr_db=psnr,
+        psnr_db=psnr_db(mean_square) if math.isfinite(mean_square) else math.nan,
     )
 
 

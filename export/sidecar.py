@@ -70,11 +70,6 @@ class OnnxSidecar:
         return json.dumps(asdict(self), indent=1) + "\n"
 
 
-def sidecar_path(path: Path) -> Path:
-    """`x.onnx` -> `x.onnx.json`."""
-    return path.with_name(f"{path.name}.json")
-
-
 def facts_of_file(path: Path) -> dict[str, Any]:
     """What is read from an ONNX file itself, and where and when this is: fields of `OnnxSidecar`."""
     import onnx

@@ -4,7 +4,6 @@ onnx file -> child: parse, build, write -> proof on this GPU, if it is for it ->
 """
 
 import dataclasses
-import hashlib
 import math
 import os
 import shutil
@@ -25,6 +24,7 @@ from realesr.export.tensorrt_child import BuildResult, BuildTask
 from realesr.export.tensorrt_process import build_apart
 from realesr.export.tensorrt_proof import prove
 from realesr.memory import LARGEST_TILE_PX
+from realesr.whole_file import file_sha256
 
 __all__ = ["ShapeProfile", "TensorrtOptions", "TensorrtReport", "export_tensorrt", "profile_for"]
 
@@ -201,12 +201,6 @@ def precision_of(onnx_path: Path) -> Precision:
         if tensor.data_type in numbers:
             numbers[tensor.data_type] += math.prod(tensor.dims)
     return "fp16" if numbers[onnx.TensorProto.FLOAT16] > numbers[onnx.TensorProto.FLOAT] else "fp32"
-
-
-def file_sha256(path: Path) -> str:
-    """SHA-256 of a file, in hexadecimal."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _write_sidecar(sidecar: Sidecar, engine: Path) -> None:

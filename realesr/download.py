@@ -4,7 +4,6 @@ pooch is not used: it writes to a temporary file of random name and deletes it w
 nothing is left to go on from.
 """
 
-import hashlib
 import time
 from collections.abc import Callable
 from http import HTTPStatus
@@ -13,6 +12,7 @@ from pathlib import Path
 import requests
 
 from realesr.errors import ModelError
+from realesr.whole_file import file_sha256
 
 _VAIN_ATTEMPTS = 4
 """In a row, that brought nothing new."""
@@ -46,11 +46,11 @@ def download(
         target.parent.mkdir(parents=True, exist_ok=True)
         is_resumed = part.exists()
         _fetch(url, target, part, size, progress)
-        if is_resumed and _sha256(part) != sha256:
+        if is_resumed and file_sha256(part) != sha256:
             # What lay there from an earlier run may have been wrong from the start.
             part.unlink()
             _fetch(url, target, part, size, progress)
-        got = _sha256(part)
+        got = file_sha256(part)
         if got != sha256:
             part.unlink()
             raise ModelError(
@@ -146,8 +146,3 @@ def _why(error: requests.RequestException) -> str:
     if isinstance(error, requests.ConnectionError):
         return "no connection"
     return type(error).__name__
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

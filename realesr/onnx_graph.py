@@ -9,8 +9,6 @@ concatenation the wider one of its inputs, everything else that of its input.
 """
 
 import hashlib
-import os
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +23,7 @@ from realesr.engine import Precision
 from realesr.errors import ModelError, UsageError
 from realesr.graph_options import GraphOptions
 from realesr.weights import Weights
+from realesr.whole_file import write_whole
 from realesr.zoo import cache_folder
 
 _GRAPH_NUMBER = 2
@@ -96,8 +95,8 @@ def cached_onnx(weights: Weights, precision: Precision) -> Path:
     content = onnx_bytes(weights, precision)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        _write_whole(path, content)
-        _write_whole(_stamp_path(path), _stamp(content))
+        write_whole(path, content)
+        write_whole(_stamp_path(path), _stamp(content))
     except OSError as error:
         raise ModelError(
             f"{path} cannot be written ({error.strerror}): free some space, or set REALESR_CACHE to another folder"
@@ -119,18 +118,6 @@ def _stamp_path(path: Path) -> Path:
 
 def _stamp(content: bytes) -> bytes:
     return f"{hashlib.sha256(content).hexdigest()} realesr {realesr.__version__} graph {_GRAPH_NUMBER}\n".encode()
-
-
-def _write_whole(path: Path, content: bytes) -> None:
-    """Write under a temporary name, then rename: nobody ever sees half a file."""
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix="onnx-", suffix=".part")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-        os.replace(temporary, path)
-    except BaseException:
-        os.unlink(temporary)
-        raise
 
 
 def _empty_model(weights: Weights, options: GraphOptions) -> onnx.ModelProto:

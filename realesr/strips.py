@@ -4,7 +4,8 @@
 that the network can take to a `StripRun`, which is the engine's part of it.
 """
 
-from typing import Protocol
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,7 +13,7 @@ from numpy.typing import NDArray
 from realesr.architectures import Architecture
 from realesr.engine import EngineSpec
 from realesr.errors import BadShape
-from realesr.rows import Band
+from realesr.rows import Band, in_chunks
 
 
 class StripRun(Protocol):
@@ -38,6 +39,43 @@ class StripRun(Protocol):
 
 LEAST_PORTION_ROWS = 3
 """Rows that a network's last layers need to begin with: a convolution and a doubling make at least one of them."""
+
+
+class Stage(Protocol):
+    """One image on its way through one part of a network."""
+
+    def advance(self, rows: Any, *, is_last: bool) -> Any:
+        """The next rows -> the next rows of the part's result; rows are the third axis."""
+        ...
+
+
+def through_stages(
+    stages: Sequence[Stage],
+    rows: Any,
+    *,
+    portion_rows: int,
+    is_last: bool,
+    joined: Callable[[list[Any]], Any],
+) -> Any:
+    """Take rows through a network's parts; what the first gives at once, the later ones get in portions.
+
+    Args:
+        stages: the parts, in order.
+        rows: the image's next rows, an array or tensor (1, channels, h, width).
+        portion_rows: rows of a portion.
+        is_last: whether the image ends with them.
+        joined: makes one of several, along the rows.
+    """
+    first, *later = stages
+    result = first.advance(rows, is_last=is_last)
+    for stage in later:
+        count = result.shape[2]
+        parts = [
+            stage.advance(result[:, :, start:stop], is_last=is_last and stop == count)
+            for start, stop in in_chunks(count, portion_rows)
+        ]
+        result = parts[0] if len(parts) == 1 else joined(parts)
+    return result
 
 
 def first_rows_px(architecture: Architecture) -> int:

@@ -7,7 +7,6 @@ number of cores, version of realesr or of an engine's package, or other weights,
 import importlib.metadata
 import json
 import os
-import tempfile
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -19,6 +18,7 @@ from realesr.engine import Precision
 from realesr.errors import OutputError, UsageError
 from realesr.processor import name as processor_name
 from realesr.weights import Weights
+from realesr.whole_file import write_whole
 from realesr.zoo import cache_folder
 
 PACKAGES = ("onnxruntime", "onnxruntime-gpu", "openvino", "ncnn", "torch")
@@ -63,10 +63,7 @@ def keep(weights: Weights, answer: Answer) -> Path:
     record = {"network": weights.name, "measured_with": measured_with(weights), **asdict(answer)}
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=path.parent, suffix=".part")
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(json.dumps(record, indent=1) + "\n")
-        os.replace(temporary, path)
+        write_whole(path, (json.dumps(record, indent=1) + "\n").encode())
     except OSError as error:
         raise OutputError(
             f"{path} cannot be written ({error.strerror}): free some space, or set REALESR_CACHE to another folder"
@@ -99,7 +96,7 @@ def forget() -> list[Path]:
     Raises:
         OutputError: a file cannot be deleted.
     """
-    paths = sorted(_files())
+    paths = sorted(_folder().glob("*.json"))
     try:
         for path in paths:
             path.unlink()
@@ -130,10 +127,6 @@ def _versions() -> Iterator[tuple[str, str]]:
 
 def _path(weights: Weights) -> Path:
     return _folder() / f"{weights.name[:40]}-{weights.sha256[:12]}.json"
-
-
-def _files() -> Iterator[Path]:
-    yield from _folder().glob("*.json")
 
 
 def _folder() -> Path:

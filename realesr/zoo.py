@@ -5,7 +5,6 @@ making: where one is unknown, it is None. Hashes of ncnn files: realesrgan-ncnn-
 """
 
 import difflib
-import hashlib
 import importlib.util
 import logging
 import os
@@ -18,6 +17,7 @@ import platformdirs
 from realesr.architectures import RRDB, Architecture, Compact
 from realesr.errors import ModelError, UsageError
 from realesr.weights import Weights, interpolate, read_weights
+from realesr.whole_file import file_sha256
 
 Progress = Callable[[int, int], None]
 """Called with the bytes that are there and the bytes of the whole file, or 0 where the server does not tell."""
@@ -327,7 +327,6 @@ def _package_folder() -> list[Path]:
 
 def _has_sha256(path: Path, sha256: str) -> bool:
     try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest() == sha256
+        return file_sha256(path) == sha256
     except OSError:
         return False

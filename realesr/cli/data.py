@@ -11,6 +11,7 @@ import typer
 from realesr.errors import OutputExists, UsageError
 
 from .help import CommandHelp, GroupHelp
+from .messages import Debug, Quiet
 
 if TYPE_CHECKING:
     from realesr.train.data_check import Checked
@@ -55,8 +56,6 @@ Threads = Annotated[
     int | None,
     typer.Option(min=1, metavar="N", show_default=False, help="Images at once. Default: one a core."),
 ]
-Quiet = Annotated[bool, typer.Option("--quiet", help="Only errors on stderr; results still go to stdout.")]
-Debug = Annotated[bool, typer.Option("--debug", help="Show where errors happened (tracebacks).")]
 
 data = typer.Typer(cls=GroupHelp, rich_markup_mode=None, no_args_is_help=True)
 

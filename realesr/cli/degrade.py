@@ -10,6 +10,8 @@ import typer
 
 from realesr.errors import InputError, MissingDependency, OutputError, OutputExists, UsageError
 
+from .messages import Debug
+
 if TYPE_CHECKING:
     from realesr.train.preview import Preview
 
@@ -59,7 +61,7 @@ def degrade(
         ),
     ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace files that are there.")] = False,
-    debug: Annotated[bool, typer.Option("--debug", help="Show where errors happened (tracebacks).")] = False,
+    debug: Debug = False,
 ) -> None:
     """Show what training makes of a photo.
 

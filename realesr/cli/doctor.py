@@ -4,11 +4,12 @@ import platform
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 
 from .checks import checked_formats
+from .messages import Debug, OneJson
 from .selftest import WORKS, Trial
 
 if TYPE_CHECKING:
@@ -53,8 +54,8 @@ MORE = {
 
 
 def doctor(
-    json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
-    debug: Annotated[bool, typer.Option("--debug", help="Show where errors happened (tracebacks).")] = False,
+    json: OneJson = False,
+    debug: Debug = False,
 ) -> None:
     """Tell what works on this machine.
 

@@ -10,14 +10,14 @@ import typer
 from realesr.errors import UsageError
 from realesr.graph_options import DEFAULT_OPSET, NEWEST_OPSET, OLDEST_OPSET
 
+from .options import OUTPUT, Debug, Json, Quiet
+
 if TYPE_CHECKING:
     from realesr.export.proof import Proof
 
     from .console import Words
 
-OUTPUT = "Output"
 GRAPH = "Graph"
-WORDS = "Messages"
 
 EXAMPLES = """\
 realesr export --fp16              # realesrgan-x4plus-fp16.onnx, here
@@ -112,13 +112,6 @@ Denoise = Annotated[
         help="Only for realesr-general-x4v3: 0 keeps the noise, 1 removes the most. Default: 1.",
     ),
 ]
-Json = Annotated[
-    bool, typer.Option("--json", rich_help_panel=WORDS, help="One JSON object per file on stdout, one a line.")
-]
-Quiet = Annotated[
-    bool, typer.Option("--quiet", rich_help_panel=WORDS, help="Only errors on stderr; results still go to stdout.")
-]
-Debug = Annotated[bool, typer.Option("--debug", rich_help_panel=WORDS, help="Show where errors happened (tracebacks).")]
 
 
 def export(

@@ -9,6 +9,7 @@ import typer
 from realesr.errors import ModelError
 
 from .help import CommandHelp, GroupHelp
+from .messages import Debug, Quiet
 
 if TYPE_CHECKING:
     from realesr.zoo import ZooEntry
@@ -29,8 +30,6 @@ realesr models info my-network.safetensors --json
 realesr models info my-network.onnx --debug"""
 
 Json = Annotated[bool, typer.Option("--json", help="JSON on stdout, one object a line.")]
-Quiet = Annotated[bool, typer.Option("--quiet", help="Only errors on stderr; results still go to stdout.")]
-Debug = Annotated[bool, typer.Option("--debug", help="Show where errors happened (tracebacks).")]
 
 models = typer.Typer(cls=GroupHelp, rich_markup_mode=None)
 

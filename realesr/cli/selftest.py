@@ -83,6 +83,7 @@ class Trial:
         import numpy as np
 
         from realesr.engines import open_engine
+        from realesr.engines.fidelity import psnr_db
 
         scale = self.weights.architecture.scale
         repeated = self.batch.repeat(scale, axis=2).repeat(scale, axis=3)
@@ -95,12 +96,13 @@ class Trial:
                 raise EngineError(f"runs, but gives {output.shape} for {self.batch.shape}, expected {expected.shape}")
             seconds = _median_seconds(lambda: opened.run(self.batch))
         error = np.abs(output.astype(np.float64) - expected)
+        psnr = psnr_db(float((error**2).mean()))
         return SelfTest(
             device=device,
             precision=precision,
-            state=judged(float(error.max()), _psnr_db(error), precision),
+            state=judged(float(error.max()), psnr, precision),
             max_error=float(error.max()),
-            psnr_db=_psnr_db(error) if error.any() else None,
+            psnr_db=psnr if error.any() else None,
             us_per_px=seconds * 1e6 / SIDE_PX**2,
         )
 
@@ -182,11 +184,6 @@ def _conv(
     columns = windows.transpose(0, 3, 4, 1, 2).reshape(x.shape[0] * 9, -1)
     result = weight.reshape(weight.shape[0], -1).astype(np.float64) @ columns
     return result.reshape(-1, *x.shape[1:]) + bias[:, None, None]
-
-
-def _psnr_db(error: "NDArray[np.float64]") -> float:
-    mean_square = float((error**2).mean())
-    return math.inf if mean_square == 0 else -10 * math.log10(mean_square)
 
 
 def _median_seconds(step: Any) -> float:

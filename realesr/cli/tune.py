@@ -10,6 +10,7 @@ import typer
 from realesr.errors import EngineError, UsageError
 
 from . import stopping
+from .messages import Debug, OneJson, Quiet
 
 if TYPE_CHECKING:
     from realesr.engines.trial import Trial
@@ -41,9 +42,9 @@ def tune(
     forget: Annotated[
         bool, typer.Option("--forget", help="Delete the answers of all networks, measure nothing.")
     ] = False,
-    json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", help="Only errors on stderr; results still go to stdout.")] = False,
-    debug: Annotated[bool, typer.Option("--debug", help="Show where errors happened (tracebacks).")] = False,
+    json: OneJson = False,
+    quiet: Quiet = False,
+    debug: Debug = False,
 ) -> None:
     """Measure what is the fastest here, and keep it.
 

@@ -15,8 +15,7 @@ from torch.nn import functional
 
 from realesr.networks.rrdb import RRDBNet
 from realesr.networks.srvgg import SRVGGNetCompact
-from realesr.rows import in_chunks
-from realesr.strips import LEAST_PORTION_ROWS
+from realesr.strips import LEAST_PORTION_ROWS, through_stages
 
 _RESIDUAL_SCALE = 0.2
 _SLOPE = 0.2
@@ -48,15 +47,13 @@ class StripModule:
 
         The first rows must be more than the receptive radius, unless they are the last too.
         """
-        first, *later = self._stages
-        result = first.advance(rows, is_last=is_last)
-        for stage in later:
-            count = result.shape[_ROWS]
-            parts = [
-                stage.advance(result[:, :, start:stop], is_last=is_last and stop == count)
-                for start, stop in in_chunks(count, self._portion_rows)
-            ]
-            result = torch.cat(parts, _ROWS)
+        result: Tensor = through_stages(
+            self._stages,
+            rows,
+            portion_rows=self._portion_rows,
+            is_last=is_last,
+            joined=lambda parts: torch.cat(parts, _ROWS),
+        )
         return result
 
 

@@ -15,9 +15,10 @@ from realesr.engines import model_facts, open_engine, tensorrt_engine
 from realesr.engines.choice import Choice
 from realesr.engines.cuda_memory import GpuFacts, gpu_facts
 from realesr.engines.tensorrt_engine import TensorrtEngine, open_tensorrt
-from realesr.engines.tensorrt_sidecar import ShapeProfile, engine_sha256, read_sidecar, sidecar_path, text_from_sidecar
+from realesr.engines.tensorrt_sidecar import ShapeProfile, read_sidecar, sidecar_path, text_from_sidecar
 from realesr.errors import BadShape, EngineError, MissingDependency, ModelError, OutOfMemory, RealesrError, UsageError
 from realesr.weights import Weights
+from realesr.whole_file import file_sha256
 from tests.engines.fake_gpu import COMPACT, H100, RTX_4090, SCALE, SIDECAR, FakeMemory, FakeTrt
 from tests.engines.small_models import small_model
 
@@ -36,7 +37,7 @@ class Machine:
     def engine(self, content: bytes = b"engine", **changes: Any) -> Path:
         path = self.folder / "small.engine"
         path.write_bytes(content)
-        fields = {"engine_sha256": engine_sha256(path), "engine_bytes": len(content), **changes}
+        fields = {"engine_sha256": file_sha256(path), "engine_bytes": len(content), **changes}
         sidecar_path(path).write_text(text_from_sidecar(dataclasses.replace(SIDECAR, **fields)))
         return path
 
@@ -73,7 +74,7 @@ def test_facts_for_planning_come_from_the_sidecar(machine: Machine) -> None:
 def test_a_sidecar_survives_the_way_through_json(machine: Machine) -> None:
     for changes in ({}, {"gpu": RTX_4090, "library": "tensorrt", "targets": ()}, {"proof": {"rows": [1.5]}}):
         path = machine.engine(**changes)
-        expected = dataclasses.replace(SIDECAR, engine_sha256=engine_sha256(path), engine_bytes=6, **changes)
+        expected = dataclasses.replace(SIDECAR, engine_sha256=file_sha256(path), engine_bytes=6, **changes)
         assert read_sidecar(path) == expected
 
 

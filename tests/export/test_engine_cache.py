@@ -16,13 +16,14 @@ import pytest
 from realesr.architectures import Compact
 from realesr.engines import tensorrt_library
 from realesr.engines.cuda_memory import GpuFacts
-from realesr.engines.tensorrt_sidecar import engine_sha256, read_sidecar, sidecar_path, text_from_sidecar
+from realesr.engines.tensorrt_sidecar import read_sidecar, sidecar_path, text_from_sidecar
 from realesr.errors import EngineError, MissingDependency, UsageError
 from realesr.export import engine_cache
 from realesr.export.engine_cache import cached_engine
 from realesr.export.tensorrt_build import TensorrtOptions
 from realesr.onnx_graph import onnx_bytes
 from realesr.weights import Weights
+from realesr.whole_file import file_sha256
 from tests.core.small_networks import small_weights
 from tests.engines.fake_gpu import H100, RTX_4090, SIDECAR
 
@@ -60,8 +61,8 @@ class Cache:
         sidecar = dataclasses.replace(
             SIDECAR,
             library_version=self.trt.__version__,
-            onnx_sha256=engine_sha256(onnx_path),
-            engine_sha256=engine_sha256(target),
+            onnx_sha256=file_sha256(onnx_path),
+            engine_sha256=file_sha256(target),
             profile=options.profile,
         )
         sidecar_path(target).write_text(text_from_sidecar(sidecar))

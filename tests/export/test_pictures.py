@@ -1,10 +1,12 @@
 """The pictures of a proof: the same everywhere, of any size, and like photos in what matters."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from realesr.export.pictures import made_photo, noise, photo
+from realesr.export.pictures import _PHOTO, made_photo, noise, photo
 
 
 @pytest.mark.parametrize("make", [photo, made_photo, noise])
@@ -41,6 +43,11 @@ def test_a_made_photo_has_flat_areas_edges_and_both_ends_of_the_range() -> None:
     assert (steps > 0.3).mean() > 0.005
     assert picture.min() == 0
     assert picture.max() == 1
+
+
+def test_the_photo_is_the_sample_photo() -> None:
+    examples = Path(__file__).parents[2] / "examples"
+    assert _PHOTO.read_bytes() == (examples / "portrait.jpg").read_bytes()
 
 
 def test_tiles_of_the_photo_are_its_pixels_and_mirrored_beyond_them() -> None:

@@ -19,11 +19,12 @@ from onnx import TensorProto, helper, numpy_helper
 from realesr.architectures import RRDB, Architecture, Compact
 from realesr.engine import EngineBase, EngineSpec, NearestEngine, SizeRule
 from realesr.engines import model_facts
-from realesr.engines.tensorrt_sidecar import engine_sha256, read_sidecar, sidecar_path
+from realesr.engines.tensorrt_sidecar import read_sidecar, sidecar_path
 from realesr.errors import EngineError, MissingDependency, ModelError, OutputError, UsageError
 from realesr.export import tensorrt_build, tensorrt_process, tensorrt_proof
 from realesr.export.tensorrt_build import ShapeProfile, TensorrtOptions, export_tensorrt, profile_for
 from realesr.onnx_graph import onnx_bytes
+from realesr.whole_file import file_sha256
 from tests.core.small_networks import SMALL, small_weights
 from tests.engines.small_models import write_nearest
 
@@ -71,9 +72,9 @@ def test_every_architecture_is_built_in_fp16(architecture: Architecture, tmp_pat
     assert sidecar.radius_px == architecture.radius_px
     assert sidecar.facts.architecture == architecture
     assert (sidecar.precision, sidecar.values, sidecar.library) == ("fp16", "float32", "tensorrt-rtx")
-    assert sidecar.engine_sha256 == engine_sha256(report.engine)
+    assert sidecar.engine_sha256 == file_sha256(report.engine)
     assert sidecar.engine_bytes == report.engine.stat().st_size > 10_000
-    assert sidecar.onnx_sha256 == engine_sha256(source)
+    assert sidecar.onnx_sha256 == file_sha256(source)
     assert sidecar.weights_sha256 == small_weights(architecture).sha256
     assert sidecar.layers > 5
     assert sidecar.build_seconds > 0
