@@ -24,7 +24,7 @@ from realesr.train.timing import PARTS
 from realesr.train.trainer import train
 from realesr.train.vgg import Vgg19
 
-CPU_ROWS = (("tiny_cpu", 8, 40), ("general_x4", 2, 4), ("x4plus", 1, 2))
+CPU_ROWS = (("tiny_cpu", 4, 80), ("general_x4", 2, 4), ("x4plus", 1, 2))
 """Recipe, batch, iterations that are counted."""
 
 PHOTOS = ("astronaut.png", "hubble_deep_field.jpg", "motorcycle_left.png", "retina.jpg")

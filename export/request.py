@@ -33,16 +33,40 @@ class ExportOptions:
     """0 keeps noise, 1 removes most; only for networks with a partner to blend with."""
     compute_capabilities: tuple[str, ...] = ()
     """Of the GPUs that TensorRT-RTX builds for: "sm89", ..."""
+    workspace_mb: int | None = None
+    """Most memory of the GPU that one layer may use beside its input and output; none leaves TensorRT 4 GiB."""
+    limit_minutes: float | None = None
+    """After this the builder is ended; none is half an hour."""
+    timing_cache: Path | None = None
+    """A file of TensorRT's measurements: read if it is there, written after, so that the next build is faster."""
 
     def __post_init__(self) -> None:
         if self.kind not in SUFFIXES:
             raise UsageError(f"got --to {self.to}, expected {', '.join(SUFFIXES)}")
         if self.compute_capabilities and self.to != "tensorrt-rtx":
             raise UsageError("got --for: expected it with --to tensorrt-rtx, which alone builds for other GPUs")
+        self._check_build()
         suffix = SUFFIXES[self.kind]
         if self.output is not None and not self.output.is_dir() and self.output.suffix.lower() != suffix:
             raise UsageError(f"got {self.output} for --to {self.kind}, expected a folder or a file *{suffix}")
         self.graph()
+
+    def _check_build(self) -> None:
+        """What only builds of engines look at."""
+        of_builds = {
+            "--workspace-mb": self.workspace_mb,
+            "--limit-minutes": self.limit_minutes,
+            "--timing-cache": self.timing_cache,
+        }
+        asked = [name for name, value in of_builds.items() if value is not None]
+        if asked and self.to in (None, "onnx"):
+            raise UsageError(f"got {asked[0]}: expected it with --to tensorrt or tensorrt-rtx, for it is about a build")
+        for name in asked:
+            value = of_builds[name]
+            if not isinstance(value, Path | None) and value <= 0:
+                raise UsageError(f"got {name} {value:g}, expected more than 0")
+        if self.timing_cache is not None and self.to != "tensorrt":
+            raise UsageError("got --timing-cache: expected it with --to tensorrt, for tensorrt-rtx measures nothing")
 
     @property
     def kind(self) -> Target:

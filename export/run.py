@@ -67,8 +67,12 @@ def export_network(options: ExportOptions, listener: Listener | None = None) -> 
         return (_to_tensorrt(options, network, None, listener),)
     with beside(options.target(network.name)) as folder:
         # Sizes are the engine's matter: in the graph they stay open, for its smallest batch is always 1.
-        graph = replace(
-            options, to="onnx", output=folder / f"{network.name}.onnx", shape_nhw=None, compute_capabilities=()
+        graph = ExportOptions(
+            to="onnx",
+            output=folder / f"{network.name}.onnx",
+            precision=options.precision,
+            opset=options.opset,
+            uint8=options.uint8,
         )
         report = _exported(graph, network, listener)
         return (_to_tensorrt(options, report.path, _reference(network, folder), listener),)
@@ -115,7 +119,7 @@ def _reference(network: Weights, folder: Path) -> Path:
 
 def _to_tensorrt(options: ExportOptions, onnx_path: Path, reference: Path | None, listener: Listener) -> Artefact:
     from realesr.engines.tensorrt_sidecar import sidecar_path
-    from realesr.export.tensorrt_build import TensorrtOptions, export_tensorrt
+    from realesr.export.tensorrt_build import LIMIT_SECONDS, WORKSPACE_BYTES, TensorrtOptions, export_tensorrt
 
     library: Library = "tensorrt-rtx" if options.to == "tensorrt-rtx" else "tensorrt"
     target = options.target(onnx_path.stem)
@@ -127,6 +131,9 @@ def _to_tensorrt(options: ExportOptions, onnx_path: Path, reference: Path | None
             profile=_profile(options, onnx_path),
             library=library,
             compute_capabilities=options.compute_capabilities,
+            workspace_bytes=WORKSPACE_BYTES if options.workspace_mb is None else options.workspace_mb << 20,
+            limit_seconds=LIMIT_SECONDS if options.limit_minutes is None else options.limit_minutes * 60,
+            timing_cache=options.timing_cache,
             reference=reference,
             on_progress=listener.on_build,
         ),

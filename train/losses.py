@@ -20,6 +20,11 @@ def l1(sr: Tensor, hr: Tensor) -> Tensor:
     return functional.l1_loss(sr.float(), hr.float())
 
 
+def mse(sr: Tensor, hr: Tensor) -> Tensor:
+    """Mean squared error, of which PSNR is the logarithm."""
+    return functional.mse_loss(sr.float(), hr.float())
+
+
 def colour_loss(sr: Tensor, hr: Tensor) -> Tensor:
     """Mean absolute error of the mean colours of squares of COLOUR_PX: blind to texture, it holds the colours."""
     return l1(_shrunk(sr), _shrunk(hr))

@@ -35,6 +35,8 @@ class StageOptions:
     """0 to below 1, a step."""
     l1: float = 1.0
     """Weight of the mean absolute error."""
+    mse: float = 0.0
+    """Weight of the mean squared error, which is what PSNR measures; 10 is about as strong as 1 of l1."""
     perceptual: float = 0.0
     """Weight of the VGG19 loss."""
     gan: float = 0.0
@@ -44,7 +46,7 @@ class StageOptions:
     colour: float = 0.0
     """Weight of L1 between images shrunk to 1/16, which holds colours."""
     l1_sharp: bool = True
-    """Whether L1 (and artefact) compare with the sharpened truth."""
+    """Whether L1 (and mse and artefact) compare with the sharpened truth."""
     perceptual_sharp: bool = True
     gan_sharp: bool = False
     """Whether the discriminator's real images are sharpened."""
@@ -72,7 +74,7 @@ class StageOptions:
     @property
     def needs_sharp(self) -> bool:
         """Whether some loss looks at the sharpened truth, which takes time to make."""
-        pixels = self.l1_sharp and (self.l1 > 0 or self.artefact > 0)
+        pixels = self.l1_sharp and (self.l1 > 0 or self.mse > 0 or self.artefact > 0)
         return pixels or (self.perceptual_sharp and self.perceptual > 0) or (self.gan_sharp and self.gan > 0)
 
     def _problems(self) -> Iterator[str]:
@@ -96,8 +98,8 @@ class StageOptions:
             yield f"got accumulate = {self.accumulate}, expected a divisor of batch = {self.batch}"
         if self.gan and self.crop_px % 8:
             yield f"got crop_px = {self.crop_px}, expected a multiple of 8: the discriminator halves it three times"
-        if not any((self.l1, self.perceptual, self.gan, self.artefact, self.colour)):
-            yield "got no loss above 0, expected l1, perceptual, gan, artefact or colour"
+        if not any((self.l1, self.mse, self.perceptual, self.gan, self.artefact, self.colour)):
+            yield "got no loss above 0, expected l1, mse, perceptual, gan, artefact or colour"
 
 
 _LEAST: dict[str, float] = {
@@ -106,6 +108,7 @@ _LEAST: dict[str, float] = {
     "crop_px": 16,
     "warm_up": 0,
     "l1": 0,
+    "mse": 0,
     "perceptual": 0,
     "gan": 0,
     "artefact": 0,

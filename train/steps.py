@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from realesr.errors import UsageError
-from realesr.train.losses import PerceptualLoss, artefact_loss, colour_loss, gan_loss, l1
+from realesr.train.losses import PerceptualLoss, artefact_loss, colour_loss, gan_loss, l1, mse
 from realesr.train.stage_options import StageOptions
 from realesr.train.train_state import TrainState, learning_rate_at, plain, set_learning_rate
 
@@ -156,6 +156,8 @@ def _losses(
     with timed("G"):
         if options.l1:
             losses["l1"] = l1(sr, truth)
+        if options.mse:
+            losses["mse"] = mse(sr, truth)
         if options.colour:
             losses["colour"] = colour_loss(sr, hr)
         if options.artefact:

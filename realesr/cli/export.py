@@ -18,12 +18,15 @@ if TYPE_CHECKING:
     from .console import Words
 
 GRAPH = "Graph"
+BUILD = "TensorRT"
 
 EXAMPLES = """\
 realesr export --fp16              # realesrgan-x4plus-fp16.onnx, here
 realesr export realesrgan-x4plus-anime --to onnx -o a.onnx
 realesr export runs/gan --fp16 --to tensorrt  # an engine for this GPU
 realesr export realesrgan-x4plus --to tensorrt-rtx --for sm89,sm120 -o engines
+realesr export --to tensorrt --workspace-mb 2048 --timing-cache gpu.bin
+realesr export --to tensorrt-rtx --for sm89 --limit-minutes 5
 realesr export my-network.safetensors --overwrite --quiet
 realesr export realesr-general-x4v3 --denoise 0.3 --json
 realesr export realesr-animevideov3 --shape 1x256x256 --opset 17
@@ -112,6 +115,30 @@ Denoise = Annotated[
         help="Only for realesr-general-x4v3: 0 keeps the noise, 1 removes the most. Default: 1.",
     ),
 ]
+WorkspaceMb = Annotated[
+    int | None,
+    typer.Option(
+        metavar="MB",
+        show_default=False,
+        rich_help_panel=BUILD,
+        help="Most GPU memory that one layer may use beside its input and output, in MiB. Default: 4096.",
+    ),
+]
+LimitMinutes = Annotated[
+    float | None,
+    typer.Option(
+        metavar="N", show_default=False, rich_help_panel=BUILD, help="The builder is ended after this. Default: 30."
+    ),
+]
+TimingCache = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE",
+        show_default=False,
+        rich_help_panel=BUILD,
+        help="Measurements of earlier builds, read and written: the next build is faster.",
+    ),
+]
 
 
 def export(
@@ -125,6 +152,9 @@ def export(
     shape: Shape = None,
     uint8: Uint8 = False,
     denoise: Denoise = None,
+    workspace_mb: WorkspaceMb = None,
+    limit_minutes: LimitMinutes = None,
+    timing_cache: TimingCache = None,
     json: Json = False,
     quiet: Quiet = False,
     debug: Debug = False,
@@ -155,6 +185,9 @@ def export(
             uint8=uint8,
             denoise=denoise,
             compute_capabilities=() if targets is None else tuple(targets.lower().split(",")),
+            workspace_mb=workspace_mb,
+            limit_minutes=limit_minutes,
+            timing_cache=None if timing_cache is None else timing_cache.expanduser(),
         )
         with words.download(model) as on_download:
             listener = Listener(

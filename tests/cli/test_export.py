@@ -54,7 +54,7 @@ def test_every_option_comes_through(realesr: Command, monkeypatch: pytest.Monkey
     assert realesr("export").exit_code == 0
     assert realesr(
         "export", "a.pth", "--fp16", "--to", "tensorrt-rtx", "--for", "SM89,sm120", "-o", tmp_path, "--opset", 20,
-        "--shape", "2x64x48", "--denoise", 0.5, "--overwrite",
+        "--shape", "2x64x48", "--denoise", 0.5, "--overwrite", "--workspace-mb", 512, "--limit-minutes", 2.5,
     ).exit_code == 0  # fmt: skip
     assert asked == [
         ExportOptions(),
@@ -68,6 +68,8 @@ def test_every_option_comes_through(realesr: Command, monkeypatch: pytest.Monkey
             shape_nhw=(2, 64, 48),
             denoise=0.5,
             compute_capabilities=("sm89", "sm120"),
+            workspace_mb=512,
+            limit_minutes=2.5,
         ),
     ]
 
@@ -106,6 +108,9 @@ def test_layers_that_stay_float32_are_named(realesr: Command, folder: Path) -> N
         (("--shape", "256x256"), "got --shape 256x256, expected batch x height x width, like 1x256x256", 2),
         (("--opset", "9"), "got the opset 9, expected 13 to 25", 2),
         (("--for", "sm89"), "got --for: expected it with --to tensorrt-rtx", 2),
+        (("--workspace-mb", "512"), "got --workspace-mb: expected it with --to tensorrt or tensorrt-rtx", 2),
+        (("--to", "tensorrt", "--limit-minutes", "0"), "got --limit-minutes 0, expected more than 0", 2),
+        (("--to", "tensorrt-rtx", "--timing-cache", "a.bin"), "got --timing-cache: expected it with --to tensorrt,", 2),
         (("--denoise", "0.5"), "own.safetensors has no denoise strength", 2),
         (("-o", "x.png"), "got x.png for --to onnx, expected a folder or a file *.onnx", 2),
         (("-o", "taken.onnx"), "taken.onnx is there already; --overwrite replaces it", 1),

@@ -46,6 +46,15 @@ def test_a_compact_network_with_zero_weights_is_nearest_neighbour():
     assert torch.equal(net(lr), lr.repeat_interleave(3, 2).repeat_interleave(3, 3))
 
 
+def test_a_compact_network_begins_with_the_image_in_its_first_features():
+    net = build(Compact(scale=4, features=8, convs=2))
+    lr = torch.rand(1, 3, 6, 5)
+    body = net.get_submodule("body")
+    assert isinstance(body, torch.nn.Sequential)
+    assert torch.equal(body[:-1](lr)[:, :3], lr)
+    assert build(Compact(scale=4, features=2, convs=1))(lr).shape == (1, 3, 24, 20)
+
+
 def test_the_discriminator_judges_every_pixel_and_normalises_its_inner_weights():
     torch.manual_seed(0)
     net = build(UNetDiscriminator(features=4)).train()

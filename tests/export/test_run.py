@@ -98,6 +98,8 @@ def test_an_engine_is_built_from_a_proven_graph_of_all_sizes(saved: Saved, built
         compute_capabilities=("sm89", "sm120"),
         shape_nhw=(2, 16, 24),
         output=weights.parent / "out.engine",
+        workspace_mb=512,
+        limit_minutes=2,
     )
     (artefact,) = export_network(options, Listener(on_proof=proofs.append))
     assert artefact.path == weights.parent / "out.engine"
@@ -106,6 +108,7 @@ def test_an_engine_is_built_from_a_proven_graph_of_all_sizes(saved: Saved, built
     assert build["name"] == "net"
     assert [dim.dim_param for dim in build["model"].graph.input[0].type.tensor_type.shape.dim] == ["n", "", "h", "w"]
     assert build["options"].compute_capabilities == ("sm89", "sm120")
+    assert (build["options"].workspace_bytes, build["options"].limit_seconds) == (512 << 20, 120)
     profile = build["options"].profile
     assert (profile.min_hw, profile.opt_hw, profile.max_hw) == ((16, 24), (16, 24), (16, 24))
     assert profile.max_batch == 2

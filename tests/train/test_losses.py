@@ -3,7 +3,7 @@ import pytest
 import torch
 from torch import nn
 
-from realesr.train.losses import PerceptualLoss, artefact_loss, colour_loss, gan_loss, l1
+from realesr.train.losses import PerceptualLoss, artefact_loss, colour_loss, gan_loss, l1, mse
 
 
 def images(seed, *, batch=2, height=40, width=36):
@@ -15,6 +15,13 @@ def test_l1_is_the_mean_absolute_error_in_float32():
     expected = np.abs(a.double().numpy() - b.double().numpy()).mean()
     assert float(l1(a, b)) == pytest.approx(expected, rel=1e-6)
     assert l1(a.bfloat16(), b).dtype == torch.float32
+
+
+def test_mse_is_the_mean_squared_error_in_float32():
+    a, b = images(0), images(1)
+    expected = ((a.double().numpy() - b.double().numpy()) ** 2).mean()
+    assert float(mse(a, b)) == pytest.approx(expected, rel=1e-6)
+    assert mse(a.bfloat16(), b).dtype == torch.float32
 
 
 @pytest.mark.parametrize("real", [True, False])

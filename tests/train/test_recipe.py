@@ -1,5 +1,6 @@
 """Recipes: those that ship, and what is said of those that are wrong."""
 
+import dataclasses
 import json
 
 import pytest
@@ -28,7 +29,7 @@ def test_the_recipes_that_ship_are_whole():
     for name in recipe_names():
         recipe = read_recipe(name)
         assert recipe.purpose
-        assert recipe.degrade == CORRECTED
+        assert dataclasses.replace(recipe.degrade, pool=0) == CORRECTED
         assert recipe.stage2.gan > 0 == recipe.stage1.gan
 
 

@@ -145,7 +145,7 @@ def test_each_loss_sees_its_own_truth():
     lr, hr, sharp = batch()
     for sharpened in (True, False):
         sees = {"l1_sharp": sharpened, "perceptual_sharp": sharpened, "gan_sharp": not sharpened}
-        options = stage(gan_step, perceptual=1.0, artefact=1.0, **sees)
+        options = stage(gan_step, mse=1.0, perceptual=1.0, artefact=1.0, **sees)
         state = make(gan_step, options)
         state.ema.load_state_dict(make(gan_step, options, seed=1).ema.state_dict())
         sr, mean_sr = state.generator(lr).detach(), state.ema.module(lr)
@@ -154,6 +154,7 @@ def test_each_loss_sees_its_own_truth():
         losses = run(gan_step, state, options, (lr, hr, sharp))
         truth, real = (sharp, hr) if sharpened else (hr, sharp)
         torch.testing.assert_close(losses["l1"], (sr - truth).abs().mean())
+        torch.testing.assert_close(losses["mse"], ((sr - truth) ** 2).mean())
         torch.testing.assert_close(losses["artefact"], artefact_loss(sr, mean_sr, truth))
         torch.testing.assert_close(losses["perceptual"], PerceptualLoss(Views())(sr, truth))
         # What the discriminator calls fake was made before the generator's step.
