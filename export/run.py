@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from realesr.engines import model_facts
-from realesr.errors import RealesrError, UsageError
+from realesr.errors import MissingDependency, RealesrError, UsageError
 from realesr.export.onnx_export import ExportReport, Say, beside, check_target, export_onnx
 from realesr.export.proof import Proof
 from realesr.export.request import ExportOptions
@@ -61,6 +61,7 @@ def export_network(options: ExportOptions, listener: Listener | None = None) -> 
     if options.kind == "onnx":
         return _to_onnx(options, network, listener)
     check_target(options.target(_name(network)), overwrite=options.overwrite)
+    _check_installed(_library(options))
     if isinstance(network, Path):
         if options.precision != "fp32" or options.shape_nhw is not None or options.uint8:
             raise UsageError(f"got --fp16, --shape or --uint8 for {network}: an ONNX file has its own; leave them out")
@@ -121,7 +122,7 @@ def _to_tensorrt(options: ExportOptions, onnx_path: Path, reference: Path | None
     from realesr.engines.tensorrt_sidecar import sidecar_path
     from realesr.export.tensorrt_build import LIMIT_SECONDS, WORKSPACE_BYTES, TensorrtOptions, export_tensorrt
 
-    library: Library = "tensorrt-rtx" if options.to == "tensorrt-rtx" else "tensorrt"
+    library = _library(options)
     target = options.target(onnx_path.stem)
     listener.say(f"{target.name}: building with {library}")
     report = export_tensorrt(
@@ -139,6 +140,18 @@ def _to_tensorrt(options: ExportOptions, onnx_path: Path, reference: Path | None
         ),
     )
     return Artefact(path=report.engine, facts=json.loads(sidecar_path(report.engine).read_text(encoding="utf-8")))
+
+
+def _library(options: ExportOptions) -> "Library":
+    return "tensorrt-rtx" if options.to == "tensorrt-rtx" else "tensorrt"
+
+
+def _check_installed(library: "Library") -> None:
+    """Before minutes go into a graph that nothing can be built from."""
+    from realesr.engines.tensorrt_library import INSTALL, installed
+
+    if library not in installed():
+        raise MissingDependency(f"{library} is not installed: run '{INSTALL[library]}'")
 
 
 def _profile(options: ExportOptions, onnx_path: Path) -> "ShapeProfile":

@@ -21,7 +21,7 @@ realesr train stage1 --data photos --out runs/net
 realesr train stage2 --data photos --init runs/net --out runs/gan
 realesr train recipes                  # their names, and what they are for"""
 STAGE1_EXAMPLES = """\
-realesr train stage1 --data photos --out runs/net --recipe tiny_cpu  # 20 minutes
+realesr train stage1 --data photos --out runs/net --recipe tiny_cpu  # minutes
 realesr train stage1 --data photos --out runs/net    # x4plus: days on GPUs
 realesr train stage1 --data photos --out runs/net --gpus 4
 realesr train stage1 --data photos --out runs/net --debug  # before a long run

@@ -8,7 +8,7 @@ import onnx
 import pytest
 
 from realesr.engines import tensorrt_library
-from realesr.errors import EngineError, ModelError, OutputExists, UsageError
+from realesr.errors import EngineError, MissingDependency, ModelError, OutputExists, UsageError
 from realesr.export import tensorrt_build
 from realesr.export.proof import Proof
 from realesr.export.request import ExportOptions
@@ -160,3 +160,14 @@ def test_an_engine_that_is_there_is_told_before_anything_runs(saved: Saved, buil
     with pytest.raises(OutputExists):
         export_network(ExportOptions(model=str(saved()), to="tensorrt", output=tmp_path))
     assert built == []
+
+
+def test_a_missing_library_is_told_before_anything_is_made(
+    saved: Saved, built: Built, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tensorrt_library, "installed", lambda: ("tensorrt-rtx",))
+    proofs: list[Any] = []
+    options = ExportOptions(model=str(saved()), to="tensorrt")
+    with pytest.raises(MissingDependency, match="tensorrt is not installed: run 'pip install tensorrt cuda-bindings'"):
+        export_network(options, Listener(on_proof=proofs.append))
+    assert proofs == built == []
