@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 __all__ = ["ENGINE_NAMES", "EngineFacts", "ModelFacts", "available_engines", "model_facts", "open_engine"]
 
-ENGINE_NAMES = ("onnxruntime", "openvino", "ncnn", "torch", "tensorrt", "nearest")
+ENGINE_NAMES = ("winograd", "onnxruntime", "openvino", "ncnn", "torch", "tensorrt", "nearest")
 """What `open_engine` takes, beside "auto"."""
 
 ENGINE_FILE_SUFFIX = ".engine"
@@ -29,6 +29,7 @@ EngineFile = Callable[[str, str, bool], Path]
 """Gives a network's TensorRT engine for a device and a precision; the truth value: whether it may be built first."""
 
 _INSTALL = {
+    "winograd": "",
     "onnxruntime": "pip install onnxruntime",
     "openvino": "pip install openvino",
     "ncnn": "pip install ncnn",
@@ -138,6 +139,10 @@ def _open_chosen(choice: Choice, model: "Weights | Path", precision: str, thread
             from realesr.engines.openvino_engine import open_openvino
 
             return open_openvino(model, device=choice.device, precision=precision, threads=threads)
+        if choice.engine == "winograd":
+            from realesr.engines.winograd_engine import open_winograd
+
+            return open_winograd(model, device=choice.device, precision=precision, threads=threads)
         if choice.engine == "ncnn":
             from realesr.engines.ncnn_engine import open_ncnn
 
@@ -199,6 +204,7 @@ def model_facts(model: "Weights | ZooEntry | Path") -> ModelFacts:
 def available_engines() -> tuple[EngineFacts, ...]:
     """Every engine, whether it works here, and what it offers. Imports their packages: it takes seconds."""
     return (
+        _facts("winograd", _winograd, "realesr"),
         _facts("onnxruntime", _onnxruntime, "onnxruntime", "onnxruntime-gpu"),
         _facts("openvino", _openvino, "openvino"),
         _facts("ncnn", _ncnn, "ncnn"),
@@ -230,6 +236,12 @@ def _facts(name: str, offer: Callable[[], _Offer], *packages: str) -> EngineFact
         problem=problem,
         notes=notes,
     )
+
+
+def _winograd() -> _Offer:
+    from realesr.engines import winograd_engine
+
+    return winograd_engine.devices(), winograd_engine.PRECISIONS, ()
 
 
 def _onnxruntime() -> _Offer:

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from realesr.engines.winograd_kernel import is_usable
 from realesr.processor import has_fast_bf16
 
 if TYPE_CHECKING:
@@ -26,7 +27,7 @@ PLUGIN_MODULES = {
 """Devices that ONNX Runtime gets from a package of their own, and the modules in which the library may lie."""
 
 MEASURED_PROCESSORS = ("x86_64", "AMD64")
-"""Where OpenVINO and ncnn were measured against ONNX Runtime; on others they run when they are asked for."""
+"""Where winograd, OpenVINO and ncnn were measured against ONNX Runtime; on others they run when they are asked for."""
 
 TENSORRT_MODULES = ("tensorrt", "tensorrt_rtx")
 CUDA_MEMORY_MODULES = ("pycuda", "cuda.bindings")
@@ -91,6 +92,7 @@ ROWS = (
         precisions=("fp32", "fp16"),
         runs_files=True,
     ),
+    Row(engine="winograd", device="cpu", why="the fastest fp32 on a CPU, realesr's own", precisions=("fp32",)),
     Row(
         engine="openvino",
         device="cpu",
@@ -116,18 +118,19 @@ get it who ask for it: what it shows may be a processor that plays a GPU.
 
 On CPUs microseconds per input pixel, the same weights and pixels in all engines:
 
-|                               | ONNX Runtime | OpenVINO fp32 | ncnn | OpenVINO bf16 |
-|-------------------------------|--------------|---------------|------|---------------|
-| two cores with AVX-512-BF16, wall time                                              |
-| realesrgan-x4plus, 128 px     |          206 |           201 |  150 |            97 |
-| realesr-animevideov3, 256 px  |          8.2 |           6.1 |  4.7 |           3.2 |
-| one core with AVX2 (AMD Zen 3), CPU time, other programs beside                     |
-| realesrgan-x4plus, 96 px      |          449 |           453 |  320 |             - |
-| realesrgan-x4plus-anime, 128  |          150 |           130 |  111 |             - |
-| realesr-animevideov3, 256 px  |         18.2 |          13.7 |  8.2 |             - |
+|                               | ONNX Runtime | OpenVINO fp32 | ncnn | OpenVINO bf16 | winograd |
+|-------------------------------|--------------|---------------|------|---------------|----------|
+| two cores with AVX-512-BF16, wall time                                                         |
+| realesrgan-x4plus, 128 px     |          206 |           201 |  150 |            97 |        ? |
+| realesr-animevideov3, 256 px  |          8.2 |           6.1 |  4.7 |           3.2 |        ? |
+| two cores with AVX2 (AMD Zen 3), wall time                                                     |
+| realesrgan-x4plus, 128 px     |          259 |           252 |  275 |             - |      136 |
+| realesrgan-x4plus-anime, 128  |           89 |            92 |   90 |             - |       44 |
+| realesr-animevideov3, 256 px  |         11.0 |           8.8 |  7.3 |             - |      4.6 |
 
-But with RRDBNets ncnn takes 50 kB a pixel, six times as much as OpenVINO: its tiles are smaller, and what more of them
-overlaps costs more than it gains.
+Against ONNX Runtime winograd's fp32 is as fast on the one as bf16 on the other, and exact: so it comes first on both.
+Where it was not compiled: with RRDBNets ncnn takes 50 kB a pixel, six times as much as OpenVINO. Its tiles are smaller,
+and what more of them overlaps costs more than it gains.
 """
 
 
@@ -231,7 +234,7 @@ def _reason(row: Row, machine: Machine, asked_kind: str) -> str:
 def machine_here() -> Machine:
     """Look at this machine. Milliseconds where there is no GPU; starting an NVIDIA driver can take 0.1 s."""
     gpus = nvidia_gpus()
-    offered = {("onnxruntime", "cpu")}
+    offered = {("onnxruntime", "cpu"), *_measured_on_cpus()}
     if _is_installed("torch"):
         offered.add(("torch", "cpu"))
         if sys.platform == "darwin" and platform.machine() == "arm64":
@@ -240,8 +243,6 @@ def machine_here() -> Machine:
             offered.add(("torch", "cuda"))
     if _is_installed("ncnn"):
         offered.add(("ncnn", "vulkan"))
-    if platform.machine() in MEASURED_PROCESSORS:
-        offered |= {(name, "cpu") for name in ("openvino", "ncnn") if _is_installed(name)}
     if gpus and _has_package("onnxruntime-gpu"):
         offered.add(("onnxruntime", "cuda"))
     if gpus and any(map(_is_installed, TENSORRT_MODULES)) and any(map(_is_installed, CUDA_MEMORY_MODULES)):
@@ -250,6 +251,13 @@ def machine_here() -> Machine:
         if any(map(_is_installed, modules)) and (gpus or device != "tensorrt_rtx"):
             offered.add(("onnxruntime", device))
     return Machine(nvidia_gpus=gpus, has_fast_bf16=has_fast_bf16(), offered=frozenset(offered))
+
+
+def _measured_on_cpus() -> set[tuple[str, str]]:
+    if platform.machine() not in MEASURED_PROCESSORS:
+        return set()
+    own = {("winograd", "cpu")} if is_usable() else set()
+    return own | {(name, "cpu") for name in ("openvino", "ncnn") if _is_installed(name)}
 
 
 @functools.cache

@@ -16,7 +16,11 @@ TILE_STEP_PX = 32
 LARGEST_TILE_PX = {RRDB: 288, Compact: 512}
 """In pixels of the first conv. The larger a tile, the less of it is overlap: RRDBNets need sixteen times the memory a
 pixel, and 288 px keep x4plus on a photo of 12 MP under 2.5 GB (benchmarks/results, memory and command-partial)."""
-LARGEST_TILE_PX_OF_ENGINE = {"openvino": {RRDB: 384, Compact: 512}, "ncnn": {RRDB: 192, Compact: 320}}
+LARGEST_TILE_PX_OF_ENGINE = {
+    "winograd": {RRDB: 960, Compact: 512},
+    "openvino": {RRDB: 384, Compact: 512},
+    "ncnn": {RRDB: 192, Compact: 320},
+}
 """Where an engine needs so much less or more that other sides take as much."""
 
 SHARE_OF_FREE_MEMORY = 0.5
@@ -25,12 +29,16 @@ MAPS_AT_ONCE = 4
 """Measured by benchmarks/bench_memory.py, 64 to 384 px: at most 3.9 maps in ONNX Runtime and 3.5 in torch, which takes
 some 10 MB besides."""
 MAPS_AT_ONCE_OF_ENGINE: dict[str, dict[type[Architecture], float]] = {
+    "winograd": {RRDB: 0.5, Compact: 5.5},
     "openvino": {RRDB: 2.75, Compact: 4.25},
     "ncnn": {RRDB: 14, Compact: 12},
 }
 """OpenVINO: 2.1 maps of RRDBNets and 3.9 of compact ones, and 2.6 times the weights while it compiles for a shape,
 which is the rest at 256 px. ncnn transforms maps for Winograd's convolutions, and keeps what it has freed: at most
 13.9 and 11.8 maps at 128 px and more."""
+
+BASE_BYTES_OF_ENGINE: dict[str, dict[type[Architecture], float]] = {"winograd": {RRDB: 400e6}}
+"""What a tile takes besides, whatever its side. winograd goes through dense blocks and the tail in parts."""
 
 BYTES_PER_NUMBER = 4
 
@@ -82,7 +90,8 @@ def tile_px_for(
     if engine_name == "nearest":
         return largest_px
     bytes_per_px = tile_bytes_per_px(architecture, engine_name) * (1 if precision == "fp32" else MORE_IN_HALF_PRECISION)
-    side_px = math.isqrt(int(free_bytes * SHARE_OF_FREE_MEMORY / bytes_per_px))
+    base_bytes = BASE_BYTES_OF_ENGINE.get(engine_name, {}).get(type(architecture), 0.0)
+    side_px = math.isqrt(int(max(0, free_bytes * SHARE_OF_FREE_MEMORY - base_bytes) / bytes_per_px))
     return min(max(side_px // TILE_STEP_PX * TILE_STEP_PX, SMALLEST_TILE_PX), largest_px)
 
 
@@ -118,8 +127,8 @@ them and for its first strip; its tiles take 2."""
 STRIP_MAPS_AT_ONCE = 9
 """Of all features of a compact network, in ONNX Runtime at 1024 x 64 to 10000 x 16 px: at most 2.3 kB a pixel with
 64 features, states left out."""
-STRIP_MAPS_AT_ONCE_OF_ENGINE = {"openvino": 25}
-"""Measured with realesr-animevideov3: 6.2 kB a pixel at 1024 x 48 px."""
+STRIP_MAPS_AT_ONCE_OF_ENGINE = {"openvino": 25, "winograd": 7}
+"""Measured with realesr-animevideov3, OpenVINO: 6.2 kB a pixel at 1024 x 48 px; winograd:"""
 STRIP_JOINED_AT_ONCE = 4
 """The same of what a dense block joins, in the trunk of an RRDBNet: at most 3.0 kB a pixel."""
 

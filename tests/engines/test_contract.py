@@ -19,7 +19,7 @@ COMPACT = Compact(scale=4, features=8, convs=2)
 RRDB_X4 = RRDB(scale=4, features=8, blocks=1, growth=4)
 RRDB_X2 = RRDB(scale=2, features=8, blocks=1, growth=4)
 
-CPU_ENGINES = ("onnxruntime", "openvino", "ncnn", "torch")
+CPU_ENGINES = ("onnxruntime", "openvino", "ncnn", "torch", "winograd")
 
 Open = Callable[[], Engine]
 
@@ -55,6 +55,9 @@ ENGINES: dict[str, Callable[[Path], Engine]] = {
     "ncnn compact": lambda _: opened(COMPACT, "ncnn", "fp32"),
     "ncnn rrdb": lambda _: opened(RRDB_X4, "ncnn", "fp32"),
     "ncnn rrdb x2": lambda _: opened(RRDB_X2, "ncnn", "fp32"),
+    "winograd compact": lambda _: opened(COMPACT, "winograd", "fp32"),
+    "winograd rrdb": lambda _: opened(RRDB_X4, "winograd", "fp32"),
+    "winograd rrdb x2": lambda _: opened(RRDB_X2, "winograd", "fp32"),
     "torch compact": lambda _: opened(COMPACT, "torch", "fp32"),
     "torch compact fp16": lambda _: opened(COMPACT, "torch", "fp16"),
     "torch compact bf16": lambda _: opened(COMPACT, "torch", "bf16"),

@@ -30,7 +30,7 @@ for attempt in range(2):
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="RLIMIT_AS stops allocations only on Linux")
-@pytest.mark.parametrize("engine", ["onnxruntime", "openvino", "ncnn", "torch"])
+@pytest.mark.parametrize("engine", ["winograd", "onnxruntime", "openvino", "ncnn", "torch"])
 def test_a_tile_that_does_not_fit_raises_and_a_smaller_one_then_works(engine: str) -> None:
     run = subprocess.run(
         [sys.executable, "-c", SCRIPT, engine],

@@ -1,0 +1,167 @@
+"""RRDBNets with the convolutions of winograd.c.
+
+An image's size fixes all maps, so a network is laid out once for a size, as a list of convolutions, and run for each
+image of that size.
+"""
+
+from collections.abc import Callable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from realesr.architectures import RRDB
+from realesr.engines.winograd_kernel import Kernel
+from realesr.engines.winograd_layers import DenseRoom, FeatureMap, Layer, Step, Workers, step
+from realesr.weights import Weights
+
+Run = Callable[[NDArray[np.float32]], NDArray[np.float32]]
+"""Enlarges an image of one size."""
+
+BAND_PX = 16_384
+"""What an RRDBNet's tail takes at a time, in pixels of the trunk: 170 MB, for its maps are up to 16 times as large."""
+BAND_HALO_PX = 2
+"""What the tail reads above and below a band, in rows of the trunk: all that its convolutions see, or more."""
+
+RESIDUAL = 0.2
+"""Of what a dense block gives, and a block of three. Source: RRDBNet, as in `realesr.architectures`."""
+CONVS = 5
+"""Of a dense block. Source: likewise."""
+LEAKY = 0.2
+"""Slope of an RRDBNet's leaky ReLUs. Source: likewise."""
+
+
+class RrdbNetwork:
+    """An RRDBNet's layers."""
+
+    def __init__(self, kernel: Kernel, workers: Workers, weights: Weights) -> None:
+        self._kernel, self._workers = kernel, workers
+        assert isinstance(weights.architecture, RRDB)
+        self._architecture = architecture = weights.architecture
+        features, growth = architecture.features, architecture.growth
+        self._layers = {}
+        for name in (key.removesuffix(".weight") for key in architecture.shapes if key.endswith(".weight")):
+            filters, bias = weights.state[f"{name}.weight"], weights.state[f"{name}.bias"]
+            inputs: tuple[int, ...] = (filters.shape[1],)
+            is_active = name.startswith(("conv_up", "conv_hr"))
+            if name.startswith("body."):
+                number = int(name[-1])
+                inputs, is_active = (features, *(growth,) * (number - 1)), number < CONVS
+                if number == CONVS:
+                    share = RESIDUAL**2 if name.endswith("rdb3.conv5") else RESIDUAL
+                    filters, bias = filters * np.float32(share), bias * np.float32(share)
+            slopes = np.full(len(bias), LEAKY, np.float32) if is_active else None
+            self._layers[name] = Layer(kernel, filters, bias, inputs=inputs, slopes=slopes)
+
+        self._laid_out: tuple[tuple[int, ...], Run] | None = None
+
+    def run(self, image: NDArray[np.float32]) -> NDArray[np.float32]:
+        """A whole image: (3, h, w) to (3, h * scale, w * scale)."""
+        if self._laid_out is None or self._laid_out[0] != image.shape:
+            self._laid_out = None  # its memory makes room first
+            self._laid_out = image.shape, self._layout(*image.shape[1:])
+        return self._laid_out[1](image)
+
+    def _layout(self, height: int, width: int) -> Run:
+        """The network for images of one size."""
+        unshuffle, scale = self._architecture.unshuffle, self._architecture.scale
+        rows, columns = height // unshuffle, width // unshuffle
+        source, body, trunk = self._trunk(rows, columns)
+        band_rows = min(rows, max(1, BAND_PX // columns) + 2 * BAND_HALO_PX)
+        band, enlarged, tail = self._tail(band_rows, columns)
+        finest = 2**self._architecture.upsamplings
+
+        def run(image: NDArray[np.float32]) -> NDArray[np.float32]:
+            source.inside[:, :, : self._architecture.in_channels] = unshuffled(image, unshuffle)
+            trunk()
+            output = np.empty((3, height * scale, width * scale), np.float32)
+            for first, last, top in bands(rows, band_rows):
+                band.inside[:] = body.inside[top : top + band_rows]
+                for one in tail:
+                    self._workers.run_alone(one)
+                wanted = enlarged.inside[(first - top) * finest : (last - top) * finest, :, :3]
+                output[:, first * finest : last * finest] = wanted.transpose(2, 0, 1)
+            return output
+
+        return run
+
+    def _trunk(self, rows: int, columns: int) -> tuple[FeatureMap, FeatureMap, Callable[[], None]]:
+        """The image's map, the features behind the last block, and what is done from one to the other."""
+        layers, features = self._layers, self._kernel.padded(self._architecture.features)
+        source = FeatureMap(rows, columns, self._kernel.padded(self._architecture.in_channels))
+        first, block, inner = (FeatureMap(rows, columns, features) for _ in range(3))
+        growth = self._kernel.padded(self._architecture.growth)
+        grown = FeatureMap(rows, columns, growth), FeatureMap(rows, columns, growth)
+        dense_blocks = []
+        for number in range(self._architecture.blocks):
+            start, name = block if number else first, f"body.{number}"
+            dense_blocks += [
+                self._dense_block(f"{name}.rdb1", start, grown, inner, share=1.0),
+                self._dense_block(f"{name}.rdb2", inner, grown, inner, share=1.0),
+                self._dense_block(f"{name}.rdb3", inner, grown, block, share=RESIDUAL, outer=start),
+            ]
+        before = step(layers["conv_first"], source, first)
+        after = step(layers["conv_body"], block, inner, skip=(first, 1.0))
+        room = DenseRoom(dense_blocks[0][0], features + 4 * growth, CONVS, self._workers.threads)
+
+        def run() -> None:
+            self._workers.run_alone(before)
+            for convs in dense_blocks:
+                for phase in room.phases(convs):
+                    self._workers.run(phase)
+            self._workers.run_alone(after)
+
+        return source, inner, run
+
+    def _dense_block(
+        self,
+        name: str,
+        x: FeatureMap,
+        grown: tuple[FeatureMap, FeatureMap],
+        target: FeatureMap,
+        *,
+        share: float,
+        outer: FeatureMap | None = None,
+    ) -> list[Step]:
+        """Five convolutions. Each reads what the one before wrote; of what came earlier the points are there.
+
+        So the maps of `grown` take turns, and `target` may be `x` or `outer`. `share` is the factor for `x` in the sum.
+        """
+        depth = x.channels + 4 * grown[0].channels
+        steps, source = [], x
+        for conv in range(1, CONVS + 1):
+            written = target if conv == CONVS else grown[conv % 2]
+            joined = depth, 0 if conv == 1 else x.channels + (conv - 2) * source.channels
+            skip = (x, share) if conv == CONVS else None
+            layer = self._layers[f"{name}.conv{conv}"]
+            steps.append(step(layer, source, written, joined=joined, skip=skip, outer=outer if conv == CONVS else None))
+            source = written
+        return steps
+
+    def _tail(self, rows: int, columns: int) -> tuple[FeatureMap, FeatureMap, list[Step]]:
+        """A band of features, the same rows of the output, and what lies between."""
+        features = self._kernel.padded(self._architecture.features)
+        band = latest = FeatureMap(rows, columns, features)
+        steps = []
+        for up in range(1, self._architecture.upsamplings + 1):
+            larger = FeatureMap(latest.height * 2, latest.width * 2, features)
+            steps.append(step(self._layers[f"conv_up{up}"], latest, larger, doubled=True))
+            latest = larger
+        fine, last = (FeatureMap(latest.height, latest.width, n) for n in (features, self._kernel.padded(3)))
+        steps += [step(self._layers["conv_hr"], latest, fine), step(self._layers["conv_last"], fine, last)]
+        return band, last, steps
+
+
+def unshuffled(image: NDArray[np.float32], factor: int) -> NDArray[np.float32]:
+    """(3, h, w) to (h / factor, w / factor, 3 * factor^2), channels ordered as torch's pixel-unshuffle has them."""
+    _, height, width = image.shape
+    squares = image.reshape(3, height // factor, factor, width // factor, factor)
+    return squares.transpose(1, 3, 0, 2, 4).reshape(height // factor, width // factor, -1)
+
+
+def bands(rows: int, band_rows: int) -> list[tuple[int, int, int]]:
+    """First and last row that each band answers for, and where it begins; all have `band_rows`, their halo in it."""
+    answered = band_rows - 2 * BAND_HALO_PX if band_rows < rows else rows
+    return [
+        (first, min(first + answered, rows), min(max(first - BAND_HALO_PX, 0), rows - band_rows))
+        for first in range(0, rows, answered)
+    ]
