@@ -9,7 +9,7 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-from realesr.architectures import RRDB
+from realesr.architectures import RRDB, State
 from realesr.engines.winograd_kernel import Kernel
 from realesr.engines.winograd_layers import DenseRoom, FeatureMap, Layer, Step, Workers, step
 from realesr.weights import Weights
@@ -37,21 +37,8 @@ class RrdbNetwork:
         self._kernel, self._workers = kernel, workers
         assert isinstance(weights.architecture, RRDB)
         self._architecture = architecture = weights.architecture
-        features, growth = architecture.features, architecture.growth
-        self._layers = {}
-        for name in (key.removesuffix(".weight") for key in architecture.shapes if key.endswith(".weight")):
-            filters, bias = weights.state[f"{name}.weight"], weights.state[f"{name}.bias"]
-            inputs: tuple[int, ...] = (filters.shape[1],)
-            is_active = name.startswith(("conv_up", "conv_hr"))
-            if name.startswith("body."):
-                number = int(name[-1])
-                inputs, is_active = (features, *(growth,) * (number - 1)), number < CONVS
-                if number == CONVS:
-                    share = RESIDUAL**2 if name.endswith("rdb3.conv5") else RESIDUAL
-                    filters, bias = filters * np.float32(share), bias * np.float32(share)
-            slopes = np.full(len(bias), LEAKY, np.float32) if is_active else None
-            self._layers[name] = Layer(kernel, filters, bias, inputs=inputs, slopes=slopes)
-
+        names = [key.removesuffix(".weight") for key in architecture.shapes if key.endswith(".weight")]
+        self._layers = {name: self._layer(name, weights.state) for name in names}
         self._laid_out: tuple[tuple[int, ...], Run] | None = None
 
     def run(self, image: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -60,6 +47,23 @@ class RrdbNetwork:
             self._laid_out = None  # its memory makes room first
             self._laid_out = image.shape, self._layout(*image.shape[1:])
         return self._laid_out[1](image)
+
+    def _layer(self, name: str, state: State) -> Layer:
+        filters, bias = state[f"{name}.weight"], state[f"{name}.bias"]
+        if not name.startswith("body."):
+            return Layer(
+                self._kernel,
+                filters,
+                bias,
+                inputs=(filters.shape[1],),
+                slopes=np.full(len(bias), LEAKY, np.float32) if name.startswith(("conv_up", "conv_hr")) else None,
+            )
+        architecture, conv = self._architecture, int(name[-1])
+        inputs = architecture.features, *(architecture.growth,) * (conv - 1)
+        if conv < CONVS:
+            return Layer(self._kernel, filters, bias, inputs=inputs, slopes=np.full(len(bias), LEAKY, np.float32))
+        share = np.float32(RESIDUAL**2 if name.endswith("rdb3.conv5") else RESIDUAL)
+        return Layer(self._kernel, filters * share, bias * share, inputs=inputs)
 
     def _layout(self, height: int, width: int) -> Run:
         """The network for images of one size."""
