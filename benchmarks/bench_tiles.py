@@ -10,7 +10,7 @@ the row's share of time outside the engine. Time outside the engine, in percent 
 
     (wall time of the command - the same tiles through the engine alone) / the same tiles through the engine alone
 
-Both are whole processes and take turns; the engine's process counts only the runs of its tiles.
+Both are whole processes and take turns; the engine's process counts only its strips or tiles.
 """
 
 import argparse
@@ -30,19 +30,24 @@ from numpy.typing import NDArray
 
 from realesr.engine import Engine, EngineBase
 from realesr.engines.choice import nvidia_gpus
-from realesr.tiled import Network, Tiling, enlarge_bands
+from realesr.rows import in_chunks
+from realesr.strip_bands import StripPlan, strip_plan_for
+from realesr.tiled import Network, Tiling, enlarge_bands, plan_for
 
 GRID: list[tuple[str, str, str, int, int]] = [
     (model, engine, precision, tile, batch)
     for model, tiles in (("realesrgan-x4plus", (128, 192, 256)), ("realesr-animevideov3", (256, 384, 512)))
     for engine, precision, batch in (
+        ("winograd", "fp32", 1),
+        ("openvino", "fp32", 1),
+        ("ncnn", "fp32", 1),
         ("onnxruntime", "fp32", 1),
         ("onnxruntime", "fp32", 2),
         ("onnxruntime", "fp16", 1),
         ("torch", "fp32", 1),
     )
     for tile in tiles
-    if tile == tiles[0] or (engine, precision, batch) == ("onnxruntime", "fp32", 1)
+    if tile == tiles[0] or (engine in ("winograd", "onnxruntime") and (precision, batch) == ("fp32", 1))
 ]
 """Network, engine, precision, what a tile reads in px, batch."""
 
@@ -157,28 +162,51 @@ def outside(photo: Path, model: str, runs: int, options: list[str]) -> dict[str,
 
 
 def engine_alone(photo: Path, model: str) -> None:
-    """Run the tiles that the command would run, and count nothing else; print the seconds.
+    """Run the strips or tiles that the command would run, and count nothing else; print the seconds.
 
     They are the photo's own: with animevideov3, noise took 6 % more CPU time than a photo.
     """
     from realesr.api import Upscaler
     from realesr.image_reader import open_image
-    from realesr.tiled import plan_for
 
     with open_image(photo) as reader:
         pixels = reader.read_rows(reader.info.height_px)
-    seconds = 0.0
     with Upscaler(model) as upscaler:
         network = upscaler.network_for(bits=8)
-        plan = plan_for(network, *pixels.shape[:2])
-        height, width = plan.tile_shape
-        for row, column in plan:
-            part = pixels[row.start : row.start + height, column.start : column.start + width]
-            tile = np.ascontiguousarray(part.transpose(2, 0, 1)[None], np.float32) / np.float32(255)
-            started = time.perf_counter()
-            network.engine.run(tile)
-            seconds += time.perf_counter() - started
+        plan = strip_plan_for(network, *pixels.shape[:2])
+        seconds = tiles_alone(network, pixels) if plan is None else strips_alone(network, pixels, plan)
     print(seconds)
+
+
+def tiles_alone(network: Network, pixels: NDArray[np.uint8 | np.uint16]) -> float:
+    """Seconds of the engine."""
+    seconds = 0.0
+    plan = plan_for(network, *pixels.shape[:2])
+    height, width = plan.tile_shape
+    for row, column in plan:
+        tile = planar(pixels[row.start : row.start + height, column.start : column.start + width])[None]
+        started = time.perf_counter()
+        network.engine.run(tile)
+        seconds += time.perf_counter() - started
+    return seconds
+
+
+def strips_alone(network: Network, pixels: NDArray[np.uint8 | np.uint16], plan: StripPlan) -> float:
+    """Seconds of the engine; without the image's last rows and columns, where it has to be filled up."""
+    seconds = 0.0
+    for column in plan.columns.tiles:
+        strips = network.engine.open_strips(plan.columns.tile_px, plan.height_px, rows_px=plan.rows_px)
+        for start, stop in in_chunks(plan.height_px, plan.rows_px):
+            rows = planar(pixels[start:stop, column.start : column.start + plan.columns.tile_px])
+            started = time.perf_counter()
+            strips.push(rows)
+            seconds += time.perf_counter() - started
+    return seconds
+
+
+def planar(pixels: NDArray[np.uint8 | np.uint16]) -> NDArray[np.float32]:
+    """(h, w, 3) of 8 bits -> (3, h, w) float32 in [0, 1]."""
+    return np.ascontiguousarray(pixels.transpose(2, 0, 1), np.float32) / np.float32(255)
 
 
 def main() -> None:

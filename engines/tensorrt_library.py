@@ -36,6 +36,12 @@ def installed() -> tuple[Library, ...]:
     return tuple(library for library in LIBRARIES if is_installed(library))
 
 
+def require(library: Library) -> None:
+    """Raise MissingDependency where the library is not installed."""
+    if library not in installed():
+        raise MissingDependency(f"{library} is not installed: run '{INSTALL[library]}'")
+
+
 def load(library: Library) -> Any:
     """The module.
 
@@ -43,10 +49,9 @@ def load(library: Library) -> Any:
         MissingDependency: it is not installed.
         EngineError: it is, but does not load.
     """
+    require(library)
     try:
         return importlib.import_module(_module(library))
-    except ModuleNotFoundError as error:
-        raise MissingDependency(f"{library} is not installed: run '{INSTALL[library]}'") from error
     except (ImportError, OSError) as error:
         message = " ".join(str(error).split())
         raise EngineError(f"{library} is installed but does not load ({message}): reinstall it") from error

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from realesr.engines import model_facts
-from realesr.errors import MissingDependency, RealesrError, UsageError
+from realesr.engines.tensorrt_library import require
+from realesr.errors import RealesrError, UsageError
 from realesr.export.onnx_export import ExportReport, Say, beside, check_target, export_onnx
 from realesr.export.proof import Proof
 from realesr.export.request import ExportOptions
@@ -61,7 +62,7 @@ def export_network(options: ExportOptions, listener: Listener | None = None) -> 
     if options.kind == "onnx":
         return _to_onnx(options, network, listener)
     check_target(options.target(_name(network)), overwrite=options.overwrite)
-    _check_installed(_library(options))
+    require(_library(options))  # before minutes go into a graph that nothing can be built from
     if isinstance(network, Path):
         if options.precision != "fp32" or options.shape_nhw is not None or options.uint8:
             raise UsageError(f"got --fp16, --shape or --uint8 for {network}: an ONNX file has its own; leave them out")
@@ -144,14 +145,6 @@ def _to_tensorrt(options: ExportOptions, onnx_path: Path, reference: Path | None
 
 def _library(options: ExportOptions) -> "Library":
     return "tensorrt-rtx" if options.to == "tensorrt-rtx" else "tensorrt"
-
-
-def _check_installed(library: "Library") -> None:
-    """Before minutes go into a graph that nothing can be built from."""
-    from realesr.engines.tensorrt_library import INSTALL, installed
-
-    if library not in installed():
-        raise MissingDependency(f"{library} is not installed: run '{INSTALL[library]}'")
 
 
 def _profile(options: ExportOptions, onnx_path: Path) -> "ShapeProfile":

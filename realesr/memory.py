@@ -111,6 +111,8 @@ def tile_bytes_per_px(architecture: Architecture, engine_name: str = "onnxruntim
 
 SMALLEST_STRIP_ROWS = 16
 """In rows of the first conv. Below, the two rows that every convolution reads again weigh."""
+STRIP_ROWS_STEP = 4
+"""Rows of a tile of Winograd's convolutions, which engine winograd does whole."""
 LARGEST_STRIP_PX = {RRDB: 40_000, Compact: 65_536}
 """Rows times columns, in pixels of the first conv."""
 LARGEST_STRIP_PX_OF_ENGINE = {"openvino": {RRDB: 0, Compact: 49_152}}
@@ -128,7 +130,7 @@ STRIP_MAPS_AT_ONCE = 9
 """Of all features of a compact network, in ONNX Runtime at 1024 x 64 to 10000 x 16 px: at most 2.3 kB a pixel with
 64 features, states left out."""
 STRIP_MAPS_AT_ONCE_OF_ENGINE = {"openvino": 25, "winograd": 7}
-"""Measured with realesr-animevideov3, OpenVINO: 6.2 kB a pixel at 1024 x 48 px; winograd:"""
+"""Measured with realesr-animevideov3: 6.2 kB a pixel in OpenVINO at 1024 x 48 px, 1.5 in winograd at 2000 x 32."""
 STRIP_JOINED_AT_ONCE = 4
 """The same of what a dense block joins, in the trunk of an RRDBNet: at most 3.0 kB a pixel."""
 
@@ -169,7 +171,7 @@ class StripBudget:
         while parts == 1 or width >= parts * SMALLEST_COLUMNS:
             columns = -(-width // parts)
             read = columns + (2 * halo if parts > 1 else 0)
-            rows = self.largest_px // read
+            rows = self.largest_px // read // STRIP_ROWS_STEP * STRIP_ROWS_STEP
             while rows > SMALLEST_STRIP_ROWS and self._bytes(rows, read, parts, height) > self.limit_bytes:
                 rows = max(rows // 2, SMALLEST_STRIP_ROWS)
             if rows >= SMALLEST_STRIP_ROWS and self._bytes(rows, read, parts, height) <= self.limit_bytes:

@@ -135,6 +135,9 @@ def test_tiles_of_common_machines() -> None:
     assert tile_px_for(X4PLUS, "ncnn", 16 * GB) == 192
     assert tile_px_for(X4PLUS, "ncnn", 1 * GB) == 96
     assert tile_px_for(VIDEO, "ncnn", 16 * GB) == 320
+    assert tile_px_for(X4PLUS, "winograd", 16 * GB) == 960
+    assert tile_px_for(X4PLUS, "winograd", 2 * GB) == 544
+    assert tile_px_for(X4PLUS, "winograd", 700 * MB) == 64, "less than it takes for any tile"
 
 
 def test_a_network_of_half_the_features_needs_half_the_memory() -> None:
@@ -154,7 +157,7 @@ SIZES = [(1, 1), (40, 3000), (384, 384), (1000, 1500), (3000, 4000), (10_000, 10
 
 @pytest.mark.parametrize("architecture", [X4PLUS, ANIME, X2PLUS, VIDEO, GENERAL], ids=lambda one: one.title)
 @pytest.mark.parametrize("free", [GB, 4 * GB, 16 * GB, 64 * GB])
-@pytest.mark.parametrize("engine", ["onnxruntime", "openvino"])
+@pytest.mark.parametrize("engine", ["winograd", "onnxruntime", "openvino"])
 def test_strips_cover_the_image_and_shrink_with_the_memory(architecture: Architecture, free: int, engine: str) -> None:
     budget = strip_budget(architecture, engine, free, min(architecture.radius_px, 128))
     assert budget.limit_bytes <= free / 2
@@ -183,6 +186,11 @@ def test_a_photo_of_12_mp_goes_by_tiles_with_x4plus_unless_it_must_be_exact() ->
     assert strip_budget(X4PLUS, "torch", 64 * GB, 128, is_exact=True).size_for(3000, 4000) is not None
     assert strip_budget(X4PLUS, "torch", 64 * GB, 128).size_for(1000, 1500) is not None
     assert strip_budget(X4PLUS, "torch", 2 * GB, 128).size_for(1000, 1500) is None
+
+
+def test_strips_are_whole_tiles_of_winograd() -> None:
+    sizes = [strip_budget(VIDEO, "winograd", 8 * GB, 18).size_for(3000, width) for width in range(900, 3000, 7)]
+    assert all(size is not None and size.rows_px % 4 == 0 for size in sizes)
 
 
 def test_small_images_are_not_worth_three_shapes_in_openvino() -> None:
