@@ -14,7 +14,7 @@ from realesr.weights import Weights
 
 
 class CompactNetwork:
-    """A compact network's layers, and room for the maps of one strip: a layer's input and its output."""
+    """A compact network's layers, and room for the maps of one strip: the image, a layer's input and its output."""
 
     def __init__(self, kernel: Kernel, workers: Workers, weights: Weights) -> None:
         architecture, state = weights.architecture, weights.state
@@ -39,9 +39,12 @@ class CompactNetwork:
         result = CompactRun(self, image.shape[2]).step(image[None], is_last=True)
         return result.reshape(result.shape[1:])
 
-    def map_in(self, room: int, height: int, width: int, channels: int) -> FeatureMap:
-        """A map in one of two rooms, in the place of the one that was last there. What is inside has any values."""
-        room %= 2
+    def map_for(self, number: int, height: int, width: int, channels: int) -> FeatureMap:
+        """The input of a layer: in the place of the last but one, or of the last image. What is inside has any values.
+
+        Only the image has channels that no layer writes; they stay zero, for it has a place of its own.
+        """
+        room = number % 2 if number else -1
         held = self._rooms.get((room, channels))
         rows = padded_shape(height, width, channels)[0]
         if held is None or held.width != width or len(held.numbers) < rows:
@@ -74,7 +77,7 @@ class CompactRun:
             if number < last:
                 target, top = self._begun(number + 1, count, is_last=is_last)
             else:
-                target, top = self._network.map_in(number + 1, count, self._width, layer.channels), 1
+                target, top = self._network.map_for(number + 1, count, self._width, layer.channels), 1
             self._network.workers.run_alone(step(layer, source, target, top=top))
             source = target
         return self._joined(source.inside)[None]
@@ -83,10 +86,10 @@ class CompactRun:
         """A layer's input, with the rows of before and below the image, and the row at which `count` new ones begin."""
         state = self._states[number]
         top, channels = len(state), state.shape[2]
-        begun = self._network.map_in(number, top + count + is_last - 2, self._width, channels)
+        begun = self._network.map_for(number, top + count + is_last - 2, self._width, channels)
         begun.numbers[:top, 1 : self._width + 1] = state
-        if is_last:
-            begun.numbers[top + count, 1 : self._width + 1] = 0
+        # Zeros below the image's last row; elsewhere what was left there would show in the last bits of whole tiles.
+        begun.numbers[top + count :] = 0
         return begun, top
 
     def _joined(self, residual: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -105,11 +105,12 @@ def test_sizes_may_change_and_come_back() -> None:
             assert np.array_equal(engine.run(picture(20, 12)), before)
 
 
-def test_what_lies_beyond_the_image_stays_zero() -> None:
-    """A narrower image after a wider one, whose tiles cover as much: nothing of the first may be left."""
-    with open_engine(COMPACT, engine="winograd") as used, open_engine(COMPACT, engine="winograd") as fresh:
-        used.run(picture(12, 12) + 5)
-        for height, width in ((12, 9), (9, 12), (10, 11)):
+@pytest.mark.parametrize("weights", [COMPACT, WIDE], ids=["compact", "rrdb"])
+def test_nothing_is_left_of_an_image_before(weights: Any) -> None:
+    """After one that is no picture, and whose tiles cover as much."""
+    with open_engine(weights, engine="winograd") as used, open_engine(weights, engine="winograd") as fresh:
+        for height, width in ((12, 9), (9, 12), (10, 11), (12, 12)):
+            used.run(picture(12, 12) * np.float32("nan"))
             assert np.array_equal(used.run(picture(height, width)), fresh.run(picture(height, width)))
 
 
