@@ -128,7 +128,8 @@ On CPUs microseconds per input pixel, the same weights and pixels in all engines
 | realesrgan-x4plus-anime, 128  |           89 |            92 |   90 |             - |       44 |
 | realesr-animevideov3, 256 px  |         11.0 |           8.8 |  7.3 |             - |      4.6 |
 
-Against ONNX Runtime winograd's fp32 is as fast on the one as bf16 on the other, and exact: so it comes first on both.
+Against ONNX Runtime winograd's fp32 is 1.9 to 2.4 times as fast on the second, and exact; bf16 was 2.1 to 2.6 times on
+the first, and is not. So winograd comes first on both.
 Where it was not compiled: with RRDBNets ncnn takes 50 kB a pixel, six times as much as OpenVINO. Its tiles are smaller,
 and what more of them overlaps costs more than it gains.
 """

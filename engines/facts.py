@@ -1,9 +1,12 @@
 """What is known of an engine and of a network before either is opened."""
 
 from dataclasses import dataclass
+from pathlib import Path
 
 from realesr.architectures import Architecture
 from realesr.engine import Precision
+from realesr.errors import UsageError
+from realesr.weights import Weights
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,3 +47,12 @@ class ModelFacts:
     """Heights and widths must be multiples of this, in input px."""
     architecture: Architecture | None
     """None for an .onnx file that realesr did not write."""
+
+
+def weights_alone(model: Weights | Path, engine: str) -> Weights:
+    """The model, for engines that run no .onnx files; UsageError where it is one."""
+    if isinstance(model, Path):
+        raise UsageError(
+            f"engine {engine} got {model.name}, expected weights (.safetensors, .pth, ncnn): take engine onnxruntime"
+        )
+    return model

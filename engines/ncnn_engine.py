@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from realesr.cgroup import usable_cores
 from realesr.engine import EngineBase, EngineSpec, Precision, SizeRule, check_batch
+from realesr.engines.facts import weights_alone
 from realesr.errors import EngineError, OutOfMemory, UsageError
 from realesr.ncnn_graph import INPUT, OUTPUT, ncnn_files
 from realesr.weights import Weights
@@ -87,20 +88,17 @@ def open_ncnn(
     model: Weights | Path, *, device: str = "auto", precision: str = "auto", threads: int | None = None
 ) -> NcnnEngine:
     """Open a network; the arguments are those of `realesr.engines.open_engine`."""
-    if isinstance(model, Path):
-        raise UsageError(
-            f"engine ncnn got {model.name}, expected weights (.safetensors, .pth, ncnn): take engine onnxruntime"
-        )
+    weights = weights_alone(model, "ncnn")
     gpu = _parsed_device(device)
     body = _body_precision(gpu, precision)
     net = ncnn.Net()
     _set_options(net, gpu, body, threads or usable_cores())
     with _translated("cpu" if gpu is None else f"vulkan:{gpu}"):
-        _load(net, model)
-    multiple_of = model.architecture.multiple_of
+        _load(net, weights)
+    multiple_of = weights.architecture.multiple_of
     spec = EngineSpec(
         name="ncnn",
-        scale=model.architecture.scale,
+        scale=weights.architecture.scale,
         precision=body,
         device="cpu" if gpu is None else f"vulkan:{gpu}",
         size=SizeRule(minimum_px=multiple_of, multiple_of=multiple_of),

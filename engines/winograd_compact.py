@@ -103,8 +103,7 @@ class CompactRun:
 
 def _slopes(architecture: Compact, weights: Weights, conv: int) -> NDArray[np.float32]:
     """Of the activation behind a convolution."""
-    if architecture.activation == "prelu":
+    if architecture.slope is None:
         slopes: NDArray[np.float32] = weights.state[f"body.{2 * conv + 1}.weight"]
         return slopes
-    slope = {"relu": 0.0, "leakyrelu": 0.1}[architecture.activation]
-    return np.full(architecture.features, slope, np.float32)
+    return np.full(architecture.features, architecture.slope, np.float32)

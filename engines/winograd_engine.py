@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from realesr.architectures import RRDB, Compact
 from realesr.cgroup import usable_cores
 from realesr.engine import EngineBase, EngineSpec, Precision, SizeRule, check_batch
+from realesr.engines.facts import weights_alone
 from realesr.engines.winograd_compact import CompactNetwork, CompactRun
 from realesr.engines.winograd_kernel import Kernel, load_kernel
 from realesr.engines.winograd_layers import FeatureMap, Layer, Workers, step
@@ -87,28 +88,25 @@ def open_winograd(
     model: Weights | Path, *, device: str = "auto", precision: str = "auto", threads: int | None = None
 ) -> WinogradEngine:
     """Open a network; the arguments are those of `realesr.engines.open_engine`."""
-    if isinstance(model, Path):
-        raise UsageError(
-            f"engine winograd got {model.name}, expected weights (.safetensors, .pth, ncnn): take engine onnxruntime"
-        )
+    weights = weights_alone(model, "winograd")
     if device.lower() not in ("auto", "cpu"):
         raise EngineError(f"engine winograd got the device {device}, expected one that it has here: cpu")
     if precision not in ("auto", *PRECISIONS):
         raise UsageError(f"engine winograd got precision {precision}, expected fp32")
     kernel = proven_kernel()
     workers = Workers(kernel, threads or usable_cores())
-    multiple_of = model.architecture.multiple_of
+    multiple_of = weights.architecture.multiple_of
     spec = EngineSpec(
         name="winograd",
-        scale=model.architecture.scale,
+        scale=weights.architecture.scale,
         precision="fp32",
         device="cpu",
         size=SizeRule(minimum_px=multiple_of, multiple_of=multiple_of),
-        first_rows_px=first_rows_px(model.architecture) if isinstance(model.architecture, Compact) else None,
+        first_rows_px=first_rows_px(weights.architecture) if isinstance(weights.architecture, Compact) else None,
     )
     with _translated():
-        network = RrdbNetwork if isinstance(model.architecture, RRDB) else CompactNetwork
-        return WinogradEngine(network(kernel, workers, model), workers, spec)
+        network = RrdbNetwork if isinstance(weights.architecture, RRDB) else CompactNetwork
+        return WinogradEngine(network(kernel, workers, weights), workers, spec)
 
 
 def devices() -> tuple[str, ...]:

@@ -5,8 +5,8 @@
 
 import ctypes
 import functools
-import sysconfig
 from dataclasses import dataclass
+from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +36,9 @@ _TO_POINTS = np.array(
     ]
 )
 """What a 3x3 filter's rows and columns become at the points 0, 1, -1, 2, -2 and infinity. Source: as in winograd.c."""
+
+_BOTH_WAYS = np.kron(_TO_POINTS, _TO_POINTS).astype(np.float32)
+"""(36, 9): the same of the whole filter."""
 
 
 class Convolution(ctypes.Structure):
@@ -91,8 +94,7 @@ class Kernel:
         count_out, count_in = filters.shape[:2]
         blocks = filters.reshape(count_out // (2 * self.lanes), 2 * self.lanes, count_in, 9)
         ordered = np.ascontiguousarray(blocks.transpose(3, 0, 2, 1)).reshape(9, -1)
-        both_ways = np.kron(_TO_POINTS, _TO_POINTS).astype(np.float32)
-        return np.matmul(both_ways, ordered, out=aligned((_POINTS, ordered.shape[1])))
+        return np.matmul(_BOTH_WAYS, ordered, out=aligned((_POINTS, ordered.shape[1])))
 
     def convolve(self, convolution: Convolution, first: int, last: int, before: Points, after: Points) -> None:
         """The tiles from `first` to before `last`, with room for their points. Others may be done at the same time."""
@@ -163,6 +165,5 @@ def _library() -> ctypes.CDLL:
 
 def _path() -> Path | None:
     """Beside this file, under one of the names that Python's extension modules have."""
-    here = Path(__file__).parent
-    endings = (sysconfig.get_config_var("EXT_SUFFIX"), ".abi3.so", ".so", ".pyd")
-    return next((path for ending in endings if (path := here / f"_winograd{ending}").exists()), None)
+    paths = (Path(__file__).with_name(f"_winograd{suffix}") for suffix in EXTENSION_SUFFIXES)
+    return next((path for path in paths if path.exists()), None)

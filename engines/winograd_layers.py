@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from realesr.engines.winograd_kernel import TILE_PX, Convolution, Kernel, Points, aligned
+from realesr.rows import in_chunks
 
 LARGEST_BLOCK = 96
 """Tiles that a thread takes at a time. Fewer read all weights more often, more leave the caches."""
@@ -204,7 +205,7 @@ class Workers:
     def run_alone(self, one: Step) -> None:
         """One convolution."""
         size = block_size(one.tiles, self.threads)
-        self.run([Task(one, first, min(first + size, one.tiles)) for first in range(0, one.tiles, size)])
+        self.run([Task(one, first, last) for first, last in in_chunks(one.tiles, size)])
 
     def run(self, tasks: list[Task]) -> None:
         """Do them in any order, and all before this returns."""

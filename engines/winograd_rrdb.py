@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from realesr.architectures import RRDB, State
 from realesr.engines.winograd_kernel import Kernel
 from realesr.engines.winograd_layers import DenseRoom, FeatureMap, Layer, Step, Workers, step
+from realesr.tiles import plan_tiles
 from realesr.weights import Weights
 
 Run = Callable[[NDArray[np.float32]], NDArray[np.float32]]
@@ -70,20 +71,23 @@ class RrdbNetwork:
         unshuffle, scale = self._architecture.unshuffle, self._architecture.scale
         rows, columns = height // unshuffle, width // unshuffle
         source, body, trunk = self._trunk(rows, columns)
-        band_rows = min(rows, max(1, BAND_PX // columns) + 2 * BAND_HALO_PX)
-        band, enlarged, tail = self._tail(band_rows, columns)
+        band_rows = max(1, BAND_PX // columns)
+        bands = plan_tiles(
+            rows, columns, tile_px=columns, tile_height_px=band_rows, overlap_px=BAND_HALO_PX, blend=False
+        ).rows
+        band, enlarged, tail = self._tail(bands.tile_px, columns)
         finest = 2**self._architecture.upsamplings
 
         def run(image: NDArray[np.float32]) -> NDArray[np.float32]:
             source.inside[:, :, : self._architecture.in_channels] = unshuffled(image, unshuffle)
             trunk()
             output = np.empty((3, height * scale, width * scale), np.float32)
-            for first, last, top in bands(rows, band_rows):
-                band.inside[:] = body.inside[top : top + band_rows]
+            for part in bands.tiles:
+                band.inside[:] = body.inside[part.start : part.start + bands.tile_px]
                 for one in tail:
                     self._workers.run_alone(one)
-                wanted = enlarged.inside[(first - top) * finest : (last - top) * finest, :, :3]
-                output[:, first * finest : last * finest] = wanted.transpose(2, 0, 1)
+                wanted = enlarged.inside[(part.first - part.start) * finest : (part.last - part.start) * finest, :, :3]
+                output[:, part.first * finest : part.last * finest] = wanted.transpose(2, 0, 1)
             return output
 
         return run
@@ -160,12 +164,3 @@ def unshuffled(image: NDArray[np.float32], factor: int) -> NDArray[np.float32]:
     _, height, width = image.shape
     squares = image.reshape(3, height // factor, factor, width // factor, factor)
     return squares.transpose(1, 3, 0, 2, 4).reshape(height // factor, width // factor, -1)
-
-
-def bands(rows: int, band_rows: int) -> list[tuple[int, int, int]]:
-    """First and last row that each band answers for, and where it begins; all have `band_rows`, their halo in it."""
-    answered = band_rows - 2 * BAND_HALO_PX if band_rows < rows else rows
-    return [
-        (first, min(first + answered, rows), min(max(first - BAND_HALO_PX, 0), rows - band_rows))
-        for first in range(0, rows, answered)
-    ]

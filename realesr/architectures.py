@@ -139,6 +139,11 @@ class Compact:
             raise ModelError(f"{self} cannot be: expected the activation prelu, relu or leakyrelu")
 
     @property
+    def slope(self) -> float | None:
+        """Of the activation, for values below 0; None where the weights have one for each channel."""
+        return {"prelu": None, "relu": 0.0, "leakyrelu": 0.1}[self.activation]
+
+    @property
     def multiple_of(self) -> int:
         """Any size works."""
         return 1

@@ -35,7 +35,7 @@ MAPS_AT_ONCE_OF_ENGINE: dict[str, dict[type[Architecture], float]] = {
 }
 """OpenVINO: 2.1 maps of RRDBNets and 3.9 of compact ones, and 2.6 times the weights while it compiles for a shape,
 which is the rest at 256 px. ncnn transforms maps for Winograd's convolutions, and keeps what it has freed: at most
-13.9 and 11.8 maps at 128 px and more."""
+13.9 and 11.8 maps at 128 px and more. winograd: 0.4 maps of RRDBNets and 5.1 of compact ones, at 256 to 1024 px."""
 
 BASE_BYTES_OF_ENGINE: dict[str, dict[type[Architecture], float]] = {"winograd": {RRDB: 400e6}}
 """What a tile takes besides, whatever its side. winograd goes through dense blocks and the tail in parts."""

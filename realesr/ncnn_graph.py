@@ -104,7 +104,7 @@ def _add_dense_block(graph: _Graph, x: str, name: str) -> str:
 
 
 def _add_compact(graph: _Graph, architecture: Compact) -> None:
-    slope = {"prelu": None, "relu": 0.0, "leakyrelu": 0.1}[architecture.activation]
+    slope = architecture.slope
     x = INPUT
     for conv in range(architecture.convs + 1):
         x = graph.conv(f"body.{2 * conv}", x, slope)
