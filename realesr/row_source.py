@@ -50,7 +50,7 @@ class RowSource:
 
     def write(self, rows: Rows) -> bool:
         """Add rows to the end; False where nobody reads any more."""
-        data = memoryview(rows.astype(rows.dtype.newbyteorder("<")).tobytes())
+        data = memoryview(rows.astype(rows.dtype.newbyteorder("<"), copy=False).tobytes())
         with self._changed:
             self._changed.wait_for(lambda: not self._read or len(self._waiting) < _MOST_WAITING)
             self._waiting.append(data)
