@@ -1,6 +1,7 @@
 """The command as a whole: peak memory on large photos, time of `--help`, size of the light install.
 
     python benchmarks/bench_command.py memory [--model NAME]    4000 x 3000 and 4000 x 12000 baseline JPEG to a x4 PNG
+    python benchmarks/bench_command.py memory --heights 500 25000    2 MP and 100 MP: the time per input pixel
     python benchmarks/bench_command.py partial --model NAME    4000 x 3000, stopped after --seconds
     python benchmarks/bench_command.py help                     `realesr --help`, median of 11
     python benchmarks/bench_command.py size                     fresh environments: light, and with `weights`
@@ -84,6 +85,7 @@ def memory(model: str, heights: list[int], stop_after_s: float | None) -> list[d
                     "input": f"4000 x {height} JPEG",
                     "peak_gb": peak_gb,
                     "seconds": seconds,
+                    "us_per_px": seconds / (4000 * height) * 1e6 if whole else 0.0,
                     "output_gb": target.stat().st_size / 1e9 if whole else 0.0,
                     "whole": "yes" if whole else "stopped",
                 }

@@ -1,6 +1,7 @@
 """Memory that a tile needs, by network, engine and side: the table behind `realesr.memory.tile_px_for`.
 
-    python benchmarks/bench_memory.py
+    python benchmarks/bench_memory.py                                              ONNX Runtime and torch
+    python benchmarks/bench_memory.py --engines winograd --sides 256 512 960       an engine that takes large tiles
 
 Each figure comes from a process of its own, which opens the network with random weights (their values do not matter),
 sets the kernel's mark of its peak back (Linux only), and runs one tile. "more" is the peak above what was held before
@@ -90,6 +91,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--one", nargs=3, metavar=("NETWORK", "ENGINE", "SIDE"), help="measure one here, print JSON")
     parser.add_argument("--engines", nargs="+", default=["onnxruntime", "torch"])
+    parser.add_argument("--sides", nargs="+", type=int, help="of the tile, px; default: up to 256 or 384")
     parser.add_argument("--networks", nargs="+", default=list(NETWORKS), choices=list(NETWORKS))
     arguments = parser.parse_args()
     if arguments.one:
@@ -101,13 +103,13 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as cache:
         for engine_name in arguments.engines:
             for network in arguments.networks:
-                for side in SIDES_PX.get(network, OTHER_SIDES_PX[type(NETWORKS[network])]):
+                for side in arguments.sides or SIDES_PX.get(network, OTHER_SIDES_PX[type(NETWORKS[network])]):
                     rows.append(measure_apart(network, engine_name, side, cache))
                     print(rows[-1], file=sys.stderr)
     lines = lines_of(rows)
     report.show("Memory of one tile", rows)
     report.show("more_bytes = base_bytes + bytes_per_px * pixels of the tile", lines)
-    report.save("memory", rows, lines=lines)
+    report.save("-".join(["memory", *arguments.engines]), rows, lines=lines)
 
 
 if __name__ == "__main__":
