@@ -60,6 +60,8 @@ class Row:
     shape: tuple[int, ...]
     """Of the input: (N, 3, H, W)."""
     max_levels: float
+    p999_levels: float
+    """What 99.9 % of the values are within."""
     mean_levels: float
     psnr_db: float
     """Infinite where nothing differs; not a number where a value is not finite."""
@@ -130,6 +132,7 @@ def measure(case: Case, run: Run) -> Row:
         picture=case.picture,
         shape=case.batch.shape,
         max_levels=float(difference.max()) * LEVELS / peak,
+        p999_levels=float(np.quantile(difference, 0.999)) * LEVELS / peak,
         mean_levels=float(difference.mean()) * LEVELS / peak,
         psnr_db=psnr_db(mean_square) if math.isfinite(mean_square) else math.nan,
     )

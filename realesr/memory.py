@@ -29,16 +29,17 @@ MAPS_AT_ONCE = 4
 """Measured by benchmarks/bench_memory.py, 64 to 384 px: at most 3.9 maps in ONNX Runtime and 3.5 in torch, which takes
 some 10 MB besides."""
 MAPS_AT_ONCE_OF_ENGINE: dict[str, dict[type[Architecture], float]] = {
-    "winograd": {RRDB: 0.5, Compact: 5.5},
+    "winograd": {RRDB: 0.36, Compact: 5.0},
     "openvino": {RRDB: 2.75, Compact: 4.25},
     "ncnn": {RRDB: 14, Compact: 12},
 }
 """OpenVINO: 2.1 maps of RRDBNets and 3.9 of compact ones, and 2.6 times the weights while it compiles for a shape,
 which is the rest at 256 px. ncnn transforms maps for Winograd's convolutions, and keeps what it has freed: at most
-13.9 and 11.8 maps at 128 px and more. winograd: 0.4 maps of RRDBNets and 5.1 of compact ones, at 256 to 1024 px."""
+13.9 and 11.8 maps at 128 px and more. winograd: 0.34 maps of RRDBNets and 4.7 of compact ones, at 256 to 960 px."""
 
-BASE_BYTES_OF_ENGINE: dict[str, dict[type[Architecture], float]] = {"winograd": {RRDB: 400e6}}
-"""What a tile takes besides, whatever its side. winograd goes through dense blocks and the tail in parts."""
+BASE_BYTES_OF_ENGINE: dict[str, dict[type[Architecture], float]] = {"winograd": {RRDB: 360e6}}
+"""What a tile takes besides, whatever its side. winograd goes through dense blocks and the tail in parts, whose size
+does not follow the tile's."""
 
 BYTES_PER_NUMBER = 4
 
@@ -96,7 +97,7 @@ def tile_px_for(
 
 
 def tile_bytes_per_px(architecture: Architecture, engine_name: str = "onnxruntime") -> float:
-    """Memory that one input pixel of a tile needs while the network runs in float32, beside the weights.
+    """Memory that one input pixel of a tile needs while the network runs in float32, beside the weights and the base.
 
     Engines hold some maps of all features at once, on the grid where those are largest: in the tail of an RRDBNet,
     after its doublings; anywhere in a compact network (or as many images as large as its output, if it is thin).
