@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from realesr.architectures import RRDB, Compact
 from realesr.cgroup import usable_cores
-from realesr.engine import EngineBase, EngineSpec, Precision, SizeRule, check_batch
+from realesr.engine import EngineBase, EngineSpec, OnShare, Precision, SizeRule, check_batch, not_told
 from realesr.engines.facts import weights_alone
 from realesr.engines.winograd_compact import CompactNetwork, CompactRun
 from realesr.engines.winograd_kernel import Kernel, load_kernel
@@ -38,9 +38,15 @@ class WinogradEngine(EngineBase):
 
     def run(self, batch: NDArray[np.float32]) -> NDArray[np.float32]:
         """Enlarge a batch; see `Engine.run`."""
+        return self.run_watched(batch, not_told)
+
+    def run_watched(self, batch: NDArray[np.float32], on_share: OnShare) -> NDArray[np.float32]:
+        """The same, and tell how far an RRDBNet is; see `Engine.run_watched`."""
         check_batch(batch, self.spec)
         network = self._opened()
         with _translated():
+            if isinstance(network, RrdbNetwork):
+                return network.run(batch[0], on_share)[None]
             return network.run(batch[0])[None]
 
     def open_strips(self, width_px: int, height_px: int, *, rows_px: int) -> Strips:

@@ -5,18 +5,20 @@ image of that size.
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from realesr.architectures import RRDB, State
+from realesr.engine import OnShare
 from realesr.engines.winograd_kernel import Kernel
 from realesr.engines.winograd_layers import DenseRoom, FeatureMap, Layer, Step, Workers, step
 from realesr.tiles import plan_tiles
 from realesr.weights import Weights
 
-Run = Callable[[NDArray[np.float32]], NDArray[np.float32]]
-"""Enlarges an image of one size."""
+Run = Callable[[NDArray[np.float32], OnShare], NDArray[np.float32]]
+"""Enlarges an image of one size, and tells after each dense block and band of the tail how much is done."""
 
 BAND_PX = 16_384
 """What an RRDBNet's tail takes at a time, in pixels of the trunk: 170 MB, for its maps are up to 16 times as large."""
@@ -31,6 +33,37 @@ LEAKY = 0.2
 """Slope of an RRDBNet's leaky ReLUs. Source: likewise."""
 
 
+@dataclass(frozen=True)
+class Trunk:
+    """An RRDBNet up to what is doubled, for images of one size."""
+
+    image: FeatureMap
+    before: Step
+    dense_blocks: list[list[Step]]
+    room: DenseRoom
+    after: Step
+    features: FeatureMap
+    """The result."""
+
+    @property
+    def work(self) -> int:
+        """See `Step.work`."""
+        return self.before.work + sum(map(work_of, self.dense_blocks)) + self.after.work
+
+
+class Meter:
+    """Turns work that was done into the share of all."""
+
+    def __init__(self, work: int, on_share: OnShare) -> None:
+        self._all, self._done = work, 0
+        self._on_share = on_share
+
+    def add(self, work: int) -> None:
+        """So much more is done."""
+        self._done += work
+        self._on_share(self._done / self._all)
+
+
 class RrdbNetwork:
     """An RRDBNet's layers."""
 
@@ -42,12 +75,12 @@ class RrdbNetwork:
         self._layers = {name: self._layer(name, weights.state) for name in names}
         self._laid_out: tuple[tuple[int, ...], Run] | None = None
 
-    def run(self, image: NDArray[np.float32]) -> NDArray[np.float32]:
+    def run(self, image: NDArray[np.float32], on_share: OnShare) -> NDArray[np.float32]:
         """A whole image: (3, h, w) to (3, h * scale, w * scale)."""
         if self._laid_out is None or self._laid_out[0] != image.shape:
             self._laid_out = None  # its memory makes room first
             self._laid_out = image.shape, self._layout(*image.shape[1:])
-        return self._laid_out[1](image)
+        return self._laid_out[1](image, on_share)
 
     def _layer(self, name: str, state: State) -> Layer:
         filters, bias = state[f"{name}.weight"], state[f"{name}.bias"]
@@ -70,7 +103,7 @@ class RrdbNetwork:
         """The network for images of one size."""
         unshuffle, scale = self._architecture.unshuffle, self._architecture.scale
         rows, columns = height // unshuffle, width // unshuffle
-        source, body, trunk = self._trunk(rows, columns)
+        trunk = self._trunk(rows, columns)
         band_rows = max(1, BAND_PX // columns)
         bands = plan_tiles(
             rows, columns, tile_px=columns, tile_height_px=band_rows, overlap_px=BAND_HALO_PX, blend=False
@@ -78,24 +111,25 @@ class RrdbNetwork:
         band, enlarged, tail = self._tail(bands.tile_px, columns)
         finest = 2**self._architecture.upsamplings
 
-        def run(image: NDArray[np.float32]) -> NDArray[np.float32]:
-            source.inside[:, :, : self._architecture.in_channels] = unshuffled(image, unshuffle)
-            trunk()
+        def run(image: NDArray[np.float32], on_share: OnShare) -> NDArray[np.float32]:
+            meter = Meter(trunk.work + len(bands.tiles) * work_of(tail), on_share)
+            trunk.image.inside[:, :, : self._architecture.in_channels] = unshuffled(image, unshuffle)
+            self._run_trunk(trunk, meter)
             output = np.empty((3, height * scale, width * scale), np.float32)
             for part in bands.tiles:
-                band.inside[:] = body.inside[part.start : part.start + bands.tile_px]
+                band.inside[:] = trunk.features.inside[part.start : part.start + bands.tile_px]
                 for one in tail:
                     self._workers.run_alone(one)
                 wanted = enlarged.inside[(part.first - part.start) * finest : (part.last - part.start) * finest, :, :3]
                 output[:, part.first * finest : part.last * finest] = wanted.transpose(2, 0, 1)
+                meter.add(work_of(tail))
             return output
 
         return run
 
-    def _trunk(self, rows: int, columns: int) -> tuple[FeatureMap, FeatureMap, Callable[[], None]]:
-        """The image's map, the features behind the last block, and what is done from one to the other."""
+    def _trunk(self, rows: int, columns: int) -> Trunk:
         layers, features = self._layers, self._kernel.padded(self._architecture.features)
-        source = FeatureMap(rows, columns, self._kernel.padded(self._architecture.in_channels))
+        image = FeatureMap(rows, columns, self._kernel.padded(self._architecture.in_channels))
         first, block, inner = (FeatureMap(rows, columns, features) for _ in range(3))
         growth = self._kernel.padded(self._architecture.growth)
         grown = FeatureMap(rows, columns, growth), FeatureMap(rows, columns, growth)
@@ -107,18 +141,23 @@ class RrdbNetwork:
                 self._dense_block(f"{name}.rdb2", inner, grown, inner, share=1.0),
                 self._dense_block(f"{name}.rdb3", inner, grown, block, share=RESIDUAL, outer=start),
             ]
-        before = step(layers["conv_first"], source, first)
-        after = step(layers["conv_body"], block, inner, skip=(first, 1.0))
-        room = DenseRoom(dense_blocks[0][0], features + 4 * growth, CONVS, self._workers.threads)
+        return Trunk(
+            image=image,
+            before=step(layers["conv_first"], image, first),
+            dense_blocks=dense_blocks,
+            room=DenseRoom(dense_blocks[0][0], features + 4 * growth, CONVS, self._workers.threads),
+            after=step(layers["conv_body"], block, inner, skip=(first, 1.0)),
+            features=inner,
+        )
 
-        def run() -> None:
-            self._workers.run_alone(before)
-            for convs in dense_blocks:
-                for phase in room.phases(convs):
-                    self._workers.run(phase)
-            self._workers.run_alone(after)
-
-        return source, inner, run
+    def _run_trunk(self, trunk: Trunk, meter: Meter) -> None:
+        self._workers.run_alone(trunk.before)
+        for convs in trunk.dense_blocks:
+            for phase in trunk.room.phases(convs):
+                self._workers.run(phase)
+            meter.add(work_of(convs))
+        self._workers.run_alone(trunk.after)
+        meter.add(trunk.before.work + trunk.after.work)
 
     def _dense_block(
         self,
@@ -157,6 +196,11 @@ class RrdbNetwork:
         fine, last = (FeatureMap(latest.height, latest.width, n) for n in (features, self._kernel.padded(3)))
         steps += [step(self._layers["conv_hr"], latest, fine), step(self._layers["conv_last"], fine, last)]
         return band, last, steps
+
+
+def work_of(steps: list[Step]) -> int:
+    """See `Step.work`."""
+    return sum(one.work for one in steps)
 
 
 def unshuffled(image: NDArray[np.float32], factor: int) -> NDArray[np.float32]:

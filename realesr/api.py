@@ -14,7 +14,7 @@ from realesr import file_job, pixels
 from realesr.engine import Engine, EngineSpec, NearestEngine, SizeRule
 from realesr.errors import RealesrError, UsageError
 from realesr.file_job import Progress, UpscaleResult
-from realesr.memory import StripBudget, free_bytes, strip_budget
+from realesr.memory import StripBudget, free_bytes, one_piece_px_for, strip_budget
 from realesr.options import FileOptions, ImageOptions, NetworkOptions
 from realesr.pipeline import Job, enlarge
 from realesr.tiled import Network, Tiling
@@ -321,18 +321,31 @@ def tiling_for(facts: "ModelFacts", options: NetworkOptions, spec: EngineSpec) -
         overlap_px=overlap,
         blend=blend,
         band_bytes=BAND_BYTES,
+        one_piece_px=_one_piece_px(facts, options, spec),
         strips=_strip_budget(facts, options, spec),
     )
 
 
+def _one_piece_px(facts: "ModelFacts", options: NetworkOptions, spec: EngineSpec) -> int:
+    """Area up to which images are not cut; 0 where strips do as well, or where 'realesr tune' has measured tiles."""
+    is_measured = spec.first_rows_px is not None or spec.best_tile_px is not None
+    if facts.architecture is None or is_measured or not _is_open(options, spec):
+        return 0
+    return one_piece_px_for(facts.architecture, spec.name, free_bytes(), spec.precision)
+
+
 def _strip_budget(facts: "ModelFacts", options: NetworkOptions, spec: EngineSpec) -> StripBudget | None:
-    """What strips may take; none where tiles were asked for, or are all there is. On GPUs strips were not measured."""
+    """What strips may take; none where tiles were asked for, or are all there is."""
     architecture = facts.architecture
-    is_open = options.overlap_px is None and spec.device == "cpu" and len(options.devices) == 1
-    if architecture is None or spec.first_rows_px is None or not is_open:
+    if architecture is None or spec.first_rows_px is None or not _is_open(options, spec):
         return None
     halo = min(architecture.radius_px, EXACT_OVERLAP_PX * architecture.multiple_of)
     return strip_budget(architecture, spec.name, free_bytes(), halo, spec.precision, is_exact=options.exact)
+
+
+def _is_open(options: NetworkOptions, spec: EngineSpec) -> bool:
+    """Whether there is a choice but tiles: nobody asked for them, and not on GPUs, where nothing else was measured."""
+    return options.overlap_px is None and spec.device == "cpu" and len(options.devices) == 1
 
 
 def _fixed_tiling(options: NetworkOptions, size: SizeRule, overlap: int, radius: float) -> Tiling:

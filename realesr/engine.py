@@ -1,5 +1,6 @@
 """What a way of running a network looks like from outside, and the smallest one: `NearestEngine`."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from types import TracebackType
 from typing import TYPE_CHECKING, Literal, Protocol, Self
@@ -68,6 +69,14 @@ class EngineSpec:
     """Why the automatic choice took this engine and device; empty where both were asked for."""
 
 
+OnShare = Callable[[float], None]
+"""Called with the share of a run that is done, from 0 to 1, never less than before. What it raises ends the run."""
+
+
+def not_told(_share: float) -> None:
+    """For a run that nobody watches."""
+
+
 class Engine(Protocol):
     """One open network on one device. Not thread-safe; `with` closes it."""
 
@@ -89,6 +98,10 @@ class Engine(Protocol):
             OutOfMemory: the batch does not fit; the engine stays usable for a smaller one.
             BadShape: the batch breaks `spec.size` or `spec.max_batch`.
         """
+        ...
+
+    def run_watched(self, batch: NDArray[np.float32], on_share: OnShare) -> NDArray[np.float32]:
+        """The same as `run`; an engine that knows how far it is tells so, from the thread that calls this."""
         ...
 
     def open_strips(self, width_px: int, height_px: int, *, rows_px: int) -> "Strips":
@@ -138,7 +151,15 @@ def check_batch(batch: NDArray[np.float32], spec: EngineSpec) -> None:
 
 
 class EngineBase:
-    """`with` for engines: leaving the block closes them. No strips, unless they have their own."""
+    """`with` for engines: leaving the block closes them. No strips and nothing told of a run, unless they have it."""
+
+    def run(self, batch: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Enlarge a batch; see `Engine.run`. Every engine has its own."""
+        raise NotImplementedError
+
+    def run_watched(self, batch: NDArray[np.float32], on_share: OnShare) -> NDArray[np.float32]:
+        """The same as `run`; see `Engine.run_watched`."""
+        return self.run(batch)
 
     def open_strips(self, width_px: int, height_px: int, *, rows_px: int) -> "Strips":
         """Refuse; see `Engine.open_strips`."""

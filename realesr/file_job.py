@@ -143,7 +143,7 @@ def _output_info(info: ImageInfo, output: tuple[int, int], fmt: OutputFormat, *,
 def _enlarged_rows(reader: "ImageReader", job: Job, on_progress: Progress | None) -> Generator[Rows]:
     """Decoding and the network each run in a thread of their own, ahead of whoever takes these rows.
 
-    Closing this generator ends the network at its next tile, not only at the end of a row of tiles.
+    Closing this generator ends the network when it next tells how far it is, not only at the end of a row of tiles.
     """
     closed = threading.Event()
 
@@ -151,7 +151,7 @@ def _enlarged_rows(reader: "ImageReader", job: Job, on_progress: Progress | None
         while len(rows := reader.read_rows(ROWS_A_CHUNK)):
             yield rows
 
-    job = replace(job, on_tiles=_counter(job.work_px, on_progress, closed))
+    job = replace(job, on_pixels=_counter(job.work_px, on_progress, closed))
     with closing(ahead(decoded())) as rows:
         planes = planes_from_rows(rows, job.info.bits)
         with closing(ahead(enlarge(planes, job), depth=1)) as bands:

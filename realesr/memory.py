@@ -25,6 +25,9 @@ LARGEST_TILE_PX_OF_ENGINE = {
 
 SHARE_OF_FREE_MEMORY = 0.5
 
+ONE_PIECE_LIMIT_BYTES = 4e9
+"""Most for an image that goes through an RRDBNet in one piece, where tiles do as well: 2.4 MP of x4plus in winograd."""
+
 MAPS_AT_ONCE = 4
 """Measured by benchmarks/bench_memory.py, 64 to 384 px: at most 3.9 maps in ONNX Runtime and 3.5 in torch, which takes
 some 10 MB besides."""
@@ -90,10 +93,30 @@ def tile_px_for(
         largest_px *= architecture.unshuffle
     if engine_name == "nearest":
         return largest_px
+    side_px = math.isqrt(_area_px_for(architecture, engine_name, free_bytes * SHARE_OF_FREE_MEMORY, precision))
+    return min(max(side_px // TILE_STEP_PX * TILE_STEP_PX, SMALLEST_TILE_PX), largest_px)
+
+
+def one_piece_px_for(
+    architecture: Architecture, engine_name: str, free_bytes: int, precision: Precision = "fp32"
+) -> int:
+    """Area of the largest image that goes through an RRDBNet in one piece, in input px.
+
+    Tiles would overlap, and differ a little where they meet. It may take more than tiles do: up to half of the free
+    memory and ONE_PIECE_LIMIT_BYTES. The arguments are those of `tile_px_for`. Compact networks, which have strips or
+    tiles that are exact, get 0.
+    """
+    if isinstance(architecture, Compact):
+        return 0
+    limit_bytes = min(free_bytes * SHARE_OF_FREE_MEMORY, ONE_PIECE_LIMIT_BYTES)
+    return _area_px_for(architecture, engine_name, limit_bytes, precision)
+
+
+def _area_px_for(architecture: Architecture, engine_name: str, limit_bytes: float, precision: Precision) -> int:
+    """Of the largest tile that takes no more."""
     bytes_per_px = tile_bytes_per_px(architecture, engine_name) * (1 if precision == "fp32" else MORE_IN_HALF_PRECISION)
     base_bytes = BASE_BYTES_OF_ENGINE.get(engine_name, {}).get(type(architecture), 0.0)
-    side_px = math.isqrt(int(max(0, free_bytes * SHARE_OF_FREE_MEMORY - base_bytes) / bytes_per_px))
-    return min(max(side_px // TILE_STEP_PX * TILE_STEP_PX, SMALLEST_TILE_PX), largest_px)
+    return int(max(0, limit_bytes - base_bytes) / bytes_per_px)
 
 
 def tile_bytes_per_px(architecture: Architecture, engine_name: str = "onnxruntime") -> float:

@@ -66,8 +66,8 @@ class Job:
     options: ImageOptions
     constant_alpha: float | None = None
     """The one value in [0, 1] that alpha has everywhere; none where it varies."""
-    on_tiles: Callable[[int], None] | None = None
-    """Called with the input pixels that each batch of tiles finished; `work_px` in all."""
+    on_pixels: Callable[[int], None] | None = None
+    """Called with the input pixels that were finished since; `work_px` in all."""
 
     @property
     def sizes(self) -> Sizes:
@@ -133,7 +133,7 @@ def _enlarge_rgb(bands: Iterator[Band], job: Job) -> Iterator[Band]:
         height, width = sizes.before_pass(index, scale)
         if index:
             bands = map(_clamped, bands)
-        bands = enlarge_rows(bands, job.network, height_px=height, width_px=width, on_pixels=job.on_tiles)
+        bands = enlarge_rows(bands, job.network, height_px=height, width_px=width, on_pixels=job.on_pixels)
     return _resize(bands, sizes.before_pass(sizes.passes, scale), sizes.output)
 
 

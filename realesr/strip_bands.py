@@ -67,7 +67,7 @@ def enlarge_rows(
     """
     plan = strip_plan_for(network, height_px, width_px)
     if plan is None:
-        return enlarge_bands(bands, network, height_px=height_px, width_px=width_px, on_tiles=on_pixels)
+        return enlarge_bands(bands, network, height_px=height_px, width_px=width_px, on_pixels=on_pixels)
     bottom, right = plan.height_px - height_px, plan.columns.length_px - width_px
     padded = pad_bands(bands, bottom_px=bottom, right_px=right) if bottom or right else bands
     enlarged = _StripJob(RowWindow(padded), network, plan, on_pixels or (lambda _: None)).enlarged()
@@ -149,7 +149,7 @@ class _StripJob:
         first, scale, width = self._first_kept(), network.spec.scale, plan.columns.length_px
         bands = (self._window.rows(first + a, first + b) for a, b in in_chunks(plan.height_px - first))
         on_pixels = _without_first((self._taken_px - first) * width, self._on_pixels)
-        rest = enlarge_bands(bands, network, height_px=plan.height_px - first, width_px=width, on_tiles=on_pixels)
+        rest = enlarge_bands(bands, network, height_px=plan.height_px - first, width_px=width, on_pixels=on_pixels)
         known = self._given - first * scale
         for band in rest:
             yield band[:, min(known, band.shape[1]) :]

@@ -17,7 +17,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from realesr.engine import Engine, EngineSpec
+from realesr.engine import Engine, EngineSpec, OnShare, not_told
 from realesr.errors import NotFinite, OutOfMemory
 from realesr.memory import StripBudget
 from realesr.rows import Band, RowWindow, crop_bands, pad_bands
@@ -39,6 +39,8 @@ class Tiling:
     """Whether neighbours fade into one another; needless where the overlap makes tiles exact."""
     band_bytes: int | None = None
     """Most memory for the result of one row of tiles, in float32: tiles are made less high for wide images."""
+    one_piece_px: int = 0
+    """Area up to which an image is one tile, whatever `tile_px` is, in input px."""
     strips: StripBudget | None = None
     """What strips may take; none where images go by tiles alone."""
 
@@ -55,8 +57,8 @@ class Enlarger(Protocol):
         """Facts about the engine."""
         ...
 
-    def enlarge_all(self, batches: Iterable[Batch]) -> Generator[Batch]:
-        """Each batch enlarged, in the same order."""
+    def enlarge_all(self, batches: Iterable[Batch], on_share: OnShare = not_told) -> Generator[Batch]:
+        """Each batch enlarged, in the same order; `on_share` is told of the one that is being made, or of none."""
         ...
 
 
@@ -101,10 +103,10 @@ class Network:
         for lane in self._lanes:
             lane.close()
 
-    def enlarge(self, batch: Batch) -> Batch:
+    def enlarge(self, batch: Batch, on_share: OnShare = not_told) -> Batch:
         """Enlarge a batch on the next device that is free; see `Lane.enlarge`."""
         with self.free_lane() as lane:
-            return lane.enlarge(batch)
+            return lane.enlarge(batch, on_share)
 
     @contextmanager
     def free_lane(self) -> Iterator["Lane"]:
@@ -115,10 +117,13 @@ class Network:
         finally:
             self._free.put(lane)
 
-    def enlarge_all(self, batches: Iterable[Batch]) -> Generator[Batch]:
-        """Each batch enlarged, in the same order; as many at once as there are devices, and one that waits."""
+    def enlarge_all(self, batches: Iterable[Batch], on_share: OnShare = not_told) -> Generator[Batch]:
+        """Each batch enlarged, in the same order; as many at once as there are devices, and one that waits.
+
+        Nothing is told of several at once.
+        """
         if self._pool is None:
-            yield from map(self.enlarge, batches)
+            yield from (self.enlarge(batch, on_share) for batch in batches)
             return
         running: deque[Future[Batch]] = deque()
         try:
@@ -157,15 +162,16 @@ class Lane:
             if engine is not None:
                 engine.close()
 
-    def enlarge_all(self, batches: Iterable[Batch]) -> Generator[Batch]:
+    def enlarge_all(self, batches: Iterable[Batch], on_share: OnShare = not_told) -> Generator[Batch]:
         """Each batch enlarged, in the same order."""
-        yield from map(self.enlarge, batches)
+        yield from (self.enlarge(batch, on_share) for batch in batches)
 
-    def enlarge(self, batch: Batch) -> Batch:
+    def enlarge(self, batch: Batch, on_share: OnShare = not_told) -> Batch:
         """Enlarge a batch of tiles, whatever it takes.
 
         Args:
             batch: (N, 3, h, w) float32 RGB in [0, 1].
+            on_share: told how far it is, as long as that is done in one piece.
 
         Returns:
             (N, 3, h * scale, w * scale) float32 RGB, finite.
@@ -176,7 +182,7 @@ class Lane:
         """
         if batch.shape[2] * batch.shape[3] < self._too_large_px:
             try:
-                return self._run_finite(batch)
+                return self._run_finite(batch, on_share)
             except OutOfMemory as error:
                 self._note_out_of_memory(batch, error)
         if len(batch) > 1:
@@ -213,10 +219,10 @@ class Lane:
             blend=self._tiling.blend,
             multiple_of=self.spec.size.multiple_of,
         )
-        return np.concatenate(list(_enlarge_planned([tile], plan, self)), axis=1)
+        return np.concatenate(list(_enlarge_planned([tile], plan, self, _Finished())), axis=1)
 
-    def _run_finite(self, batch: Batch) -> Batch:
-        output = self.engine.run(batch)
+    def _run_finite(self, batch: Batch, on_share: OnShare) -> Batch:
+        output = self.engine.run_watched(batch, on_share)
         if is_sound(batch, output):
             return output
         if self._fp32 is None and self._open_fp32 is not None:
@@ -248,14 +254,16 @@ def plan_for(network: Network, height_px: int, width_px: int) -> TilePlan:
     """The plan that `enlarge_bands` follows for an image of this size."""
     size, tiling, scale = network.spec.size, network.tiling, network.spec.scale
     least_height, least_width = size.fixed_px or (size.minimum_px, size.minimum_px)
-    tile_height = tiling.tile_px
-    if tiling.band_bytes is not None:
+    tile_width = tile_height = tiling.tile_px
+    if height_px * width_px <= tiling.one_piece_px:
+        tile_width = tile_height = max(height_px, width_px)
+    elif tiling.band_bytes is not None:
         row_bytes = 3 * 4 * width_px * scale**2
         tile_height = min(tile_height, max(SMALLEST_PART_PX, tiling.band_bytes // row_bytes))
     return plan_tiles(
         _padded(height_px, least_height, size.multiple_of),
         _padded(width_px, least_width, size.multiple_of),
-        tile_px=tiling.tile_px,
+        tile_px=tile_width,
         tile_height_px=tile_height,
         overlap_px=tiling.overlap_px,
         blend=tiling.blend,
@@ -270,7 +278,7 @@ def enlarge_bands(
     *,
     height_px: int,
     width_px: int,
-    on_tiles: Callable[[int], None] | None = None,
+    on_pixels: Callable[[int], None] | None = None,
 ) -> Iterator[Band]:
     """Enlarge a stream of bands by the network's scale.
 
@@ -278,7 +286,8 @@ def enlarge_bands(
         bands: (3, rows, width_px) float32 RGB in [0, 1], height_px rows in all.
         network: what enlarges each tile.
         height_px: height of the image. Likewise `width_px`.
-        on_tiles: called after each batch with the number of input pixels that were finished.
+        on_pixels: called with the number of input pixels that were finished since: after each batch, and on the way
+            where the engine tells how far it is. What it raises ends the work.
 
     Yields:
         (3, rows, width_px * scale) float32 RGB, not clamped; height_px * scale rows in all.
@@ -286,21 +295,38 @@ def enlarge_bands(
     plan = plan_for(network, height_px, width_px)
     bottom, right = plan.rows.length_px - height_px, plan.columns.length_px - width_px
     padded = pad_bands(bands, bottom_px=bottom, right_px=right) if bottom or right else bands
-    enlarged = _enlarge_planned(padded, plan, network, on_tiles)
+    enlarged = _enlarge_planned(padded, plan, network, _Finished(on_pixels))
     scale = network.spec.scale
     return crop_bands(enlarged, height_px=height_px * scale, width_px=width_px * scale)
 
 
-def _enlarge_planned(
-    bands: Iterable[Band], plan: TilePlan, enlarger: Enlarger, on_tiles: Callable[[int], None] | None = None
-) -> Iterator[Band]:
+class _Finished:
+    """Tells of pixels that are finished: all of a batch when it is, and before that the share of it."""
+
+    def __init__(self, on_pixels: Callable[[int], None] | None = None) -> None:
+        self._on_pixels = on_pixels
+        self._batch_px = self._told_px = 0
+
+    def begin(self, batch_px: int) -> None:
+        """The next batch is taken up; it answers for so many pixels."""
+        self._batch_px, self._told_px = batch_px, 0
+
+    def share(self, share: float) -> None:
+        """So much of it is done."""
+        more_px = int(self._batch_px * share) - self._told_px
+        if self._on_pixels is not None and more_px > 0:
+            self._told_px += more_px
+            self._on_pixels(more_px)
+
+
+def _enlarge_planned(bands: Iterable[Band], plan: TilePlan, enlarger: Enlarger, finished: _Finished) -> Iterator[Band]:
     """One row of tiles after another; the rows that the next one fades into are held back."""
     scale, size = enlarger.spec.scale, enlarger.spec.best_batch
     fade_rows = len(fade_in(plan.rows.blend_px, scale))
     held_back: Band | None = None
-    with closing(enlarger.enlarge_all(_tiles(RowWindow(bands), plan, size))) as enlarged:
+    with closing(enlarger.enlarge_all(_tiles(RowWindow(bands), plan, size), finished.share)) as enlarged:
         for row in plan.rows.tiles:
-            joined = _join_row_of_tiles(enlarged, row, plan, scale, size, on_tiles)
+            joined = _join_row_of_tiles(enlarged, row, plan, scale, size, finished)
             if fade_rows:
                 joined *= plan.rows.weights(row, scale)[:, None]
             if held_back is not None:
@@ -325,13 +351,14 @@ def _join_row_of_tiles(
     plan: TilePlan,
     scale: int,
     size: int,
-    on_tiles: Callable[[int], None] | None,
+    finished: _Finished,
 ) -> Band:
     """The next tiles of `enlarged` -> (3, (row.last - row.first) * scale, width * scale): those of one row, joined."""
     columns = plan.columns
     top, bottom = (row.first - row.start) * scale, (row.last - row.start) * scale
     joined = np.zeros((3, bottom - top, columns.length_px * scale), np.float32)
     for batch in _batches(columns.tiles, size):
+        finished.begin(_finished_px(row, batch, plan))
         for column, tile in zip(batch, next(enlarged), strict=True):
             left, right = (column.first - column.start) * scale, (column.last - column.start) * scale
             part, place = tile[:, top:bottom, left:right], joined[:, :, column.first * scale : column.last * scale]
@@ -339,8 +366,7 @@ def _join_row_of_tiles(
                 place += part * columns.weights(column, scale)
             else:
                 place[...] = part
-        if on_tiles is not None:
-            on_tiles(_finished_px(row, batch, plan))
+        finished.share(1.0)
     return joined
 
 

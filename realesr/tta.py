@@ -2,11 +2,12 @@
 
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
 
-from realesr.engine import Engine, EngineBase
+from realesr.engine import Engine, EngineBase, OnShare, not_told
 from realesr.errors import UsageError
 
 
@@ -27,10 +28,16 @@ class SelfEnsembleEngine(EngineBase):
 
     def run(self, batch: NDArray[np.float32]) -> NDArray[np.float32]:
         """Enlarge a batch; see `Engine.run`."""
+        return self.run_watched(batch, not_told)
+
+    def run_watched(self, batch: NDArray[np.float32], on_share: OnShare) -> NDArray[np.float32]:
+        """The same, and tell how far it is; see `Engine.run_watched`."""
         total: NDArray[np.float32] | None = None
-        for transposed, flipped_axes in _symmetries():
+        for number, (transposed, flipped_axes) in enumerate(_symmetries()):
             view = batch.swapaxes(2, 3) if transposed else batch
-            output = self._engine.run(np.ascontiguousarray(np.flip(view, flipped_axes)))
+            turned = np.ascontiguousarray(np.flip(view, flipped_axes))
+            output = self._engine.run_watched(turned, partial(_tell, on_share, number))
+            on_share((number + 1) / 8)
             output = np.flip(output, flipped_axes)
             output = output.swapaxes(2, 3) if transposed else output
             total = output.copy() if total is None else np.add(total, output, out=total)
@@ -40,6 +47,10 @@ class SelfEnsembleEngine(EngineBase):
     def close(self) -> None:
         """Close the engine inside."""
         self._engine.close()
+
+
+def _tell(on_share: OnShare, runs_before: int, share: float) -> None:
+    on_share((runs_before + share) / 8)
 
 
 def _symmetries() -> Iterator[tuple[bool, tuple[int, ...]]]:

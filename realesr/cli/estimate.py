@@ -1,12 +1,17 @@
-"""How long a file will take, measured on its first tiles, and which network would be faster. Pure but for the clock."""
+"""How long a file will take, measured on its first tiles or on the beginning of one, and which network would be faster.
+
+Pure but for the clock.
+"""
 
 import time
 from collections.abc import Callable, Mapping
 
 LONG_SECONDS = 5 * 60
 """An estimate above this names a faster network."""
-MEASURED_SECONDS = 2.0
-MEASURED_CALLS = 2
+MEASURED_SECONDS = 1.0
+"""From the first step on."""
+SLOW_STEP_SECONDS = 10.0
+"""A first step that takes longer is not waited for once more."""
 WORTH_NAMING = 1.5
 """A network that is less than this many times faster is not worth a line."""
 
@@ -15,16 +20,16 @@ FASTER_FOR_ANIME = "realesr-animevideov3"
 
 
 class Estimate:
-    """Calls `report(seconds)` once, as soon as a few tiles have been timed; a progress callback itself.
+    """Calls `report(seconds)` once, as soon as a few steps have been timed; a progress callback itself.
 
-    The first tile also pays for starting the engine, so one call counts only once it alone took two seconds.
+    The first step also pays for starting the engine, so what remains is judged by those that follow it.
     """
 
     def __init__(self, report: Callable[[float], None], clock: Callable[[], float] = time.monotonic) -> None:
         self._report: Callable[[float], None] | None = report
         self._clock = clock
         self._start = clock()
-        self._calls = 0
+        self._first: tuple[float, int] | None = None
 
     def __call__(self, done_px: int, total_px: int) -> None:
         """Take one step of progress; see `realesr.api.Progress`."""
@@ -32,11 +37,19 @@ class Estimate:
             self._start = self._clock()
         if self._report is None or done_px == 0 or done_px >= total_px:
             return
-        self._calls += 1
         seconds = self._clock() - self._start
-        if self._calls >= MEASURED_CALLS or seconds >= MEASURED_SECONDS:
-            self._report(seconds * total_px / done_px)
-            self._report = None
+        if self._first is None:
+            self._first = seconds, done_px
+            if seconds < SLOW_STEP_SECONDS:
+                return
+            seconds_a_px = seconds / done_px
+        else:
+            first_seconds, first_px = self._first
+            if seconds - first_seconds < MEASURED_SECONDS:
+                return
+            seconds_a_px = (seconds - first_seconds) / (done_px - first_px)
+        self._report(seconds + (total_px - done_px) * seconds_a_px)
+        self._report = None
 
 
 def words_of_time(seconds: float) -> str:

@@ -1,7 +1,8 @@
-"""Ctrl-C and SIGTERM: the main thread gets an exception, the thread that runs the network asks at every tile.
+"""Ctrl-C and SIGTERM: the main thread gets an exception, the thread that runs the network asks as often as it tells
+how far it is: at every tile, and with engines that know how far they are, within.
 
-Without the second, stopping would wait for the whole row of tiles that is being made, which can take minutes. One tile
-has to be waited for, or a second Ctrl-C given: a network cannot be left in the middle.
+Without the second, stopping would wait for the whole row of tiles that is being made, which can take minutes. With
+most engines one tile has to be waited for, or a second Ctrl-C given: they cannot be left in the middle of a network.
 """
 
 import os
@@ -9,7 +10,7 @@ import signal
 import sys
 from types import FrameType
 
-AGAIN = b"\nstopping after this tile; Ctrl-C again stops at once\n"
+AGAIN = b"\nstopping; Ctrl-C again does not wait for the network\n"
 
 _came: list[int] = []
 """Numbers of the signals that have come."""

@@ -27,8 +27,13 @@ def told(steps: list[tuple[float, int]], total: int = 1000) -> list[float]:
     return reports
 
 
-def test_the_second_step_is_enough_and_nothing_is_told_twice() -> None:
-    assert told([(0, 0), (1, 100), (1.5, 200), (60, 900), (61, 1000)]) == [7.5]
+def test_the_second_step_tells_the_time_and_nothing_is_told_twice() -> None:
+    assert told([(0, 0), (1, 100), (3, 200), (60, 900), (61, 1000)]) == [3 + 16]
+
+
+def test_many_steps_within_a_second_are_not_enough() -> None:
+    assert told([(0, 0), (0.5, 50), (0.75, 75), (1.25, 125)]) == []
+    assert told([(0, 0), (0.5, 50), (0.75, 75), (1.75, 175)]) == [10]
 
 
 def test_one_slow_step_is_enough() -> None:

@@ -12,7 +12,8 @@ from PIL import Image
 
 import realesr
 from realesr import api
-from realesr.engine import NearestEngine
+from realesr.architectures import RRDB, Architecture, Compact
+from realesr.engine import EngineSpec, NearestEngine
 from realesr.engines import ModelFacts
 from realesr.errors import EngineError, InputError, OutputError, OutputExists, UsageError
 from realesr.options import FileOptions, ImageOptions, NetworkOptions
@@ -235,6 +236,38 @@ def test_overlap_follows_the_network(
     facts = ModelFacts(name="n", scale=4, radius_px=radius, multiple_of=multiple, architecture=None)
     tiling = api.tiling_for(facts, NetworkOptions(tile_px=100, **asked), NearestEngine().spec)
     assert (tiling.tile_px, tiling.overlap_px, tiling.blend) == (100, overlap, blend)
+
+
+SPEC = replace(NearestEngine().spec, name="winograd")
+
+
+@pytest.mark.parametrize(
+    ("architecture", "asked", "spec", "is_whole"),
+    [
+        (RRDB(scale=4), {}, SPEC, True),
+        (RRDB(scale=4), {"exact": True}, SPEC, True),
+        (Compact(scale=4), {}, SPEC, False),
+        (None, {}, SPEC, False),
+        (RRDB(scale=4), {"tile_px": 100}, SPEC, False),
+        (RRDB(scale=4), {"overlap_px": 10}, SPEC, False),
+        (RRDB(scale=4), {"device": "cuda:0,1"}, SPEC, False),
+        (RRDB(scale=4), {}, replace(SPEC, device="cuda:0"), False),
+        (RRDB(scale=4), {}, replace(SPEC, first_rows_px=3), False),
+        (RRDB(scale=4), {}, replace(SPEC, best_tile_px=128), False),
+    ],
+)
+def test_images_are_not_cut_where_nothing_speaks_for_tiles(
+    monkeypatch: pytest.MonkeyPatch,
+    architecture: Architecture | None,
+    asked: dict[str, Any],
+    spec: EngineSpec,
+    is_whole: bool,
+) -> None:
+    monkeypatch.setattr(api, "free_bytes", lambda: 16 << 30)
+    facts = ModelFacts(name="n", scale=4, radius_px=349, multiple_of=1, architecture=architecture)
+    tiling = api.tiling_for(facts, NetworkOptions(**asked), spec)
+    assert (tiling.one_piece_px > 2_000_000) == is_whole
+    assert (tiling.one_piece_px == 0) != is_whole
 
 
 def test_unknown_names_are_refused_when_the_upscaler_is_made() -> None:

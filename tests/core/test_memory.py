@@ -15,6 +15,7 @@ from realesr.architectures import RRDB, Architecture, Compact
 from realesr.memory import (
     BASE_BYTES_OF_ENGINE,
     free_bytes,
+    one_piece_px_for,
     peak_bytes,
     state_numbers_per_column,
     strip_budget,
@@ -132,6 +133,15 @@ def test_tiles_fit_half_of_the_free_memory_and_the_next_size_would_not(
     assert 64 <= side <= largest
     assert side == 64 or side**2 * a_px <= free / 2
     assert side == largest or (side + 32) ** 2 * a_px > free / 2
+
+
+def test_images_in_one_piece_take_half_of_the_free_memory_and_four_gigabytes_at_most() -> None:
+    for free, limit in ((64 * GB, 4e9), (8 * GB, 4e9), (2 * GB, 1 * GB)):
+        area = one_piece_px_for(X4PLUS, "winograd", free)
+        assert area == pytest.approx((limit - 360e6) / tile_bytes_per_px(X4PLUS, "winograd"), rel=1e-3)
+    assert one_piece_px_for(X4PLUS, "winograd", 600 * MB) == 0
+    assert one_piece_px_for(X2PLUS, "winograd", 64 * GB) > 9_000_000
+    assert one_piece_px_for(VIDEO, "winograd", 64 * GB) == 0, "it has strips"
 
 
 def test_tiles_of_common_machines() -> None:

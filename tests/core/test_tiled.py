@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from realesr.engine import Engine, NearestEngine
+from realesr.engine import Engine, NearestEngine, OnShare
 from realesr.errors import EngineError, NotFinite, OutOfMemory
 from realesr.rows import Band
 from realesr.tiled import Network, Tiling, enlarge_bands, plan_for
@@ -91,14 +91,57 @@ def test_tiles_of_wide_images_are_less_high(width: int, tile_height: int) -> Non
     assert plan.rows.tile_px == -(-1000 // -(-1000 // tile_height))
 
 
+@pytest.mark.parametrize(("height", "width", "tiles"), [(100, 50, 1), (50, 100, 1), (1, 5000, 1), (51, 100, 2 * 4)])
+def test_images_of_a_small_area_are_one_tile(height: int, width: int, tiles: int) -> None:
+    tiling = Tiling(tile_px=30, overlap_px=0, blend=False, band_bytes=1, one_piece_px=5000)
+    assert len(plan_for(Network(NearestEngine(2), tiling=tiling), height, width)) == tiles
+
+
 def test_finished_pixels_sum_to_the_area_of_the_plan() -> None:
     net = network(BoxBlurEngine(max_batch=2), 16, 4, blend=True)
     image = photo(61, 47)
     done: list[int] = []
-    list(enlarge_bands([image], net, height_px=61, width_px=47, on_tiles=done.append))
+    list(enlarge_bands([image], net, height_px=61, width_px=47, on_pixels=done.append))
     assert sum(done) == 61 * 47
     assert len(done) > 4
     assert len(plan_for(net, 61, 47)) > len(done)
+
+
+class TellingEngine(BoxBlurEngine):
+    """Tells how far it is, once more than it should: a run that was begun anew."""
+
+    def run_watched(self, batch: NDArray[np.float32], on_share: OnShare) -> NDArray[np.float32]:
+        for share in (0.25, 0.5, 0.25, 0.75):
+            on_share(share)
+        return self.run(batch)
+
+
+def test_shares_of_a_tile_are_told_on_the_way() -> None:
+    done: list[int] = []
+    net = network(TellingEngine(), 100, 3)
+    list(enlarge_bands([photo(40, 20)], net, height_px=40, width_px=20, on_pixels=done.append))
+    assert done == [200, 200, 200, 200]
+
+
+def test_shares_of_many_tiles_sum_to_the_area() -> None:
+    done: list[int] = []
+    net = network(TellingEngine(), 16, 4, blend=True)
+    list(enlarge_bands([photo(61, 47)], net, height_px=61, width_px=47, on_pixels=done.append))
+    assert sum(done) == 61 * 47
+    assert len(done) == 4 * len(plan_for(net, 61, 47))
+
+
+def test_work_can_be_ended_within_a_tile() -> None:
+    class StopError(Exception):
+        pass
+
+    def stop(_pixels: int) -> None:
+        raise StopError
+
+    engine = TellingEngine()
+    engine.run = lambda batch: pytest.fail("the tile was finished")  # type: ignore[method-assign]
+    with pytest.raises(StopError):
+        list(enlarge_bands([photo(40, 20)], network(engine, 100, 3), height_px=40, width_px=20, on_pixels=stop))
 
 
 @pytest.mark.parametrize("failing_row", [0, 1, 2, 3])
@@ -220,7 +263,7 @@ def test_several_devices_share_the_tiles_and_give_what_one_gives(height: int, wi
     engines = [OnDevice(f"gpu:{i}", seconds=0.001 * (i + 1), max_batch=batch) for i in range(3)]
     done: list[int] = []
     with closing(shared(*engines)) as net:
-        bands = list(enlarge_bands([image], net, height_px=height, width_px=width, on_tiles=done.append))
+        bands = list(enlarge_bands([image], net, height_px=height, width_px=width, on_pixels=done.append))
         assert net.devices == "gpu:0, gpu:1, gpu:2"
         tiles = len(plan_for(net, height, width))
     np.testing.assert_array_equal(np.concatenate(bands, axis=1), image.repeat(2, axis=1).repeat(2, axis=2))

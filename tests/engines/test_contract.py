@@ -1,5 +1,6 @@
 """What `realesr.engine.Engine` promises, asked of every engine."""
 
+import contextlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Literal
@@ -106,6 +107,27 @@ def picture(engine: Engine, height: int = 1, width: int = 1, count: int = 1, see
     unit = -(-rule.minimum_px // rule.multiple_of) * rule.multiple_of
     sides = (height * unit, width * unit)
     return np.random.default_rng(seed).random((count, 3, *sides), dtype=np.float32)
+
+
+def test_a_watched_run_gives_the_same_and_tells_shares_in_order(engine: Engine) -> None:
+    batch = picture(engine, 9, 16)
+    shares: list[float] = []
+    watched = engine.run_watched(batch, shares.append)
+    np.testing.assert_allclose(watched, engine.run(batch), atol=1e-6)
+    assert shares == sorted(shares)
+    assert all(0 < share <= 1 for share in shares)
+
+
+def test_what_a_watcher_raises_ends_the_run_and_the_engine_goes_on(engine: Engine) -> None:
+    batch = picture(engine, 9, 16)
+    before = engine.run(batch)
+
+    def stop(_share: float) -> None:
+        raise KeyboardInterrupt
+
+    with contextlib.suppress(KeyboardInterrupt):  # not all engines tell
+        engine.run_watched(picture(engine, 9, 16, seed=1), stop)
+    np.testing.assert_allclose(engine.run(batch), before, atol=1e-6)
 
 
 @pytest.mark.parametrize(("height", "width"), [(1, 1), (1, 7), (7, 1), (5, 3), (8, 8), (9, 16)])

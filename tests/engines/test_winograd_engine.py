@@ -223,6 +223,15 @@ def test_want_of_memory_is_told_and_the_engine_goes_on(monkeypatch: pytest.Monke
         assert engine.run(picture(8, 8)).shape[2] == 8 * engine.spec.scale
 
 
+def test_an_rrdbnet_tells_after_each_dense_block_the_trunk_and_each_band() -> None:
+    shares: list[float] = []
+    with open_engine(WIDE, engine="winograd") as engine:
+        engine.run_watched(picture(40, 40), shares.append)
+    assert len(shares) == 3 * WIDE.architecture.blocks + 2
+    assert shares[-1] == 1
+    assert len(set(shares)) == len(shares)
+
+
 def test_a_closed_engine_says_so() -> None:
     engine = open_engine(COMPACT, engine="winograd")
     engine.close()
