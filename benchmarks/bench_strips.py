@@ -153,16 +153,16 @@ def main() -> None:
     if arguments.child:
         peak_child(*json.loads(arguments.child))
         return
-    rows: list[dict[str, Any]] = []
+    what = "strips-memory" if arguments.memory else "strips"
     for model in arguments.models:
+        rows: list[dict[str, Any]] = []
         for height in arguments.heights:
             if arguments.memory:
                 rows.append(peak(model, arguments.engine, height, arguments.width))
             else:
                 rows += measure(model, arguments.engine, height, arguments.width, arguments.runs)
-    name = "strips-memory" if arguments.memory else "strips"
-    report.show("Peak memory of strips" if arguments.memory else "Strips", rows)
-    report.save(name, rows)
+        report.show("Peak memory of strips" if arguments.memory else "Strips", rows)
+        report.save(f"{what}-{arguments.engine}-{model}", rows)
 
 
 if __name__ == "__main__":
