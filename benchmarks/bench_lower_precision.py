@@ -27,7 +27,7 @@ from torch import Tensor, nn
 
 from realesr.architectures import RRDB
 from realesr.export.proof import Case, measure
-from realesr.networks import build
+from realesr.networks import build_with
 from realesr.train.apply import apply
 from realesr.train.degrade_recipe import CORRECTED
 from realesr.train.draw import draw
@@ -50,9 +50,7 @@ def loaded(model: str) -> tuple[nn.Module, bool]:
     """The torch module, and whether it is an RRDBNet."""
     weights = load_model(model)
     assert isinstance(weights, Weights)
-    module = build(weights.architecture).eval()
-    module.load_state_dict({key: torch.from_numpy(array) for key, array in weights.state.items()})
-    return module, isinstance(weights.architecture, RRDB)
+    return build_with(weights).eval(), isinstance(weights.architecture, RRDB)
 
 
 def convolutions(module: nn.Module) -> list[str]:

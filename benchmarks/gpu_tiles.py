@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 from realesr.engine import MAX_BATCH, Engine, EngineBase, EngineSpec
 from realesr.engines import open_engine
 from realesr.engines.torch_engine import Mode, open_torch
-from realesr.networks import build
+from realesr.networks import build, build_with
 from realesr.weights import Weights
 from realesr.zoo import load_model
 
@@ -53,9 +53,7 @@ class PeersEngine(EngineBase):
     """The module in half precision as it comes, with plain copies there and back."""
 
     def __init__(self, weights: Weights, device: str) -> None:
-        module = build(weights.architecture)
-        module.load_state_dict({key: torch.from_numpy(np.array(array)) for key, array in weights.state.items()})
-        self._module = module.eval().to(device).half()
+        self._module = build_with(weights).eval().to(device).half()
         self._device = device
         scale = weights.architecture.scale
         self.spec = EngineSpec(name="peers", scale=scale, precision="fp16", device=device, max_batch=MAX_BATCH)

@@ -13,7 +13,7 @@ from torch.nn.utils import convert_conv2d_weight_memory_format
 from realesr.cgroup import usable_cores
 from realesr.engine import MAX_BATCH, EngineBase, EngineSpec, Precision, SizeRule, check_batch
 from realesr.errors import EngineError, OutOfMemory, UsageError
-from realesr.networks import build
+from realesr.networks import build_with
 from realesr.networks.strips import StripModule
 from realesr.strips import Strips, check_strips, first_rows_px
 from realesr.weights import Weights
@@ -113,8 +113,7 @@ def open_torch(
             # Its 10 bits of mantissa would be those of fp16. The newer name of this switch
             # (torch.backends.cudnn.conv.fp32_precision) makes torch raise where anything reads the older one.
             torch.backends.cudnn.allow_tf32 = False
-    module = build(model.architecture)
-    module.load_state_dict({key: torch.from_numpy(np.array(array)) for key, array in model.state.items()}, strict=True)
+    module = build_with(model)
     with _translated(chosen):
         # Channels last: best of alternating runs on two cores with AVX2, CPU time, 23.7 us/px against 27.6
         # (animevideov3, 128 px) and 414 against 637 (RRDB of 6 blocks, 64 px); 2.6 to 6 times less in fp16 and bf16.

@@ -14,7 +14,7 @@ from realesr import file_job, pixels
 from realesr.engine import Engine, EngineSpec, NearestEngine, SizeRule
 from realesr.errors import RealesrError, UsageError
 from realesr.file_job import Progress, UpscaleResult
-from realesr.memory import StripBudget, free_bytes, one_piece_px_for, strip_budget
+from realesr.memory import StripBudget, free_bytes, one_piece_px_for, strip_budget, tile_px_for
 from realesr.options import FileOptions, ImageOptions, NetworkOptions
 from realesr.pipeline import Job, enlarge
 from realesr.tiled import Network, Tiling
@@ -296,8 +296,6 @@ def overlap_for(facts: "ModelFacts", options: NetworkOptions) -> int:
 
 def tiling_for(facts: "ModelFacts", options: NetworkOptions, spec: EngineSpec) -> Tiling:
     """How images are cut for this network: what was asked for, else what it needs and the free memory allows."""
-    from realesr import memory
-
     radius = math.inf if facts.radius_px is None else facts.radius_px
     overlap = overlap_for(facts, options)
     if spec.size.fixed_px is not None:
@@ -313,7 +311,8 @@ def tiling_for(facts: "ModelFacts", options: NetworkOptions, spec: EngineSpec) -
         )
     if options.tile_px is not None:
         return Tiling(tile_px=options.tile_px, overlap_px=overlap, blend=blend)
-    read = memory.tile_px_for(facts.architecture, spec.name, memory.free_bytes(), spec.precision)
+    free = free_bytes()
+    read = tile_px_for(facts.architecture, spec.name, free, spec.precision)
     read = min(read, spec.best_tile_px or read)
     tile_px = int(min(max(read - 2 * overlap, read // 2), room))
     return Tiling(
@@ -321,26 +320,26 @@ def tiling_for(facts: "ModelFacts", options: NetworkOptions, spec: EngineSpec) -
         overlap_px=overlap,
         blend=blend,
         band_bytes=BAND_BYTES,
-        one_piece_px=_one_piece_px(facts, options, spec),
-        strips=_strip_budget(facts, options, spec),
+        one_piece_px=_one_piece_px(facts, options, spec, free),
+        strips=_strip_budget(facts, options, spec, free),
     )
 
 
-def _one_piece_px(facts: "ModelFacts", options: NetworkOptions, spec: EngineSpec) -> int:
+def _one_piece_px(facts: "ModelFacts", options: NetworkOptions, spec: EngineSpec, free: int) -> int:
     """Area up to which images are not cut; 0 where strips do as well, or where 'realesr tune' has measured tiles."""
     is_measured = spec.first_rows_px is not None or spec.best_tile_px is not None
     if facts.architecture is None or is_measured or not _is_open(options, spec):
         return 0
-    return one_piece_px_for(facts.architecture, spec.name, free_bytes(), spec.precision)
+    return one_piece_px_for(facts.architecture, spec.name, free, spec.precision)
 
 
-def _strip_budget(facts: "ModelFacts", options: NetworkOptions, spec: EngineSpec) -> StripBudget | None:
+def _strip_budget(facts: "ModelFacts", options: NetworkOptions, spec: EngineSpec, free: int) -> StripBudget | None:
     """What strips may take; none where tiles were asked for, or are all there is."""
     architecture = facts.architecture
     if architecture is None or spec.first_rows_px is None or not _is_open(options, spec):
         return None
     halo = min(architecture.radius_px, EXACT_OVERLAP_PX * architecture.multiple_of)
-    return strip_budget(architecture, spec.name, free_bytes(), halo, spec.precision, is_exact=options.exact)
+    return strip_budget(architecture, spec.name, free, halo, spec.precision, is_exact=options.exact)
 
 
 def _is_open(options: NetworkOptions, spec: EngineSpec) -> bool:

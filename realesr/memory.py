@@ -115,8 +115,12 @@ def one_piece_px_for(
 def _area_px_for(architecture: Architecture, engine_name: str, limit_bytes: float, precision: Precision) -> int:
     """Of the largest tile that takes no more."""
     bytes_per_px = tile_bytes_per_px(architecture, engine_name) * (1 if precision == "fp32" else MORE_IN_HALF_PRECISION)
-    base_bytes = BASE_BYTES_OF_ENGINE.get(engine_name, {}).get(type(architecture), 0.0)
-    return int(max(0, limit_bytes - base_bytes) / bytes_per_px)
+    return int(max(0, limit_bytes - tile_base_bytes(architecture, engine_name)) / bytes_per_px)
+
+
+def tile_base_bytes(architecture: Architecture, engine_name: str) -> float:
+    """Memory that a tile needs whatever its side, beside the weights."""
+    return BASE_BYTES_OF_ENGINE.get(engine_name, {}).get(type(architecture), 0.0)
 
 
 def tile_bytes_per_px(architecture: Architecture, engine_name: str = "onnxruntime") -> float:
@@ -197,7 +201,7 @@ class StripBudget:
             read = columns + (2 * halo if parts > 1 else 0)
             rows = self.largest_px // read // STRIP_ROWS_STEP * STRIP_ROWS_STEP
             while rows > SMALLEST_STRIP_ROWS and self._bytes(rows, read, parts, height) > self.limit_bytes:
-                rows = max(rows // 2, SMALLEST_STRIP_ROWS)
+                rows = max(rows // 2 // STRIP_ROWS_STEP * STRIP_ROWS_STEP, SMALLEST_STRIP_ROWS)
             if rows >= SMALLEST_STRIP_ROWS and self._bytes(rows, read, parts, height) <= self.limit_bytes:
                 return StripSize(rows_px=rows * multiple, columns_px=columns * multiple)
             parts += 1

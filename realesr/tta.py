@@ -36,8 +36,9 @@ class SelfEnsembleEngine(EngineBase):
         for number, (transposed, flipped_axes) in enumerate(_symmetries()):
             view = batch.swapaxes(2, 3) if transposed else batch
             turned = np.ascontiguousarray(np.flip(view, flipped_axes))
-            output = self._engine.run_watched(turned, partial(_tell, on_share, number))
-            on_share((number + 1) / 8)
+            tell = partial(_tell, on_share, number)
+            output = self._engine.run_watched(turned, tell)
+            tell(1.0)
             output = np.flip(output, flipped_axes)
             output = output.swapaxes(2, 3) if transposed else output
             total = output.copy() if total is None else np.add(total, output, out=total)

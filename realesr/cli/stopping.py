@@ -1,5 +1,6 @@
-"""Ctrl-C and SIGTERM: the main thread gets an exception, the thread that runs the network asks as often as it tells
-how far it is: at every tile, and with engines that know how far they are, within.
+"""Ctrl-C and SIGTERM: the main thread gets an exception, the thread that runs the network asks when it tells of work.
+
+That is at every tile, and within a tile where the engine knows how far it is.
 
 Without the second, stopping would wait for the whole row of tiles that is being made, which can take minutes. With
 most engines one tile has to be waited for, or a second Ctrl-C given: they cannot be left in the middle of a network.

@@ -13,12 +13,12 @@ from hypothesis import strategies as st
 from realesr import memory
 from realesr.architectures import RRDB, Architecture, Compact
 from realesr.memory import (
-    BASE_BYTES_OF_ENGINE,
     free_bytes,
     one_piece_px_for,
     peak_bytes,
     state_numbers_per_column,
     strip_budget,
+    tile_base_bytes,
     tile_bytes_per_px,
     tile_px_for,
 )
@@ -116,8 +116,7 @@ MEASURED_MB = [
 def test_predicted_need_is_near_the_measured_one(
     engine: str, architecture: RRDB | Compact, side_px: int, measured: int
 ) -> None:
-    base = BASE_BYTES_OF_ENGINE.get(engine, {}).get(type(architecture), 0.0)
-    predicted = (base + tile_bytes_per_px(architecture, engine) * side_px**2) / 1e6
+    predicted = (tile_base_bytes(architecture, engine) + tile_bytes_per_px(architecture, engine) * side_px**2) / 1e6
     assert measured <= predicted <= measured * 1.6
 
 
