@@ -27,7 +27,8 @@ PLUGIN_MODULES = {
 """Devices that ONNX Runtime gets from a package of their own, and the modules in which the library may lie."""
 
 MEASURED_PROCESSORS = ("x86_64", "AMD64")
-"""Where winograd, OpenVINO and ncnn were measured against ONNX Runtime; on others they run when they are asked for."""
+"""Where winograd, OpenVINO and ncnn were measured against ONNX Runtime. On others they run when they are asked for, or
+when `realesr tune` has found them to be the fastest."""
 
 TENSORRT_MODULES = ("tensorrt", "tensorrt_rtx")
 CUDA_MEMORY_MODULES = ("pycuda", "cuda.bindings")
@@ -232,10 +233,16 @@ def _reason(row: Row, machine: Machine, asked_kind: str) -> str:
     return row.why
 
 
-def machine_here() -> Machine:
-    """Look at this machine. Milliseconds where there is no GPU; starting an NVIDIA driver can take 0.1 s."""
+def machine_here(*, with_unmeasured: bool = False) -> Machine:
+    """Look at this machine. Milliseconds where there is no GPU; starting an NVIDIA driver can take 0.1 s.
+
+    Args:
+        with_unmeasured: whether to offer engines that nobody has measured on a processor of this kind.
+    """
     gpus = nvidia_gpus()
-    offered = {("onnxruntime", "cpu"), *_measured_on_cpus()}
+    offered = {("onnxruntime", "cpu")}
+    if with_unmeasured or platform.machine() in MEASURED_PROCESSORS:
+        offered |= _installed_for_cpus()
     if _is_installed("torch"):
         offered.add(("torch", "cpu"))
         if sys.platform == "darwin" and platform.machine() == "arm64":
@@ -254,9 +261,7 @@ def machine_here() -> Machine:
     return Machine(nvidia_gpus=gpus, has_fast_bf16=has_fast_bf16(), offered=frozenset(offered))
 
 
-def _measured_on_cpus() -> set[tuple[str, str]]:
-    if platform.machine() not in MEASURED_PROCESSORS:
-        return set()
+def _installed_for_cpus() -> set[tuple[str, str]]:
     own = {("winograd", "cpu")} if is_usable() else set()
     return own | {(name, "cpu") for name in ("openvino", "ncnn") if _is_installed(name)}
 

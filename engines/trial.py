@@ -57,7 +57,7 @@ def trials(
     """
     end = clock() + seconds
     bench = _Bench(weights, overlap_px, clock)
-    for setting in settings(machine_here(), bench.first_tile_px):
+    for setting in settings(machine_here(with_unmeasured=True), bench.first_tile_px):
         if clock() < end:
             yield bench.measure(setting)
     best = fastest(bench.done)

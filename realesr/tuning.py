@@ -1,10 +1,12 @@
 """Answers of `realesr tune`: which engine, precision, threads and tile are the fastest for a network on this machine.
 
 One JSON file a network in the cache folder. An answer holds only for what it was measured with: another processor,
-number of cores, version of realesr or of an engine's package, or other weights, and it is not looked at.
+number of cores, version of realesr or of an engine's package, or other weights, and it is not looked at. Nor is it
+where engine winograd was compiled since, or is no longer there.
 """
 
 import importlib.metadata
+import importlib.util
 import json
 import os
 from collections.abc import Iterator
@@ -113,8 +115,14 @@ def measured_with(weights: Weights) -> dict[str, Any]:
         "cores": usable_cores(),
         "instructions": os.environ.get("ONEDNN_MAX_CPU_ISA", ""),
         "realesr": realesr.__version__,
+        "winograd": _has_winograd(),
         **dict(_versions()),
     }
+
+
+def _has_winograd() -> bool:
+    """It comes with realesr where there was a compiler."""
+    return importlib.util.find_spec("realesr.engines._winograd") is not None
 
 
 def _versions() -> Iterator[tuple[str, str]]:

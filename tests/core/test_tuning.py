@@ -42,7 +42,12 @@ def test_the_precision_that_was_asked_for_decides() -> None:
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("processor_name", lambda: "another"), ("usable_cores", lambda: 99), ("_versions", lambda: [("ncnn", "2.0")])],
+    [
+        ("processor_name", lambda: "another"),
+        ("usable_cores", lambda: 99),
+        ("_has_winograd", lambda: "since then"),
+        ("_versions", lambda: [("ncnn", "2.0")]),
+    ],
 )
 def test_an_answer_ends_with_what_it_was_measured_with(
     monkeypatch: pytest.MonkeyPatch, name: str, value: object

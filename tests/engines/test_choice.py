@@ -1,6 +1,7 @@
 """The automatic choice: which engine on which device, why, and what happens where it cannot start."""
 
 import ctypes
+import platform
 import subprocess
 import sys
 from dataclasses import replace
@@ -164,6 +165,15 @@ def test_what_is_installed_with_a_gpu_is_offered(monkeypatch: pytest.MonkeyPatch
     assert ("torch", "cuda") not in offered, "this build of torch is for the CPU"
     monkeypatch.setattr(choice, "nvidia_gpus", lambda: 0)
     assert not {device for _, device in choice.machine_here().offered} & {"cuda", "tensorrt_rtx"}
+
+
+def test_on_a_processor_that_was_not_measured_only_tune_takes_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(platform, "machine", lambda: "riscv64")
+    monkeypatch.setattr(choice, "_is_installed", lambda module: True)
+    monkeypatch.setattr(choice, "is_usable", lambda: True)
+    untried = {("winograd", "cpu"), ("openvino", "cpu"), ("ncnn", "cpu")}
+    assert not untried & choice.machine_here().offered
+    assert untried < choice.machine_here(with_unmeasured=True).offered
 
 
 def test_a_driver_without_a_gpu_counts_none(monkeypatch: pytest.MonkeyPatch) -> None:

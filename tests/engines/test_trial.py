@@ -59,7 +59,7 @@ def pretend(monkeypatch: pytest.MonkeyPatch, error: float) -> FakeClock:
 
     offered = frozenset({("ncnn", "cpu"), ("openvino", "cpu"), ("onnxruntime", "cpu"), ("torch", "cpu")})
     machine = Machine(nvidia_gpus=0, has_fast_bf16=True, offered=offered)
-    monkeypatch.setattr(trial, "machine_here", lambda: machine)
+    monkeypatch.setattr(trial, "machine_here", lambda **_: machine)
     monkeypatch.setattr(trial, "open_engine", open_fake)
     monkeypatch.setattr(trial, "usable_cores", lambda: 4)
     monkeypatch.setattr(trial, "free_bytes", lambda: 1 << 40)
