@@ -76,7 +76,17 @@ def answer_from(measured: Iterable[Trial]) -> Answer | None:
     done = list(measured)
     best = fastest(done)
     exact = fastest([trial for trial in done if trial.setting.precision == "fp32"])
-    return None if best is None or exact is None else Answer(best=best, fp32=exact)
+    if best is None or exact is None:
+        return None
+    return Answer(best=_open_to_larger_tiles(best, done), fp32=_open_to_larger_tiles(exact, done))
+
+
+def _open_to_larger_tiles(setting: Setting, done: list[Trial]) -> Setting:
+    """Its tile only where a larger one was tried: those overlap less, so what was not tried is the better guess."""
+    assert setting.tile_px is not None
+    others = (trial.setting for trial in done if _name(trial.setting) == _name(setting))
+    is_largest = all((other.tile_px or 0) <= setting.tile_px for other in others)
+    return replace(setting, tile_px=None) if is_largest else setting
 
 
 def fastest(measured: list[Trial]) -> Setting | None:
@@ -120,6 +130,7 @@ class _Bench:
         self._overlap_px = overlap_px
         self._clock = clock
         self._exact: dict[tuple[str, str], NDArray[np.float32]] = {}
+        self._run_seconds: dict[Setting, float] = {}
         side = int((WORK_MAC / weights.architecture.mac_per_px) ** 0.5)
         least = max(SMALLEST_TILE_PX, 2 * overlap_px + TILE_STEP_PX)
         self.first_tile_px = max(side, least) // TILE_STEP_PX * TILE_STEP_PX
@@ -138,10 +149,9 @@ class _Bench:
         return tile_px_for(self._weights.architecture, setting.engine, free_bytes(), setting.precision)
 
     def expected_seconds(self, setting: Setting, tile_px: int) -> float:
-        """Of a setting that was measured, with another tile."""
-        known = next(trial for trial in self.done if trial.setting == setting)
-        assert known.us_per_px is not None
-        return 3 * known.us_per_px * 1e-6 * tile_px**2
+        """Of the three runs of a setting that was measured, with another tile."""
+        assert setting.tile_px is not None
+        return 3 * self._run_seconds[setting] * (tile_px / setting.tile_px) ** 2
 
     def _measured(self, setting: Setting) -> Trial:
         assert setting.tile_px is not None
@@ -155,10 +165,11 @@ class _Bench:
         ) as engine:
             output = engine.run(picture)
             million_px = self._answered_px(setting.tile_px, engine.spec) / 1e6
-            us_per_px = self._seconds(engine.run, picture) / million_px
-            if us_per_px < TOO_SLOW * self._best_us_per_px():
-                us_per_px = min(us_per_px, self._seconds(engine.run, picture) / million_px)
-        return Trial(setting=setting, us_per_px=us_per_px, psnr_db=self._psnr_db(setting, output))
+            seconds = self._seconds(engine.run, picture)
+            if seconds / million_px < TOO_SLOW * self._best_us_per_px():
+                seconds = min(seconds, self._seconds(engine.run, picture))
+        self._run_seconds[setting] = seconds
+        return Trial(setting=setting, us_per_px=seconds / million_px, psnr_db=self._psnr_db(setting, output))
 
     def _seconds(self, run: Callable[[NDArray[np.float32]], object], picture: NDArray[np.float32]) -> float:
         start = self._clock()

@@ -150,4 +150,5 @@ def in_words(answer: "Answer") -> str:
     best: Any = answer.best
     threads = "all cores" if best.threads is None else f"{best.threads} threads"
     also = "" if answer.fp32 == best else f"; in fp32 {answer.fp32.engine}"
-    return f"{best.engine} {best.precision} on {best.device}, {threads}, tiles of {best.tile_px} px{also}"
+    tiles = "tiles as large as the memory allows" if best.tile_px is None else f"tiles of {best.tile_px} px"
+    return f"{best.engine} {best.precision} on {best.device}, {threads}, {tiles}{also}"

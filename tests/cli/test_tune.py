@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterator
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from realesr.weights import read_weights
 from .conftest import Command
 
 BEST = Setting(engine="ncnn", device="cpu", precision="fp32", tile_px=192)
+KEPT = replace(BEST, tile_px=None)
 HALF = Setting(engine="openvino", device="cpu", precision="bf16", threads=2, tile_px=192)
 TRIALS = [
     Trial(setting=BEST, us_per_px=4.7),
@@ -57,15 +58,15 @@ def test_the_answer_is_shown_and_kept(realesr: Command, network: Path, asked: di
         "openvino\tcpu\tbf16\t2\t192\t3.2\t40.0",
         "ncnn\tcpu\tfp32\tall\t192\t4.7\t-",
         "torch\tcpu\tfp32\tall\t192\treinstall it\t-",
-        "kept: ncnn fp32 on cpu, all cores, tiles of 192 px",
+        "kept: ncnn fp32 on cpu, all cores, tiles as large as the memory allows",
     ]
-    assert kept(read_weights(network)) == Answer(best=BEST, fp32=BEST)
+    assert kept(read_weights(network)) == Answer(best=KEPT, fp32=KEPT)
 
 
 def test_json_is_one_object(realesr: Command, network: Path, asked: dict[str, Any]) -> None:
     result = realesr("tune", "-m", network, "--json", "--quiet")
     record = json.loads(result.stdout)
-    assert (record["network"], record["best"], record["fp32"]) == ("own", asdict(BEST), asdict(BEST))
+    assert (record["network"], record["best"], record["fp32"]) == ("own", asdict(KEPT), asdict(KEPT))
     assert [trial["us_per_px"] for trial in record["trials"]] == [4.7, 3.2, None]
     assert Path(record["kept"]).exists()
     assert result.stderr == ""

@@ -75,8 +75,8 @@ def test_the_fastest_is_found_and_then_varied(clock: FakeClock) -> None:
     assert tried[6:] == [("openvino", "bf16", 2, 96), *(("openvino", "bf16", None, side) for side in (224, 352, 512))]
     answer = answer_from(done)
     assert answer is not None
-    assert answer.best == replace(BF16, tile_px=512), "larger tiles overlap less"
-    assert answer.fp32 == NCNN
+    assert answer.best == replace(BF16, tile_px=None), "larger tiles overlap less"
+    assert answer.fp32 == replace(NCNN, tile_px=None)
 
 
 def test_figures_are_for_the_pixels_that_a_tile_answers_for(clock: FakeClock) -> None:
@@ -110,6 +110,23 @@ def test_nothing_is_begun_after_the_time(clock: FakeClock) -> None:
 def test_no_engine_no_answer() -> None:
     assert answer_from([Trial(setting=NCNN, problem="broken")]) is None
     assert answer_from([]) is None
+
+
+def test_a_tile_is_kept_only_where_a_larger_one_was_tried() -> None:
+    larger = replace(NCNN, tile_px=192)
+    for us, expected in ((0.5, None), (2.0, 96)):
+        answer = answer_from([Trial(setting=NCNN, us_per_px=1), Trial(setting=larger, us_per_px=us)])
+        assert answer is not None
+        assert answer.best.tile_px == expected
+    answer = answer_from([Trial(setting=NCNN, us_per_px=1), Trial(setting=larger, problem="out of memory")])
+    assert answer is not None
+    assert answer.best == NCNN
+
+
+def test_a_larger_tile_is_tried_where_there_is_time_for_its_runs(clock: FakeClock) -> None:
+    first_tiles_s = 3 * (2 + 3 + 4 + 1 + 3) * 96**2 / 1e6
+    done = list(trials(WEIGHTS, overlap_px=32, seconds=first_tiles_s + 3 * 224**2 / 1e6, clock=clock))
+    assert done[-1].setting == replace(BF16, tile_px=224), "overlap costs the engine no time"
 
 
 def test_a_gain_of_two_percent_is_not_worth_another_number_of_threads() -> None:
