@@ -1,7 +1,7 @@
 """Ways of running a network, one file each. `open_engine` opens one; nothing heavy is imported before."""
 
 import importlib.metadata
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from realesr.architectures import Compact
 from realesr.engine import Engine, NearestEngine, Precision
 from realesr.engines.choice import Choice, choose, kept_choice, machine_here
+from realesr.engines.engine_options import checked_options
 from realesr.engines.facts import EngineFacts, ModelFacts
 from realesr.engines.fidelity import bf16_is_measured
 from realesr.errors import EngineError, MissingDependency, RealesrError, UsageError
@@ -28,6 +29,8 @@ ENGINE_FILE_SUFFIX = ".engine"
 EngineFile = Callable[[str, str, bool], Path]
 """Gives a network's TensorRT engine for a device and a precision; the truth value: whether it may be built first."""
 
+_WITHOUT_OPTIONS = ("winograd", "openvino", "ncnn")
+
 _INSTALL = {
     "winograd": "",
     "onnxruntime": "pip install onnxruntime",
@@ -46,6 +49,7 @@ def open_engine(
     device: str = "auto",
     precision: str = "auto",
     threads: int | None = None,
+    options: Mapping[str, str] | None = None,
     engine_file: EngineFile | None = None,
 ) -> Engine:
     """Open a network.
@@ -57,26 +61,29 @@ def open_engine(
         precision: "fp32", "fp16" or "bf16" of the network's body; "auto" is fp16 on a GPU; on a CPU bf16 where
             processor and network are known to be good at it, else fp32.
         threads: CPU threads, 1 or more; none takes every core that this process may use.
+        options: switches of one engine by name; the OPTIONS of its module say which there are, and so do
+            `available_engines`. Where the engine is chosen automatically they must be options of the one chosen.
         engine_file: what builds TensorRT's engines (engines import nothing that does); without it tensorrt runs
             .engine files alone. The automatic choice builds none while another engine has a GPU.
 
     Raises:
-        UsageError: a name or combination that makes no sense.
+        UsageError: a name or combination that makes no sense, or an option that the engine does not have.
         EngineError: the engine does not have the device here, or cannot start.
         ModelError: the file of `model` is damaged or holds no network that enlarges images.
         MissingDependency: the engine's package is not installed.
     """
     if threads is not None and threads < 1:
         raise UsageError(f"got {threads} threads, expected 1 or more")
+    given = dict(options or {})
     if engine == "nearest":
-        return _open_nearest(model, device, precision)
+        return _open_nearest(model, device, precision, given)
     if engine not in ("auto", *ENGINE_NAMES):
         raise UsageError(f"got the engine {engine}, expected auto, {', '.join(ENGINE_NAMES)}")
     is_file = isinstance(model, Path)
     if isinstance(model, Path) and model.suffix.lower() == ENGINE_FILE_SUFFIX:
         if engine not in ("auto", "tensorrt"):
             raise UsageError(f"engine {engine} got {model.name}, which only engine tensorrt runs")
-        return _open_tensorrt(model, device, precision)
+        return _open_tensorrt(model, device, precision, given)
     choices = choose(
         engine=engine,
         device=device,
@@ -88,7 +95,7 @@ def open_engine(
     )
     if engine == "auto" and not isinstance(model, Path):
         choices = (*_kept_choices(model, device, precision), *choices)
-    return _open_first(choices, model, precision, threads, engine_file, may_build=engine == "tensorrt")
+    return _open_first(choices, model, precision, threads, given, engine_file, may_build=engine == "tensorrt")
 
 
 def _open_first(
@@ -96,6 +103,7 @@ def _open_first(
     model: "Weights | Path",
     precision: str,
     threads: int | None,
+    options: Mapping[str, str],
     engine_file: EngineFile | None,
     *,
     may_build: bool,
@@ -106,9 +114,9 @@ def _open_first(
         try:
             if choice.engine == "tensorrt":
                 has_other_gpu = any(other.engine != "tensorrt" and other.device != "cpu" for other in choices)
-                opened = _open_built(model, choice, precision, engine_file, may_build or not has_other_gpu)
+                opened = _open_built(model, choice, precision, options, engine_file, may_build or not has_other_gpu)
             else:
-                opened = _open_chosen(choice, model, precision, threads)
+                opened = _open_chosen(choice, model, precision, threads, options)
         except (EngineError, MissingDependency) as error:
             if len(choices) == 1:
                 raise
@@ -127,14 +135,19 @@ def _kept_choices(weights: "Weights", device: str, precision: str) -> tuple[Choi
     return (kept_choice(setting),) if setting is not None and device in ("auto", setting.device) else ()
 
 
-def _open_chosen(choice: Choice, model: "Weights | Path", precision: str, threads: int | None) -> Engine:
+def _open_chosen(
+    choice: Choice, model: "Weights | Path", precision: str, threads: int | None, options: Mapping[str, str]
+) -> Engine:
     if choice.setting is not None:
         precision, threads = choice.setting.precision, threads or choice.setting.threads
+        options = {**choice.setting.options, **options}
+    if choice.engine in _WITHOUT_OPTIONS:
+        checked_options(choice.engine, options, {})
     try:
         if choice.engine == "onnxruntime":
             from realesr.engines.onnxruntime_engine import open_onnxruntime
 
-            return open_onnxruntime(model, device=choice.device, precision=precision, threads=threads)
+            return open_onnxruntime(model, device=choice.device, precision=precision, threads=threads, options=options)
         if choice.engine == "openvino":
             from realesr.engines.openvino_engine import open_openvino
 
@@ -149,23 +162,31 @@ def _open_chosen(choice: Choice, model: "Weights | Path", precision: str, thread
             return open_ncnn(model, device=choice.device, precision=precision, threads=threads)
         from realesr.engines.torch_engine import open_torch
 
-        return open_torch(model, device=choice.device, precision=precision, threads=threads)
+        return open_torch(model, device=choice.device, precision=precision, threads=threads, options=options)
     except ImportError as error:
         raise _import_problem(choice.engine, error) from error
 
 
 def _open_built(
-    model: "Weights | Path", choice: Choice, precision: str, engine_file: EngineFile | None, may_build: bool
+    model: "Weights | Path",
+    choice: Choice,
+    precision: str,
+    options: Mapping[str, str],
+    engine_file: EngineFile | None,
+    may_build: bool,
 ) -> Engine:
+    from realesr.engines.tensorrt_engine import OPTIONS
+
+    checked_options("tensorrt", options, OPTIONS)  # before minutes of building
     if engine_file is None:
         raise EngineError(f"engine tensorrt got {model.name}, expected an .engine file: run 'realesr export' first")
-    return _open_tensorrt(engine_file(choice.device, precision, may_build), choice.device, "auto")
+    return _open_tensorrt(engine_file(choice.device, precision, may_build), choice.device, "auto", options)
 
 
-def _open_tensorrt(path: Path, device: str, precision: str) -> Engine:
+def _open_tensorrt(path: Path, device: str, precision: str, options: Mapping[str, str]) -> Engine:
     from realesr.engines.tensorrt_engine import open_tensorrt
 
-    return open_tensorrt(path, device=device, precision=precision)
+    return open_tensorrt(path, device=device, precision=precision, options=options)
 
 
 def _with_reason(opened: Any, reason: str, best_tile_px: int | None) -> Engine:
@@ -216,23 +237,26 @@ def available_engines() -> tuple[EngineFacts, ...]:
     )
 
 
-_Offer = tuple[tuple[str, ...], tuple[Precision, ...], tuple[str, ...]]
-"""Devices, precisions, and notes on what else was found."""
+_Options = Mapping[str, tuple[str, ...]]
+
+_Offer = tuple[tuple[str, ...], tuple[Precision, ...], _Options, tuple[str, ...]]
+"""Devices, precisions, options, and notes on what else was found."""
 
 
 def _facts(name: str, offer: Callable[[], _Offer], *packages: str) -> EngineFacts:
     """What one engine offers here, or why it offers nothing."""
     problem = ""
     try:
-        devices, precisions, notes = offer()
+        devices, precisions, options, notes = offer()
     except (ImportError, RealesrError) as error:
-        (devices, precisions, notes), problem = ((), (), ()), str(_import_problem(name, error))
+        (devices, precisions, options, notes), problem = ((), (), {}, ()), str(_import_problem(name, error))
     return EngineFacts(
         name=name,
         version=_version(*packages),
         devices=devices,
         precisions=precisions,
         install=_INSTALL[name],
+        options=options,
         problem=problem,
         notes=notes,
     )
@@ -241,41 +265,43 @@ def _facts(name: str, offer: Callable[[], _Offer], *packages: str) -> EngineFact
 def _winograd() -> _Offer:
     from realesr.engines import winograd_engine
 
-    return winograd_engine.devices(), winograd_engine.PRECISIONS, ()
+    return winograd_engine.devices(), winograd_engine.PRECISIONS, {}, ()
 
 
 def _onnxruntime() -> _Offer:
     from realesr.engines import onnxruntime_devices, onnxruntime_engine
 
-    return onnxruntime_devices.devices(), onnxruntime_engine.PRECISIONS, onnxruntime_devices.plugin_problems()
+    devices, notes = onnxruntime_devices.devices(), onnxruntime_devices.plugin_problems()
+    return devices, onnxruntime_engine.PRECISIONS, onnxruntime_engine.OPTIONS, notes
 
 
 def _openvino() -> _Offer:
     from realesr.engines import openvino_engine
 
-    return openvino_engine.devices(), openvino_engine.precisions(), ()
+    return openvino_engine.devices(), openvino_engine.precisions(), {}, ()
 
 
 def _ncnn() -> _Offer:
     from realesr.engines import ncnn_engine
 
     devices, precisions = ncnn_engine.devices(), ncnn_engine.PRECISIONS
-    return devices, precisions if len(devices) > 1 else precisions[:1], ()
+    return devices, precisions if len(devices) > 1 else precisions[:1], {}, ()
 
 
 def _torch() -> _Offer:
     from realesr.engines import torch_engine
 
-    return torch_engine.devices(), torch_engine.PRECISIONS, ()
+    return torch_engine.devices(), torch_engine.PRECISIONS, torch_engine.OPTIONS, ()
 
 
 def _tensorrt() -> _Offer:
     from realesr.engines import tensorrt_engine
 
-    return tensorrt_engine.devices(), tensorrt_engine.PRECISIONS, ()
+    return tensorrt_engine.devices(), tensorrt_engine.PRECISIONS, tensorrt_engine.OPTIONS, ()
 
 
-def _open_nearest(model: "Weights | Path", device: str, precision: str) -> NearestEngine:
+def _open_nearest(model: "Weights | Path", device: str, precision: str, options: Mapping[str, str]) -> NearestEngine:
+    checked_options("nearest", options, {})
     if device not in ("auto", "cpu"):
         raise EngineError(f"engine nearest got the device {device}, expected one that it has here: cpu")
     if precision not in ("auto", "fp32"):

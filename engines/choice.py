@@ -4,8 +4,6 @@ Looking must stay cheap, for every start of `realesr upscale` does it: no engine
 row really works shows when it is opened; `open_engine` then goes on to the next one, and says so.
 """
 
-import ctypes
-import functools
 import importlib.metadata
 import importlib.util
 import platform
@@ -15,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from realesr.engines.winograd_kernel import is_usable
+from realesr.nvidia_driver import gpu_names
 from realesr.processor import has_fast_bf16
 
 if TYPE_CHECKING:
@@ -162,10 +161,11 @@ class Choice:
 
 def kept_choice(setting: "Setting") -> Choice:
     """What to open first where `realesr tune` has been run for a network."""
+    options = ", ".join(f"{name}={value}" for name, value in setting.options.items())
     return Choice(
         engine=setting.engine,
         device=setting.device,
-        reason="the fastest that 'realesr tune' has measured here",
+        reason="the fastest that 'realesr tune' has measured here" + (f", with {options}" if options else ""),
         setting=setting,
     )
 
@@ -266,21 +266,9 @@ def _installed_for_cpus() -> set[tuple[str, str]]:
     return own | {(name, "cpu") for name in ("openvino", "ncnn") if _is_installed(name)}
 
 
-@functools.cache
 def nvidia_gpus() -> int:
-    """GPUs that NVIDIA's driver shows to this process; 0 where there is no driver. CUDA_VISIBLE_DEVICES counts.
-
-    Source: NVIDIA CUDA Driver API, cuInit and cuDeviceGetCount; both return 0 where all is well.
-    """
-    name = "nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1"
-    try:
-        driver = ctypes.CDLL(name)
-    except OSError:
-        return 0
-    count = ctypes.c_int(0)
-    if driver.cuInit(0) != 0 or driver.cuDeviceGetCount(ctypes.byref(count)) != 0:
-        return 0
-    return count.value
+    """Return how many GPUs NVIDIA's driver shows to this process; CUDA_VISIBLE_DEVICES counts."""
+    return len(gpu_names())
 
 
 def _is_installed(module: str) -> bool:

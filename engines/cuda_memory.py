@@ -1,4 +1,4 @@
-"""Memory, streams and graphs of one NVIDIA GPU: by pycuda where it is installed, else by NVIDIA's cuda-bindings.
+"""Memory, streams and graphs of one NVIDIA GPU: by NVIDIA's cuda-bindings where they are installed, else by pycuda.
 
 Both sit behind `CudaMemory`, a dozen functions. Neither is imported before `open_cuda`, and no context is made or left
 current by importing: `open_cuda` retains the device's primary context (the one that torch and ONNX Runtime use as well)
@@ -9,7 +9,7 @@ import contextlib
 import importlib.util
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,8 +19,10 @@ from numpy.typing import DTypeLike, NDArray
 
 from realesr.errors import EngineError, MissingDependency, UsageError
 
-INSTALL = "pip install cuda-bindings"
-"""Or pycuda, which is compiled on the spot with nvcc."""
+LIBRARIES = ("cuda-bindings", "pycuda")
+"""What `open_cuda` can use, the better first: pycuda has no graphs, and is compiled on the spot with nvcc."""
+
+_MODULES = {"cuda-bindings": "cuda.bindings", "pycuda": "pycuda"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -137,22 +139,49 @@ def device_number(device: str) -> int:
     return int(number or 0)
 
 
-def open_cuda(number: int = 0) -> CudaMemory:
+def open_cuda(number: int = 0, library: str | None = None) -> CudaMemory:
     """Open the GPU of this number, as the driver counts them.
 
-    Raises:
-        EngineError: there is no driver, the driver is too old for the library, or there is no such GPU.
-        MissingDependency: neither pycuda nor cuda-bindings is installed.
-    """
-    if importlib.util.find_spec("pycuda") is not None:
-        from realesr.engines.pycuda_memory import open_pycuda
+    Args:
+        number: of the GPU.
+        library: one of LIBRARIES; none is the first that is installed and loads.
 
-        return open_pycuda(number)
+    Raises:
+        EngineError: there is no driver, the driver is too old for the library, or there is no such GPU; or the library
+            is installed but does not load.
+        MissingDependency: the library is not installed; where none was asked for, neither is.
+    """
+    return _opener(LIBRARIES if library is None else (library,))(number)
+
+
+def _opener(libraries: Sequence[str]) -> Callable[[int], CudaMemory]:
+    """Return what opens a GPU, of the first of these libraries that loads. The one seam at which they are imported."""
+    problems = []
+    for library in libraries:
+        if not _is_installed(_MODULES[library]):
+            continue
+        try:
+            if library == "pycuda":
+                from realesr.engines.pycuda_memory import open_pycuda
+
+                return open_pycuda
+            from realesr.engines.cuda_bindings_memory import open_bindings
+
+            return open_bindings
+        except (ImportError, OSError) as error:  # a library of CUDA's is not on the loader's path
+            problems.append(f"{library} is installed but does not load ({' '.join(str(error).split())[:160]})")
+    if problems:
+        raise EngineError(f"{'; '.join(problems)}: install what it names, or take another engine")
+    raise MissingDependency(
+        f"engine tensorrt needs {' or '.join(libraries)} for a GPU's memory: run 'pip install {libraries[0]}'"
+    )
+
+
+def _is_installed(module: str) -> bool:
     try:
-        from realesr.engines.cuda_bindings_memory import open_bindings
-    except ImportError as error:
-        raise MissingDependency(f"TensorRT needs pycuda or cuda-bindings for a GPU: run '{INSTALL}'") from error
-    return open_bindings(number)
+        return importlib.util.find_spec(module) is not None
+    except (ImportError, ValueError):  # the package above it is missing
+        return False
 
 
 def gpu_facts(number: int = 0) -> GpuFacts:

@@ -1,6 +1,7 @@
 """What is known of an engine and of a network before either is opened."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from realesr.architectures import Architecture
@@ -23,6 +24,8 @@ class EngineFacts:
     """As in `--precision`."""
     install: str
     """The line that installs the package; empty where none is needed."""
+    options: Mapping[str, tuple[str, ...]] = field(default_factory=dict, hash=False)
+    """As in `--option`: name -> values, the default first."""
     problem: str = ""
     """Why the engine does not work here, in one line; empty where it works."""
     notes: tuple[str, ...] = ()

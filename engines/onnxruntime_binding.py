@@ -26,7 +26,10 @@ class DeviceBinding:
             if batch.shape == self._shape:
                 self._input.update_inplace(batch)
             else:
-                self._bind(batch)
+                self._make_room(batch)
+            # Anew for each batch: a value whose first node runs elsewhere, say on the CPU, is copied when it is bound
+            # (IOBinding::BindInput, core/session/IOBinding.cc). Where the device is the same this only sets a pointer.
+            self._binding.bind_ortvalue_input(self._names[0], self._input)
             self._session.run_with_iobinding(self._binding, options)
             output: NDArray[Any] = self._binding.copy_outputs_to_cpu()[0]
         except BaseException:
@@ -38,13 +41,13 @@ class DeviceBinding:
         """Give the memory of input and output back."""
         self._binding = self._input = self._shape = None
 
-    def _bind(self, batch: NDArray[Any]) -> None:
+    def _make_room(self, batch: NDArray[Any]) -> None:
+        """Put a batch into new memory of the device, for all batches of its shape."""
         import onnxruntime
 
         self.forget()
         # A copy: on a CPU the value would stay a view of the batch, which belongs to the caller.
         self._input = onnxruntime.OrtValue.ortvalue_from_numpy(np.array(batch), *self._place)
         self._binding = self._session.io_binding()
-        self._binding.bind_ortvalue_input(self._names[0], self._input)
         self._binding.bind_output(self._names[1], *self._place)
         self._shape = batch.shape

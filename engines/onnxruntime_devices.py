@@ -9,6 +9,7 @@ import importlib
 import importlib.metadata
 import importlib.util
 import re
+import sys
 from dataclasses import dataclass
 from typing import Any
 
@@ -101,8 +102,16 @@ def place_for(device: str) -> Place:
     return Place(kind=kind, number=int(number or 0))
 
 
-def add_place(options: Any, place: Place, precision: Precision) -> tuple[str, dict[str, Any]]:
+def add_place(
+    options: Any, place: Place, precision: Precision, *, prefer_nhwc: bool = False
+) -> tuple[str, dict[str, Any]]:
     """Put a place into a session's options.
+
+    Args:
+        options: of the session.
+        place: where it is to run.
+        precision: of the network's body.
+        prefer_nhwc: whether convolutions on CUDA run on channels-last maps.
 
     Returns:
         The provider that the session must then have, and the further arguments of `InferenceSession`.
@@ -119,8 +128,11 @@ def add_place(options: Any, place: Place, precision: Precision) -> tuple[str, di
         return provider, {"providers": [provider]}
     own = {"device_id": str(place.number)} if place.kind in _NUMBERED else {}
     if place.kind == "cuda":
-        onnxruntime.preload_dlls()  # finds CUDA and cuDNN where pip has put them
+        with contextlib.redirect_stdout(sys.stderr):  # it prints what it does not find, and stdout is for results
+            onnxruntime.preload_dlls()  # finds CUDA and cuDNN where pip has put them
         own |= _CUDA_OPTIONS
+        if prefer_nhwc:
+            own["prefer_nhwc"] = "1"
         if precision == "fp32":
             own["use_tf32"] = "0"  # 10 bits of mantissa would be those of fp16
     return provider, {"providers": [(provider, own), "CPUExecutionProvider"]}

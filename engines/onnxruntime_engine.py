@@ -12,7 +12,9 @@ from numpy.typing import NDArray
 from realesr.architectures import architecture_from_text
 from realesr.cgroup import usable_cores
 from realesr.engine import MAX_BATCH, EngineBase, EngineSpec, Precision, SizeRule, check_batch
+from realesr.engines.engine_options import checked_options
 from realesr.engines.facts import ModelFacts
+from realesr.engines.gpu_memory import gpu_free_bytes
 from realesr.engines.onnx_file import FileForm, form_from_session, precision_from_metadata
 from realesr.engines.onnxruntime_binding import DeviceBinding
 from realesr.engines.onnxruntime_devices import Place, add_place, check_packages, place_for
@@ -29,6 +31,10 @@ import onnxruntime
 
 PRECISIONS: tuple[Precision, ...] = ("fp32", "fp16")
 
+OPTIONS: Mapping[str, tuple[str, ...]] = {"prefer_nhwc": ("0", "1")}
+"""prefer_nhwc: convolutions on CUDA run on channels-last maps, which tensor cores read without turning them first. Off
+until it is measured (onnxruntime.ai/docs/execution-providers/CUDA-ExecutionProvider.html)."""
+
 _OUT_OF_MEMORY = (
     "Failed to allocate memory",
     "bad_alloc",
@@ -36,11 +42,12 @@ _OUT_OF_MEMORY = (
     "out of memory",
     "OUT_OF_MEMORY",
     "ALLOC_FAILED",
+    "ALLOCATION_FAILED",
     "8007000E",
     "Not enough memory resources",
 )
-"""Parts of messages: the arena's, C++'s on Linux and on Windows, CUDA's, cuDNN's and DirectML's. There is no type or
-code of its own for it (microsoft/onnxruntime, issue 16307)."""
+"""Parts of messages: the arena's, C++'s on Linux and on Windows, CUDA's, cuBLAS's and cuDNN 8's, cuDNN 9's and
+DirectML's. There is no type or code of its own for it (microsoft/onnxruntime, issue 16307)."""
 
 _TRIAL_MULTIPLES = (1, 2, 4, 8, 16, 32, 64)
 """Tried in turn on a file that does not say. Above 4: networks that cut their input into windows."""
@@ -101,25 +108,37 @@ class OnnxRuntimeEngine(EngineBase):
 
 
 def open_onnxruntime(
-    model: Weights | Path, *, device: str = "auto", precision: str = "auto", threads: int | None = None
+    model: Weights | Path,
+    *,
+    device: str = "auto",
+    precision: str = "auto",
+    threads: int | None = None,
+    options: Mapping[str, str] | None = None,
 ) -> OnnxRuntimeEngine:
-    """Open a network; the arguments are those of `realesr.engines.open_engine`.
+    """Open a network; the arguments are those of `realesr.engines.open_engine`, and `options` those of OPTIONS.
 
     A path is run in the precision, on the values and in the shape that its file has.
     """
     check_packages()
+    prefer_nhwc = checked_options("onnxruntime", options or {}, OPTIONS)["prefer_nhwc"] == "1"
     place = place_for(device)
+    if prefer_nhwc and place.kind != "cuda":
+        raise EngineError(
+            f"engine onnxruntime got the option prefer_nhwc=1 on the device {place.device}, expected the device cuda: "
+            "no other has it"
+        )
     form = FileForm()
     strip_network, first_rows = None, None
     if isinstance(model, Path):
-        session = _open_session(model, place, "fp32", threads, error_type=ModelError)
+        session = _open_session(model, place, "fp32", threads, error_type=ModelError, prefer_nhwc=prefer_nhwc)
         form = form_from_session(session, model)
         body = _file_precision(session, model, precision)
         facts = _facts_from_session(session, model)
         scale, multiple_of = facts.scale, facts.multiple_of
     else:
         body = _body_precision(place.kind, precision)
-        session = _open_session(cached_onnx(model, body), place, body, threads, error_type=EngineError)
+        path = cached_onnx(model, body)
+        session = _open_session(path, place, body, threads, error_type=EngineError, prefer_nhwc=prefer_nhwc)
         scale, multiple_of = model.architecture.scale, model.architecture.multiple_of
         if place.kind == "cpu":  # elsewhere the states would travel to the host and back
             strip_network = StripNetwork(model, body, _strip_library(threads))
@@ -134,6 +153,7 @@ def open_onnxruntime(
         max_batch=form.batch or MAX_BATCH,
         best_batch=form.batch or 1,
         first_rows_px=first_rows,
+        device_free_bytes=gpu_free_bytes(place.number) if place.kind == "cuda" else None,
     )
     binding = DeviceBinding(session, "cuda", place.number) if place.kind == "cuda" else None
     return OnnxRuntimeEngine(session, spec, form, strip_network, binding)
@@ -167,13 +187,19 @@ def _body_precision(device_name: str, precision: str) -> Precision:
 
 
 def _open_session(
-    path: Path, place: Place, precision: Precision, threads: int | None, *, error_type: type[RealesrError]
+    path: Path,
+    place: Place,
+    precision: Precision,
+    threads: int | None,
+    *,
+    error_type: type[RealesrError],
+    prefer_nhwc: bool = False,
 ) -> Any:
     if not path.is_file():
         raise ModelError(f"{path} is no file: expected an ONNX network")
     options = _session_options(threads)
     with _translated(error_type, f"{path} cannot be opened as an ONNX network"):
-        provider, arguments = add_place(options, place, precision)
+        provider, arguments = add_place(options, place, precision, prefer_nhwc=prefer_nhwc)
         session = onnxruntime.InferenceSession(str(path), options, **arguments)
     # ONNX Runtime goes on without a provider that cannot start, and only prints that.
     if provider not in session.get_providers():

@@ -1,6 +1,7 @@
 """A GPU's memory and streams by pycuda. It has no CUDA graphs."""
 
 import contextlib
+import functools
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -16,6 +17,18 @@ def open_pycuda(number: int, cuda: Any = pycuda.driver) -> CudaMemory:
     return _PycudaMemory(cuda, number)
 
 
+@functools.cache
+def _primary_context(cuda: Any, number: int) -> Any:
+    """Retain a GPU's primary context, once and until the process ends.
+
+    pycuda cannot give one back: its destructor and `detach` push the context, release it and leave it pushed, for they
+    expect the release to pop it; and in another thread they release nothing (pycuda 2026.1, src/cpp/cuda.hpp:
+    `context::detach`, `primary_context::detach_internal`). It costs nothing: CUDA's runtime, which TensorRT uses,
+    keeps the same context until the process ends.
+    """
+    return cuda.Device(number).retain_primary_context()
+
+
 class _PycudaMemory:
     """By pycuda, whose objects free themselves; here they are kept by address, to be freed when they are told to."""
 
@@ -24,22 +37,23 @@ class _PycudaMemory:
     def __init__(self, driver: Any, number: int) -> None:
         self._cuda = driver
         self._buffers: dict[int, Any] = {}
-        with self._translated():
-            driver.init()
-            check_number(number, driver.Device.count())
-            device = driver.Device(number)
-            self.facts = GpuFacts(
-                name=device.name(),
-                compute_capability=device.compute_capability(),
-                driver=driver_text(driver.get_driver_version()),
-            )
-            self._context: Any = device.retain_primary_context()
+        self._call(driver.init)
+        check_number(number, self._call(driver.Device.count))
+        self.facts: GpuFacts = self._call(self._facts, number)
+        self._context: Any = self._call(_primary_context, driver, number)
 
-    @contextlib.contextmanager
-    def _translated(self) -> Iterator[None]:
-        """The one seam at which pycuda's errors become ours."""
+    def _facts(self, number: int) -> GpuFacts:
+        device = self._cuda.Device(number)
+        return GpuFacts(
+            name=device.name(),
+            compute_capability=device.compute_capability(),
+            driver=driver_text(self._cuda.get_driver_version()),
+        )
+
+    def _call(self, function: Callable[..., Any], *arguments: Any) -> Any:
+        """Call pycuda: the one seam at which its errors become ours."""
         try:
-            yield
+            return function(*arguments)
         except self._cuda.MemoryError as error:
             raise OutOfMemory(f"the GPU has not enough free memory ({error}); expected a smaller tile") from error
         except self._cuda.Error as error:
@@ -52,57 +66,54 @@ class _PycudaMemory:
         """See `CudaMemory`, here and below."""
         if self._context is None:
             raise EngineError("this GPU is closed: open it again")
-        with self._translated():
-            self._context.push()
-            try:
-                yield
-            finally:
-                self._cuda.Context.pop()
+        self._call(self._context.push)
+        try:
+            yield
+        finally:
+            self._call(self._cuda.Context.pop)
 
     def new_stream(self) -> Any:
-        return self._cuda.Stream(1)  # CU_STREAM_NON_BLOCKING
+        return self._call(self._cuda.Stream, 1)  # CU_STREAM_NON_BLOCKING
 
     def handle(self, stream: Any) -> int:
         return int(stream.handle)
 
     def finish(self, stream: Any) -> None:
-        stream.synchronize()
+        self._call(stream.synchronize)
 
     def new_event(self) -> Any:
-        return self._cuda.Event(self._cuda.event_flags.DISABLE_TIMING)
+        return self._call(self._cuda.Event, self._cuda.event_flags.DISABLE_TIMING)
 
     def record(self, event: Any, stream: Any) -> None:
-        event.record(stream)
+        self._call(event.record, stream)
 
     def wait_on_stream(self, stream: Any, event: Any) -> None:
-        stream.wait_for_event(event)
+        self._call(stream.wait_for_event, event)
 
     def wait_here(self, event: Any) -> None:
-        event.synchronize()
+        self._call(event.synchronize)
 
     def allocate(self, nbytes: int) -> int:
-        with self._translated():
-            buffer = self._cuda.mem_alloc(nbytes)
+        buffer = self._call(self._cuda.mem_alloc, nbytes)
         self._buffers[int(buffer)] = buffer
         return int(buffer)
 
     def free(self, address: int) -> None:
-        self._buffers.pop(address).free()
+        self._call(self._buffers.pop(address).free)
 
     def pinned(self, shape: tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]:
-        with self._translated():
-            array: NDArray[Any] = self._cuda.pagelocked_empty(shape, dtype)
+        array: NDArray[Any] = self._call(self._cuda.pagelocked_empty, shape, dtype)
         return array
 
     def free_pinned(self, array: NDArray[Any]) -> None:
         owner: Any = array.base
-        owner.free()
+        self._call(owner.free)
 
     def upload(self, address: int, array: NDArray[Any], stream: Any) -> None:
-        self._cuda.memcpy_htod_async(address, array, stream)
+        self._call(self._cuda.memcpy_htod_async, address, array, stream)
 
     def download(self, array: NDArray[Any], address: int, stream: Any) -> None:
-        self._cuda.memcpy_dtoh_async(array, address, stream)
+        self._call(self._cuda.memcpy_dtoh_async, array, address, stream)
 
     def capture(self, stream: Any, work: Callable[[], None]) -> Any:
         raise EngineError("pycuda has no CUDA graphs: expected a look at can_capture first")
@@ -114,4 +125,4 @@ class _PycudaMemory:
         raise EngineError("pycuda has no CUDA graphs")
 
     def close(self) -> None:
-        self._context = None  # its destructor releases the primary context
+        self._context = None  # streams and events free themselves

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,9 @@ from numpy.typing import NDArray
 
 from realesr.engine import MAX_BATCH, EngineBase, EngineSpec, Precision, SizeRule, check_batch
 from realesr.engines.choice import nvidia_gpus
-from realesr.engines.cuda_memory import CudaMemory, GpuFacts, device_number, open_cuda
+from realesr.engines.cuda_memory import LIBRARIES, CudaMemory, GpuFacts, device_number, open_cuda
+from realesr.engines.engine_options import checked_options
+from realesr.engines.gpu_memory import gpu_free_bytes
 from realesr.engines.tensorrt_library import INSTALL, OUT_OF_MEMORY, installed, last_words, load, new_log
 from realesr.engines.tensorrt_pipeline import Pipeline
 from realesr.engines.tensorrt_sidecar import ShapeProfile, Sidecar, read_sidecar
@@ -21,11 +24,18 @@ from realesr.zoo import cache_folder
 
 PRECISIONS: tuple[Precision, ...] = ("fp32", "fp16")
 
+OPTIONS: Mapping[str, tuple[str, ...]] = {"memory": ("auto", *LIBRARIES)}
+"""memory: the library for the GPU's memory and streams; "auto" is the first that is installed and loads."""
+
 _BEST_BATCH = 4
 """Assumption, not measured: of four parts the copies of three are hidden."""
 
-_OLDEST_PORTABLE = (8, 0)
-"""TensorRT for RTX builds for Ampere and later where no target is named."""
+PORTABLE_TARGETS = ("sm80", "sm86", "sm89", "sm120", "sm121")
+"""TensorRT for RTX builds for these where no target is named: all that it knows from Ampere on. Hopper (sm90) and the
+Blackwell of data centres (sm100) are not among them (`ComputeCapability` of tensorrt-rtx 1.7.1)."""
+
+_ONLY_WHEN_NAMED = ("sm75",)
+"""What it knows besides."""
 
 _TOO_OLD = ("insufficient for CUDA runtime version", "OLD_CUDA_DRIVER")
 
@@ -118,17 +128,25 @@ class LoadedEngine:
         self._compiled = self._engine = self._runtime = None
 
 
-def open_tensorrt(model: Weights | Path, *, device: str = "auto", precision: str = "auto") -> TensorrtEngine:
-    """Open an .engine file with its sidecar; the arguments are those of `realesr.engines.open_engine`.
+def open_tensorrt(
+    model: Weights | Path,
+    *,
+    device: str = "auto",
+    precision: str = "auto",
+    options: Mapping[str, str] | None = None,
+) -> TensorrtEngine:
+    """Open an .engine file with its sidecar.
 
-    An asked "fp32" means, as with .onnx files, that input and output are float32; the body has the file's precision.
+    The arguments are those of `realesr.engines.open_engine`, and `options` those of OPTIONS. An asked "fp32" means, as
+    with .onnx files, that input and output are float32; the body has the file's precision.
 
     Raises:
-        UsageError: a precision that the engine does not have.
+        UsageError: a precision or an option that the engine does not have.
         ModelError: the file is missing, damaged, or has no sidecar.
         EngineError: there is no GPU or driver, or the engine is of another GPU or version.
-        MissingDependency: the TensorRT of this engine is not installed.
+        MissingDependency: the TensorRT of this engine, or the library for memory, is not installed.
     """
+    library = checked_options("tensorrt", options or {}, OPTIONS)["memory"]
     if isinstance(model, Weights):
         raise EngineError(
             f"engine tensorrt needs {model.name} as an .engine file: run 'realesr export {model.name} --fp16 --to "
@@ -141,7 +159,7 @@ def open_tensorrt(model: Weights | Path, *, device: str = "auto", precision: str
     trt = load(sidecar.library)
     check_version(sidecar, trt.__version__, model)
     number = device_number(device)
-    memory = open_cuda(number)
+    memory = open_cuda(number, None if library == "auto" else library)
     try:
         check_gpu(sidecar, memory.facts, model)
         with memory.active():
@@ -185,8 +203,15 @@ def check_gpu(sidecar: Sidecar, gpu: GpuFacts, path: Path) -> None:
             )
     elif sidecar.targets and gpu.target not in sidecar.targets:
         raise EngineError(f"{path} was built for {', '.join(sidecar.targets)}, but {here}: build it with --for it")
-    elif not sidecar.targets and gpu.compute_capability < _OLDEST_PORTABLE:
-        raise EngineError(f"{path} was built for sm80 and later, but {here}: build it with --for {gpu.target}")
+    elif not sidecar.targets and gpu.target not in PORTABLE_TARGETS:
+        raise EngineError(f"{path} was built for {', '.join(PORTABLE_TARGETS)}, but {here}{_advice_for(gpu.target)}")
+
+
+def _advice_for(target: str) -> str:
+    """What to do where an engine for all GPUs is not for this one."""
+    if target in _ONLY_WHEN_NAMED:
+        return f": build it with --for {target}"
+    return ", which TensorRT for RTX does not know: build it with tensorrt, or take another engine"
 
 
 def failure(log: Any, what: str, more: str = "") -> EngineError:
@@ -211,6 +236,7 @@ def _spec(sidecar: Sidecar, number: int) -> EngineSpec:
         size=_size_rule(profile, multiple),
         max_batch=MAX_BATCH,
         best_batch=_BEST_BATCH,
+        device_free_bytes=gpu_free_bytes(number),
     )
 
 
@@ -229,7 +255,7 @@ def _intact_content(path: Path, sidecar: Sidecar) -> bytes:
 
 
 def _describe(sidecar: Sidecar) -> str:
-    built = f"on {sidecar.gpu.name}" if sidecar.gpu else f"for {', '.join(sidecar.targets) or 'sm80 and later'}"
+    built = f"on {sidecar.gpu.name}" if sidecar.gpu else f"for {', '.join(sidecar.targets or PORTABLE_TARGETS)}"
     return f" (it was built {built})"
 
 

@@ -1,27 +1,46 @@
-"""Measures on this machine which engine, precision, number of threads and tile run one network the fastest."""
+"""Measures on this machine which engine, precision, options, threads and tile run one network the fastest."""
 
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
 
-from realesr.architectures import Compact
+from realesr.architectures import RRDB, Architecture, Compact
 from realesr.cgroup import usable_cores
-from realesr.engine import EngineSpec, Precision
+from realesr.engine import Engine, EngineSpec, Precision
 from realesr.engines import open_engine
 from realesr.engines.choice import ROWS, Machine, machine_here
 from realesr.engines.fidelity import NEAR_ENOUGH_DB, psnr_db
 from realesr.errors import RealesrError
+from realesr.image_info import ImageInfo
 from realesr.memory import SMALLEST_TILE_PX, TILE_STEP_PX, free_bytes, tile_px_for
+from realesr.options import ImageOptions
+from realesr.pipeline import Job, enlarge_to_rows
+from realesr.tiled import Network, Tiling
 from realesr.tuning import Answer, Setting
 from realesr.weights import Weights
 
 WORK_MAC = 70e9
-"""Multiply-accumulates of the first tile: about a second on two cores."""
+"""Multiply-accumulates of the first tile on a CPU: about a second on two cores."""
+GPU_WORK_MAC = 6e12
+"""The same on a GPU: 576 px of realesrgan-x4plus, 15 ms of an H100's fp16 rate (400e12 MAC/s). Its 1,450 kernels take
+several milliseconds to launch, and with a CPU's tile of 96 px nothing else would be measured."""
+FIRST_GPU_TILE_SECONDS = 1.0
+"""Most that the first tile of a slower GPU may take, reckoned from that of a CPU's size."""
+TILES_A_SIDE = 2
+"""Of the picture that GPUs are timed with, through the tiled runtime as a photo of 8 bits: joining and rounding a tile
+takes the host some 5 ms, a quarter of what an H100 is reckoned to take for all of it, unless the engine does that."""
+OPTIONS_TRIED: Mapping[tuple[str, str], tuple[Mapping[str, str], ...]] = {
+    ("torch", "cuda"): ({"mode": "graphs"},),
+    ("onnxruntime", "cuda"): ({"prefer_nhwc": "1"},),
+}
+"""What an engine on a device is tried with beside its defaults. Torch's mode=compile is left out: it compiles for a
+minute, and again for every shape of tiles."""
 WORTH = 0.97
-"""Another number of threads, or another tile, has to take less than this share of the time."""
+"""Other options, another number of threads, or another tile, have to take less than this share of the time."""
 TOO_SLOW = 1.5
 """A setting whose first run takes this many times the best one's time is not run again."""
 
@@ -47,7 +66,7 @@ class Trial:
 def trials(
     weights: Weights, *, overlap_px: int, seconds: float, clock: Callable[[], float] = time.perf_counter
 ) -> Iterator[Trial]:
-    """Measure one setting after the other: every engine, then threads and tiles of the fastest.
+    """Measure one setting after the other: every engine, then further options, threads and tiles of the fastest.
 
     Args:
         weights: the network.
@@ -57,16 +76,20 @@ def trials(
     """
     end = clock() + seconds
     bench = _Bench(weights, overlap_px, clock)
-    for setting in settings(machine_here(with_unmeasured=True), bench.first_tile_px):
+    for setting in settings(machine_here(with_unmeasured=True)):
         if clock() < end:
             yield bench.measure(setting)
     best = fastest(bench.done)
     if best is None:
         return
+    for options in further_options(best, weights.architecture):
+        if clock() < end:
+            yield bench.measure(replace(best, options={**best.options, **options}))
+            best = fastest(bench.done) or best
     if best.device == "cpu" and usable_cores() > 1 and clock() < end:
         yield bench.measure(replace(best, threads=usable_cores() // 2))
         best = fastest(bench.done) or best
-    for tile_px in larger_tiles(bench.first_tile_px, bench.largest_tile_px(best)):
+    for tile_px in bench.larger_tiles(best):
         if clock() + bench.expected_seconds(best, tile_px) < end:
             yield bench.measure(replace(best, tile_px=tile_px))
 
@@ -102,8 +125,11 @@ def fastest(measured: list[Trial]) -> Setting | None:
     return None if best is None else best.setting
 
 
-def settings(machine: Machine, tile_px: int) -> list[Setting]:
-    """Every engine on every device that is offered, in float32 first. TensorRT is left out: it builds for minutes."""
+def settings(machine: Machine) -> list[Setting]:
+    """Return every engine on every device that is offered, with its options, in float32 first.
+
+    TensorRT is left out: it builds for minutes. No tile is given: how large it may be, only an open engine knows.
+    """
     found: dict[Setting, None] = {}
     for row in ROWS:
         if (row.engine, row.device) not in machine.offered or row.engine == "tensorrt" or row.device == "vulkan":
@@ -111,9 +137,20 @@ def settings(machine: Machine, tile_px: int) -> list[Setting]:
         lower: Precision = "fp16" if row.device != "cpu" else "bf16"
         precisions: tuple[Precision, ...] = ("fp32", lower)
         for precision in precisions:
-            if precision in row.precisions and (precision != "bf16" or machine.has_fast_bf16):
-                found[Setting(engine=row.engine, device=row.device, precision=precision, tile_px=tile_px)] = None
+            if precision not in row.precisions or (precision == "bf16" and not machine.has_fast_bf16):
+                continue
+            for options in ({}, *OPTIONS_TRIED.get((row.engine, row.device), ())):
+                found[Setting(engine=row.engine, device=row.device, precision=precision, options=options)] = None
     return sorted(found, key=lambda setting: setting.precision != "fp32")
+
+
+def further_options(best: Setting, architecture: Architecture) -> list[dict[str, str]]:
+    """Return what may make the fastest setting faster still: each is tried on top of what has been worth it."""
+    if (best.engine, best.device) != ("torch", "cuda"):
+        return []
+    has_kernels = isinstance(architecture, RRDB) and best.precision == "fp16"
+    kernels = [{"kernels": "triton"}] if has_kernels else []
+    return [*kernels, {"join": "device"}, {"join": "device", "streams": "2"}]
 
 
 def larger_tiles(first_px: int, largest_px: int) -> list[int]:
@@ -130,14 +167,13 @@ class _Bench:
         self._overlap_px = overlap_px
         self._clock = clock
         self._exact: dict[tuple[str, str], NDArray[np.float32]] = {}
+        self._first_tile_px: dict[tuple[str, str], int] = {}
+        self._specs: dict[Setting, EngineSpec] = {}
         self._run_seconds: dict[Setting, float] = {}
-        side = int((WORK_MAC / weights.architecture.mac_per_px) ** 0.5)
-        least = max(SMALLEST_TILE_PX, 2 * overlap_px + TILE_STEP_PX)
-        self.first_tile_px = max(side, least) // TILE_STEP_PX * TILE_STEP_PX
         self.done: list[Trial] = []
 
     def measure(self, setting: Setting) -> Trial:
-        """Open, run, close; a fault is a result too."""
+        """Open, run, close; a fault is a result too. Without a tile the first one of this engine and device is run."""
         try:
             trial = self._measured(setting)
         except RealesrError as error:
@@ -145,8 +181,15 @@ class _Bench:
         self.done.append(trial)
         return trial
 
-    def largest_tile_px(self, setting: Setting) -> int:
-        return tile_px_for(self._weights.architecture, setting.engine, free_bytes(), setting.precision)
+    def larger_tiles(self, setting: Setting) -> list[int]:
+        """Return the sides that a setting, which was measured, is to be tried with."""
+        assert setting.tile_px is not None
+        return larger_tiles(setting.tile_px, self._largest_tile_px(self._specs[setting]))
+
+    def _largest_tile_px(self, spec: EngineSpec) -> int:
+        """Return the side that `upscale` would take."""
+        architecture = self._weights.architecture
+        return tile_px_for(architecture, spec.name, free_bytes(), spec.precision, spec.device_free_bytes)
 
     def expected_seconds(self, setting: Setting, tile_px: int) -> float:
         """Of the three runs of a setting that was measured, with another tile."""
@@ -154,31 +197,75 @@ class _Bench:
         return 3 * self._run_seconds[setting] * (tile_px / setting.tile_px) ** 2
 
     def _measured(self, setting: Setting) -> Trial:
-        assert setting.tile_px is not None
-        picture = photo_like(setting.tile_px)
         with open_engine(
             self._weights,
             engine=setting.engine,
             device=setting.device,
             precision=setting.precision,
             threads=setting.threads,
+            options=setting.options,
         ) as engine:
-            output = engine.run(picture)
-            million_px = self._answered_px(setting.tile_px, engine.spec) / 1e6
-            seconds = self._seconds(engine.run, picture)
+            tile_px = setting.tile_px or self._first_tile_px_of(setting, engine)
+            setting = replace(setting, tile_px=tile_px)
+            tile = photo_like(tile_px)
+            output = engine.run(tile)
+            million_px = self._answered_px(tile_px, engine.spec) / 1e6
+            run: Callable[[], object] = partial(engine.run, tile)
+            if engine.spec.device != "cpu":
+                run, million_px = self._tiled_run(engine, tile_px), million_px * TILES_A_SIDE**2
+                run()  # joining has its first time too
+            seconds = self._seconds(run)
             if seconds / million_px < TOO_SLOW * self._best_us_per_px():
-                seconds = min(seconds, self._seconds(engine.run, picture))
-        self._run_seconds[setting] = seconds
+                seconds = min(seconds, self._seconds(run))
+        self._specs[setting], self._run_seconds[setting] = engine.spec, seconds
         return Trial(setting=setting, us_per_px=seconds / million_px, psnr_db=self._psnr_db(setting, output))
 
-    def _seconds(self, run: Callable[[NDArray[np.float32]], object], picture: NDArray[np.float32]) -> float:
+    def _seconds(self, run: Callable[[], object]) -> float:
         start = self._clock()
-        run(picture)
+        run()
         return self._clock() - start
 
+    def _first_tile_px_of(self, setting: Setting, engine: Engine) -> int:
+        """Return the first side on a device: the same in all precisions, whose results are compared."""
+        place = setting.engine, setting.device
+        if place not in self._first_tile_px:
+            is_cpu = engine.spec.device == "cpu"
+            self._first_tile_px[place] = self._side_px(WORK_MAC) if is_cpu else self._first_gpu_tile_px(engine)
+        return self._first_tile_px[place]
+
+    def _first_gpu_tile_px(self, engine: Engine) -> int:
+        small = photo_like(self._side_px(WORK_MAC))
+        engine.run(small)
+        seconds = self._seconds(partial(engine.run, small))
+        mac = self._weights.architecture.mac_per_px * small.shape[3] ** 2
+        fast_enough = mac * FIRST_GPU_TILE_SECONDS / max(seconds, 1e-6)
+        return self._side_px(min(GPU_WORK_MAC, fast_enough), self._largest_tile_px(engine.spec))
+
+    def _side_px(self, mac: float, largest_px: float = float("inf")) -> int:
+        """Return the side of a tile of so many multiply-accumulates; at least what leaves something beside overlap."""
+        side = min((mac / self._weights.architecture.mac_per_px) ** 0.5, largest_px)
+        least = max(SMALLEST_TILE_PX, 2 * self._overlap_px + TILE_STEP_PX)
+        return int(max(side, least)) // TILE_STEP_PX * TILE_STEP_PX
+
+    def _tiled_run(self, engine: Engine, tile_px: int) -> Callable[[], None]:
+        """Return what takes a picture of TILES_A_SIDE x TILES_A_SIDE tiles through the runtime, to rows of uint8."""
+        overlap_px = self._overlap_px
+        side = tile_px + (TILES_A_SIDE - 1) * (tile_px - 2 * overlap_px)
+        picture = photo_like(side)[0]
+        network = Network(engine, tiling=Tiling(tile_px=tile_px - 2 * overlap_px, overlap_px=overlap_px, blend=True))
+        info = ImageInfo(width_px=side, height_px=side, bits=8, is_grey=False, has_alpha=False, format="array")
+        job = Job(info=info, network=network, options=ImageOptions())
+
+        def run() -> None:
+            for _ in enlarge_to_rows(iter([picture]), job):
+                pass
+
+        return run
+
     def _answered_px(self, tile_px: int, spec: EngineSpec) -> int:
-        """Pixels of a tile that no other tile answers for; compact networks go in strips where an engine has them."""
-        goes_in_strips = spec.first_rows_px is not None and isinstance(self._weights.architecture, Compact)
+        """Pixels of a tile that no other tile answers for; on CPUs compact networks go in strips if there are any."""
+        has_strips = spec.first_rows_px is not None and spec.device == "cpu"
+        goes_in_strips = has_strips and isinstance(self._weights.architecture, Compact)
         return int(tile_px**2 if goes_in_strips else (tile_px - 2 * self._overlap_px) ** 2)
 
     def _best_us_per_px(self) -> float:
@@ -192,7 +279,8 @@ class _Bench:
             return None
         exact = self._exact.get(place)
         if exact is None or exact.shape != output.shape:
-            return next((trial.psnr_db for trial in self.done if _name(trial.setting) == _name(setting)), 0.0)
+            others = (trial for trial in self.done if _name(trial.setting) == _name(setting))
+            return next((trial.psnr_db for trial in others if trial.setting.options == setting.options), 0.0)
         error = float(np.mean((exact.clip(0, 1) - output.clip(0, 1)) ** 2, dtype=np.float64))
         return psnr_db(error)
 

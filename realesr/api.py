@@ -2,6 +2,7 @@
 
 import math
 import threading
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from types import TracebackType
@@ -14,9 +15,16 @@ from realesr import file_job, pixels
 from realesr.engine import Engine, EngineSpec, NearestEngine, SizeRule
 from realesr.errors import RealesrError, UsageError
 from realesr.file_job import Progress, UpscaleResult
-from realesr.memory import StripBudget, free_bytes, one_piece_px_for, strip_budget, tile_px_for
+from realesr.memory import (
+    SHARE_OF_FREE_MEMORY,
+    StripBudget,
+    free_bytes,
+    one_piece_px_for,
+    strip_budget,
+    tile_px_for,
+)
 from realesr.options import FileOptions, ImageOptions, NetworkOptions
-from realesr.pipeline import Job, enlarge
+from realesr.pipeline import Job, enlarge, enlarge_to_rows
 from realesr.tiled import Network, Tiling
 
 if TYPE_CHECKING:
@@ -33,6 +41,8 @@ EXACT_OVERLAP_PX = 128
 """Overlap at which x4plus differs from the untiled result by at most one 8-bit level (benchmarks/bench_seams.py)."""
 BAND_BYTES = 200_000_000
 """Most that the result of one row of tiles takes where the tile was not asked for; up to three are held at once."""
+GPU_BAND_BYTES = 800_000_000
+"""The same where tiles lie in a GPU's memory: 1,024 rows of a photo 4,000 px wide."""
 CHEAP_RADIUS_PX = 40
 """Up to this receptive radius tiles overlap by all of it, and are exact."""
 
@@ -48,6 +58,7 @@ def upscale(
     device: str = "auto",
     precision: str = "auto",
     threads: int | None = None,
+    options: Mapping[str, str] | None = None,
 ) -> ImageLike:
     """Enlarge one image in memory; see `Upscaler.upscale`. For many images keep an `Upscaler` open instead.
 
@@ -57,7 +68,13 @@ def upscale(
         (50, 75, 3)
     """
     with Upscaler(
-        model, denoise=denoise, engine=engine, device=device, precision=precision, threads=threads
+        model,
+        denoise=denoise,
+        engine=engine,
+        device=device,
+        precision=precision,
+        threads=threads,
+        options=options,
     ) as upscaler:
         return upscaler.upscale(image, scale, alpha=alpha)
 
@@ -72,6 +89,7 @@ class Upscaler:
         device: "auto", "cpu", "cuda", "cuda:1", ...: what the engine offers; "cuda:0,1" shares the tiles out.
         precision: "auto", "fp32", "fp16" or "bf16".
         threads: CPU threads; none takes every core that this process may use.
+        options: switches of one engine by name, such as {"mode": "graphs"} of torch; 'realesr doctor' lists them.
         tta: mean over eight flips and transposes; eight times slower.
         tile_px: side of the part of an image that one tile answers for; none follows the free memory.
         overlap_px: what a tile reads beyond that on each side; none follows the network.
@@ -101,6 +119,7 @@ class Upscaler:
         device: str = "auto",
         precision: str = "auto",
         threads: int | None = None,
+        options: Mapping[str, str] | None = None,
         tta: bool = False,
         tile_px: int | None = None,
         overlap_px: int | None = None,
@@ -114,6 +133,7 @@ class Upscaler:
             device=device,
             precision=precision,
             threads=threads,
+            options=dict(options or {}),
             tta=tta,
             tile_px=tile_px,
             overlap_px=overlap_px,
@@ -176,7 +196,10 @@ class Upscaler:
         if info.has_alpha and planes[-1].min() == planes[-1].max():
             constant = float(planes[-1, 0, 0])
         job = Job(info=info, network=network, options=options, constant_alpha=constant)
-        return pixels.array_from_planes(np.concatenate(list(enlarge(iter([planes]), job)), axis=1), array)
+        if array.dtype.kind == "f":
+            return pixels.array_from_planes(np.concatenate(list(enlarge(iter([planes]), job)), axis=1), array)
+        rows = np.concatenate(list(enlarge_to_rows(iter([planes]), job)))
+        return rows[:, :, 0] if array.ndim == 2 else rows
 
     def upscale_file(
         self,
@@ -257,11 +280,13 @@ class Upscaler:
 
     def _open_engine(self, precision: str, device: str, engine_name: str) -> Engine:
         from realesr.engines import open_engine
+        from realesr.engines.engine_options import checked_options
         from realesr.tta import SelfEnsembleEngine
 
         options = self.options
         engine: Engine
         if self._model is None:
+            checked_options("nearest", options.options, {})
             engine = NearestEngine(self._facts.scale)
         else:
             engine = open_engine(
@@ -270,6 +295,7 @@ class Upscaler:
                 device=device,
                 precision=precision,
                 threads=options.threads,
+                options=options.options,
                 engine_file=self._engine_file,
             )
         return SelfEnsembleEngine(engine) if options.tta else engine
@@ -312,17 +338,25 @@ def tiling_for(facts: "ModelFacts", options: NetworkOptions, spec: EngineSpec) -
     if options.tile_px is not None:
         return Tiling(tile_px=options.tile_px, overlap_px=overlap, blend=blend)
     free = free_bytes()
-    read = tile_px_for(facts.architecture, spec.name, free, spec.precision)
+    read = tile_px_for(facts.architecture, spec.name, free, spec.precision, spec.device_free_bytes)
     read = min(read, spec.best_tile_px or read)
     tile_px = int(min(max(read - 2 * overlap, read // 2), room))
     return Tiling(
         tile_px=tile_px,
         overlap_px=overlap,
         blend=blend,
-        band_bytes=BAND_BYTES,
+        band_bytes=band_bytes_for(spec, free),
         one_piece_px=_one_piece_px(facts, options, spec, free),
         strips=_strip_budget(facts, options, spec, free),
     )
+
+
+def band_bytes_for(spec: EngineSpec, free: int) -> int:
+    """Most that the result of one row of tiles takes: more where a GPU's large tiles would be cut down by it."""
+    if spec.device_free_bytes is None:
+        return BAND_BYTES
+    held = 12 if spec.joins_tiles else 3  # of three rows of tiles; joined on the GPU they come as uint8, a quarter
+    return int(max(BAND_BYTES, min(GPU_BAND_BYTES, free * SHARE_OF_FREE_MEMORY / held)))
 
 
 def _one_piece_px(facts: "ModelFacts", options: NetworkOptions, spec: EngineSpec, free: int) -> int:

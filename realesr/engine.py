@@ -12,6 +12,8 @@ from realesr.errors import BadShape, EngineError
 
 if TYPE_CHECKING:
     from realesr.strips import Strips
+    from realesr.tile_rows import TileRows
+    from realesr.tiles import TilePlan
 
 Precision = Literal["fp32", "fp16", "bf16"]
 Values = Literal["float32", "uint8"]
@@ -65,6 +67,10 @@ class EngineSpec:
     """Fewest rows of an image's first strip; none where the engine has no strips."""
     best_tile_px: int | None = None
     """Side of the tile that 'realesr tune' found to be the fastest, with what it overlaps; none without it."""
+    joins_tiles: bool = False
+    """Whether `open_tile_rows` works: the engine joins the tiles of an image in its device's memory."""
+    device_free_bytes: int | None = None
+    """Free memory of the device when the network was open; none where that is the host's."""
     chosen_because: str = ""
     """Why the automatic choice took this engine and device; empty where both were asked for."""
 
@@ -119,6 +125,18 @@ class Engine(Protocol):
         """
         ...
 
+    def open_tile_rows(self, plan: "TilePlan", *, eight_bit: bool) -> "TileRows":
+        """Begin an image whose tiles are joined by the engine, where `spec.joins_tiles` says that this can be done.
+
+        Args:
+            plan: how the image is cut.
+            eight_bit: whether the result is wanted clamped and rounded to uint8, not as float32.
+
+        Raises:
+            EngineError: the engine does not join tiles.
+        """
+        ...
+
     def close(self) -> None:
         """Free the network; closing twice is allowed."""
         ...
@@ -164,6 +182,10 @@ class EngineBase:
     def open_strips(self, width_px: int, height_px: int, *, rows_px: int) -> "Strips":
         """Refuse; see `Engine.open_strips`."""
         raise EngineError(f"{type(self).__name__} has no strips for {width_px} x {height_px} px: expected tiles")
+
+    def open_tile_rows(self, plan: "TilePlan", *, eight_bit: bool) -> "TileRows":
+        """Refuse; see `Engine.open_tile_rows`."""
+        raise EngineError(f"{type(self).__name__} does not join the tiles of an image: expected single tiles")
 
     def close(self) -> None:
         """Nothing to free."""

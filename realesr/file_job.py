@@ -13,7 +13,7 @@ from realesr import memory
 from realesr.errors import OutputError, OutputExists
 from realesr.image_info import ImageInfo, OutputFormat
 from realesr.options import FileOptions, ImageOptions
-from realesr.pipeline import Job, Rows, enlarge, plan_sizes, planes_from_rows, rows_from_bands
+from realesr.pipeline import Job, Rows, bands_for_rows, plan_sizes, planes_from_rows, rows_from_bands
 from realesr.rows import ROWS_A_CHUNK, ahead
 from realesr.tiled import Network
 
@@ -154,7 +154,7 @@ def _enlarged_rows(reader: "ImageReader", job: Job, on_progress: Progress | None
     job = replace(job, on_pixels=_counter(job.work_px, on_progress, closed))
     with closing(ahead(decoded())) as rows:
         planes = planes_from_rows(rows, job.info.bits)
-        with closing(ahead(enlarge(planes, job), depth=1)) as bands:
+        with closing(ahead(bands_for_rows(planes, job), depth=1)) as bands:
             try:
                 yield from rows_from_bands(bands, job.info.bits)
             finally:

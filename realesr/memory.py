@@ -46,6 +46,15 @@ does not follow the tile's."""
 
 BYTES_PER_NUMBER = 4
 
+LARGEST_GPU_TILE_PX = 1024
+"""In pixels of the first conv, of a tile that lies in a GPU's memory: of a photo of 12 MP 1.13 times the pixels are
+computed, and 1.6 times with the 288 px of a CPU."""
+SHARE_OF_GPU_MEMORY = 0.75
+"""Of what was free when the network was open; the rest is for joined rows of tiles and for other programs."""
+MAPS_AT_ONCE_ON_GPU = 5
+"""Of the type that the network computes in, with what cuDNN's algorithms need besides. An estimate: three maps are
+alive in the tail of an RRDBNet."""
+
 MORE_IN_HALF_PRECISION = 2.0
 """On a CPU, fp16 and bf16 take more memory, not less, for results are kept in both types: 134 MB against 66 in ONNX
 Runtime (animevideov3, 256 px), 414 against 258 (x4plus-anime, 128 px), 102 against 48 in torch (animevideov3, 256 px).
@@ -74,26 +83,39 @@ def peak_bytes() -> int:
 
 
 def tile_px_for(
-    architecture: Architecture | None, engine_name: str, free_bytes: int, precision: Precision = "fp32"
+    architecture: Architecture | None,
+    engine_name: str,
+    free_bytes: int,
+    precision: Precision = "fp32",
+    device_free_bytes: int | None = None,
 ) -> int:
     """Side of the largest tile that an engine should be given, with what it overlaps: a multiple of 32, in input px.
 
-    Its need stays under half of the free memory, for images, bands and other programs want some of it too. Memory of a
-    GPU is not looked at: there `OutOfMemory` is raised in time, whereas Linux ends a process that has had too much.
+    Its need stays under half of the free memory, for images, bands and other programs want some of it too.
 
     Args:
         architecture: of the network; None is taken for the hungriest one known.
         engine_name: as in `EngineSpec.name`.
         free_bytes: what `free_bytes` gives when the network is open.
-        precision: as in `EngineSpec.precision`.
+        precision: as in `EngineSpec.precision`. Likewise `device_free_bytes`, which alone counts where it is known.
     """
     architecture = architecture or RRDB(scale=4)
+    if device_free_bytes is not None:
+        return _gpu_tile_px(architecture, device_free_bytes, precision)
     largest_px = LARGEST_TILE_PX_OF_ENGINE.get(engine_name, LARGEST_TILE_PX)[type(architecture)]
     if isinstance(architecture, RRDB):
         largest_px *= architecture.unshuffle
     if engine_name == "nearest":
         return largest_px
     side_px = math.isqrt(_area_px_for(architecture, engine_name, free_bytes * SHARE_OF_FREE_MEMORY, precision))
+    return min(max(side_px // TILE_STEP_PX * TILE_STEP_PX, SMALLEST_TILE_PX), largest_px)
+
+
+def _gpu_tile_px(architecture: Architecture, device_free_bytes: int, precision: Precision) -> int:
+    largest_px = LARGEST_GPU_TILE_PX * (architecture.unshuffle if isinstance(architecture, RRDB) else 1)
+    number_bytes = BYTES_PER_NUMBER if precision == "fp32" else BYTES_PER_NUMBER / 2
+    bytes_per_px = MAPS_AT_ONCE_ON_GPU * number_bytes * _numbers_per_map(architecture)
+    side_px = math.isqrt(int(device_free_bytes * SHARE_OF_GPU_MEMORY / bytes_per_px))
     return min(max(side_px // TILE_STEP_PX * TILE_STEP_PX, SMALLEST_TILE_PX), largest_px)
 
 
@@ -129,12 +151,15 @@ def tile_bytes_per_px(architecture: Architecture, engine_name: str = "onnxruntim
     Engines hold some maps of all features at once, on the grid where those are largest: in the tail of an RRDBNet,
     after its doublings; anywhere in a compact network (or as many images as large as its output, if it is thin).
     """
-    if isinstance(architecture, RRDB):
-        numbers = architecture.features * (2.0**architecture.upsamplings / architecture.unshuffle) ** 2
-    else:
-        numbers = float(max(architecture.features, 3 * architecture.scale**2))
     maps = MAPS_AT_ONCE_OF_ENGINE.get(engine_name, {}).get(type(architecture), MAPS_AT_ONCE)
-    return maps * BYTES_PER_NUMBER * numbers
+    return maps * BYTES_PER_NUMBER * _numbers_per_map(architecture)
+
+
+def _numbers_per_map(architecture: Architecture) -> float:
+    """Values of one map of all features for each input pixel, on the grid where those are largest."""
+    if isinstance(architecture, RRDB):
+        return architecture.features * (2.0**architecture.upsamplings / architecture.unshuffle) ** 2
+    return float(max(architecture.features, 3 * architecture.scale**2))
 
 
 SMALLEST_STRIP_ROWS = 16

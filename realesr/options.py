@@ -1,11 +1,20 @@
 """What can be asked of an upscale, checked once, before anything is opened."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Literal
 
 from realesr.errors import UsageError
 
 MAX_SCALE = 16.0
+
+
+def check_engine_options(options: Mapping[str, str]) -> None:
+    """Raise UsageError where a name or a value is no text; which there are, only the engine knows."""
+    for name, value in options.items():
+        for part in (name, value):
+            if not isinstance(part, str):
+                raise UsageError(f"got the option {name}={value} of type {type(part).__name__}, expected text")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,6 +32,8 @@ class NetworkOptions:
     """"auto", "fp32", "fp16" or "bf16"."""
     threads: int | None = None
     """CPU threads; none takes every core that this process may use."""
+    options: Mapping[str, str] = field(default_factory=dict, hash=False)
+    """Options of the engine by name, such as {"mode": "graphs"}: switches that no other engine has."""
     tta: bool = False
     """Mean over eight flips and transposes: eight times slower."""
     tile_px: int | None = None
@@ -48,6 +59,7 @@ class NetworkOptions:
 
     def __post_init__(self) -> None:
         _ = self.devices  # raises where the list is bad
+        check_engine_options(self.options)
         if self.denoise is not None and not 0 <= self.denoise <= 1:
             raise UsageError(f"got --denoise {self.denoise:g}, expected a number from 0 to 1")
         if self.precision not in ("auto", "fp32", "fp16", "bf16"):

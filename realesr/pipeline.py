@@ -16,9 +16,9 @@ from realesr.alpha import bleed_bands, limit_bands
 from realesr.image_info import ImageInfo
 from realesr.options import ImageOptions
 from realesr.resize import resize_bands
-from realesr.rows import Band, RowWindow, in_chunks
+from realesr.rows import Band, FinishedBand, RowWindow, in_chunks
 from realesr.strip_bands import enlarge_rows
-from realesr.tiled import Network, plan_for
+from realesr.tiled import Network, enlarge_to_levels, plan_for
 
 Rows = NDArray[np.uint8] | NDArray[np.uint16]
 
@@ -110,6 +110,29 @@ def enlarge(planes: Iterator[Band], job: Job) -> Iterator[Band]:
     return _stack(colour_bands, alpha_bands, height_px=job.sizes.output[0])
 
 
+def enlarge_to_rows(planes: Iterator[Band], job: Job) -> Iterator[Rows]:
+    """Take an image through the network, to the size and the levels that were asked for; see `enlarge`.
+
+    Yields:
+        (rows, output width, channels) uint8 or uint16, as `job.info.bits` says.
+    """
+    return rows_from_bands(bands_for_rows(planes, job), job.info.bits)
+
+
+def bands_for_rows(planes: Iterator[Band], job: Job) -> Iterator[Band | FinishedBand]:
+    """`enlarge` for bands that only `rows_from_bands` gets: they are levels already where the engine can make them.
+
+    It can where it joins tiles and nothing is left to be done to what the network gives.
+    """
+    sizes, network, info = job.sizes, job.network, job.info
+    is_plain = info.bits == 8 and not info.is_grey and not info.has_alpha
+    is_last_step = sizes.passes == 1 and sizes.before_pass(1, network.spec.scale) == sizes.output
+    if not (network.joins_tiles and is_plain and is_last_step):
+        return enlarge(planes, job)
+    height, width = sizes.input
+    return enlarge_to_levels(planes, network, height_px=height, width_px=width, on_pixels=job.on_pixels)
+
+
 def _enlarge_colour(colour: Iterator[Band], job: Job) -> Iterator[Band]:
     if not job.info.is_grey:
         return _enlarge_rgb(colour, job)
@@ -159,15 +182,20 @@ def planes_from_rows(rows: Iterable[Rows], bits: int) -> Iterator[Band]:
         yield np.divide(planes, np.float32(2**bits - 1), out=planes)
 
 
-def rows_from_bands(bands: Iterable[Band], bits: int) -> Iterator[Rows]:
-    """(channels, rows, width) float32 -> (rows, width, channels) uint8 or uint16, clamped to [0, 1] and rounded."""
+def rows_from_bands(bands: Iterable[Band | FinishedBand], bits: int) -> Iterator[Rows]:
+    """(channels, rows, width) float32 -> (rows, width, channels) uint8 or uint16, clamped to [0, 1] and rounded.
+
+    Bands that are levels already only have their axes turned.
+    """
     for band in bands:
         for start, stop in in_chunks(band.shape[1]):
             yield _quantise(band[:, start:stop], bits)
 
 
-def _quantise(band: Band, bits: int) -> Rows:
+def _quantise(band: Band | FinishedBand, bits: int) -> Rows:
     """Plane by plane: four times as fast as turning the axes of the whole band."""
+    if band.dtype == np.uint8:
+        return np.ascontiguousarray(band.transpose(1, 2, 0), np.uint8)
     channels, height, width = band.shape
     rows = np.empty((height, width, channels), np.uint8 if bits == 8 else np.uint16)
     for channel, plane in enumerate(band):

@@ -64,11 +64,8 @@ def planes_from_array(array: NDArray[Any]) -> tuple[Band, ImageInfo]:
 
 
 def array_from_planes(planes: Band, like: NDArray[Any]) -> NDArray[Any]:
-    """(channels, height, width) float32 -> an array with the axes and the type of `like`, clamped to its range."""
-    stacked = np.clip(planes, 0, 1).transpose(1, 2, 0)
-    if like.dtype.name in LEVELS:
-        stacked = np.rint(stacked * np.float32(LEVELS[like.dtype.name]))
-    array = np.ascontiguousarray(stacked, like.dtype)
+    """(channels, height, width) float32 -> an array with the axes and the float type of `like`, clamped to [0, 1]."""
+    array = np.ascontiguousarray(np.clip(planes, 0, 1).transpose(1, 2, 0), like.dtype)
     return array[:, :, 0] if like.ndim == 2 else array
 
 

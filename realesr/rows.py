@@ -8,12 +8,17 @@ import queue
 import threading
 from collections.abc import Generator, Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 Band = NDArray[np.float32]
+
+FinishedBand = NDArray[np.uint8]
+"""A band whose samples are levels already: (channels, rows, width) from 0 to 255."""
+
+AnyBand = TypeVar("AnyBand", bound=NDArray[Any])
 
 ROWS_A_CHUNK = 64
 """Rows that stages hand on at a time where they are free to choose: a few MB at the width of a large photo."""
@@ -22,10 +27,11 @@ ROWS_A_CHUNK = 64
 class RowWindow:
     """A window that moves down a stream of bands."""
 
-    def __init__(self, bands: Iterable[Band]) -> None:
+    def __init__(self, bands: Iterable[Band], first: int = 0) -> None:
+        """`first` is the image row that the stream begins with."""
         self._bands = iter(bands)
         self._held: list[Band] = []
-        self._first = 0  # image row of the first row held
+        self._first = first  # image row of the first row held
 
     def rows(self, start: int, stop: int) -> Band:
         """Rows [start, stop) as one array. Rows before `start` are forgotten: a later call must not go back.
@@ -70,7 +76,7 @@ def pad_bands(bands: Iterable[Band], *, bottom_px: int, right_px: int) -> Iterat
         yield np.repeat(band[:, -1:], bottom_px, axis=1)
 
 
-def crop_bands(bands: Iterable[Band], *, height_px: int, width_px: int) -> Iterator[Band]:
+def crop_bands(bands: Iterable[AnyBand], *, height_px: int, width_px: int) -> Iterator[AnyBand]:
     """The top left height_px x width_px of the stream."""
     left = height_px
     for band in bands:

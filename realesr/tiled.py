@@ -2,7 +2,7 @@
 
 `Lane` wraps an engine with what every tile needs: parts that fit when memory runs out, float32 again when a value is
 not finite. `Network` has a lane for each device and gives every tile to one that is free. `enlarge_bands` moves down
-the image one row of tiles at a time and joins them.
+the image one row of tiles at a time and joins them, or has them joined by an engine that does so on its device.
 """
 
 import math
@@ -11,8 +11,8 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
-from typing import Protocol
+from dataclasses import dataclass, replace
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,7 +20,8 @@ from numpy.typing import NDArray
 from realesr.engine import Engine, EngineSpec, OnShare, not_told
 from realesr.errors import NotFinite, OutOfMemory
 from realesr.memory import StripBudget
-from realesr.rows import Band, RowWindow, crop_bands, pad_bands
+from realesr.rows import Band, FinishedBand, RowWindow, crop_bands, in_chunks, pad_bands
+from realesr.tile_rows import PendingRow, TileRows
 from realesr.tiles import AxisTile, TilePlan, fade_in, plan_tiles
 
 SMALLEST_PART_PX = 32
@@ -95,6 +96,11 @@ class Network:
     def devices(self) -> str:
         """Where it runs: "cpu", "cuda:0, cuda:1"."""
         return ", ".join(lane.spec.device for lane in self._lanes)
+
+    @property
+    def joins_tiles(self) -> bool:
+        """Whether the engine joins an image's tiles itself; of several, each has only some of the tiles."""
+        return self.spec.joins_tiles and len(self._lanes) == 1
 
     def close(self) -> None:
         """Close the engines, and the float32 ones where there was need of them."""
@@ -219,7 +225,7 @@ class Lane:
             blend=self._tiling.blend,
             multiple_of=self.spec.size.multiple_of,
         )
-        return np.concatenate(list(_enlarge_planned([tile], plan, self, _Finished())), axis=1)
+        return np.concatenate(list(_enlarge_planned(RowWindow([tile]), plan, self, _Finished())), axis=1)
 
     def _run_finite(self, batch: Batch, on_share: OnShare) -> Batch:
         output = self.engine.run_watched(batch, on_share)
@@ -293,11 +299,41 @@ def enlarge_bands(
         (3, rows, width_px * scale) float32 RGB, not clamped; height_px * scale rows in all.
     """
     plan = plan_for(network, height_px, width_px)
-    bottom, right = plan.rows.length_px - height_px, plan.columns.length_px - width_px
-    padded = pad_bands(bands, bottom_px=bottom, right_px=right) if bottom or right else bands
-    enlarged = _enlarge_planned(padded, plan, network, _Finished(on_pixels))
+    window, finished = RowWindow(_padded_bands(bands, plan, height_px, width_px)), _Finished(on_pixels)
+    enlarged: Iterator[Band]
+    if network.joins_tiles:
+        enlarged = _enlarge_on_device(window, plan, network, finished, eight_bit=False)
+    else:
+        enlarged = _enlarge_planned(window, plan, network, finished)
     scale = network.spec.scale
     return crop_bands(enlarged, height_px=height_px * scale, width_px=width_px * scale)
+
+
+def enlarge_to_levels(
+    bands: Iterable[Band],
+    network: Network,
+    *,
+    height_px: int,
+    width_px: int,
+    on_pixels: Callable[[int], None] | None = None,
+) -> Iterator[Band | FinishedBand]:
+    """Enlarge a stream of bands by an engine that joins tiles, and have it clamp and round them to 8 bits as well.
+
+    That is a quarter to fetch from its device. Arguments are those of `enlarge_bands`.
+
+    Yields:
+        (3, rows, width_px * scale) uint8 levels; where the rest of an image had to be joined here, float32 RGB.
+    """
+    plan = plan_for(network, height_px, width_px)
+    window = RowWindow(_padded_bands(bands, plan, height_px, width_px))
+    enlarged = _enlarge_on_device(window, plan, network, _Finished(on_pixels), eight_bit=True)
+    scale = network.spec.scale
+    return crop_bands(enlarged, height_px=height_px * scale, width_px=width_px * scale)
+
+
+def _padded_bands(bands: Iterable[Band], plan: TilePlan, height_px: int, width_px: int) -> Iterable[Band]:
+    bottom, right = plan.rows.length_px - height_px, plan.columns.length_px - width_px
+    return pad_bands(bands, bottom_px=bottom, right_px=right) if bottom or right else bands
 
 
 class _Finished:
@@ -319,12 +355,74 @@ class _Finished:
             self._on_pixels(more_px)
 
 
-def _enlarge_planned(bands: Iterable[Band], plan: TilePlan, enlarger: Enlarger, finished: _Finished) -> Iterator[Band]:
+@dataclass(frozen=True, kw_only=True)
+class _BegunRow:
+    """A row of tiles that was given to the device."""
+
+    index: int
+    lr: Band
+    """What it reads, for the case that it has to be done again."""
+    pending: PendingRow
+
+
+def _enlarge_on_device(
+    window: RowWindow, plan: TilePlan, network: Network, finished: _Finished, *, eight_bit: bool
+) -> Iterator[Any]:
+    """One row of tiles after another, joined by the engine: the next one is begun before this one is waited for.
+
+    Where a row does not fit or is no picture, the rest of the image is joined here, tile by tile, which knows what to
+    do about either.
+    """
+    with closing(network.engine.open_tile_rows(plan, eight_bit=eight_bit)) as tile_rows:
+        begun: deque[_BegunRow] = deque()
+        for index, row in enumerate(plan.rows.tiles):
+            lr = window.rows(row.start, row.start + plan.rows.tile_px)
+            begun.append(_BegunRow(index=index, lr=lr, pending=tile_rows.push(index, lr)))
+            is_last = index == len(plan.rows.tiles) - 1
+            while len(begun) > (0 if is_last else 1):
+                first = begun[0]
+                finished.begin(_finished_px(plan.rows.tiles[first.index], plan.columns.tiles, plan))
+                try:
+                    band = first.pending.result(finished.share)
+                except (OutOfMemory, NotFinite) as error:
+                    network.notices.append(f"{error}: gone on with single tiles")
+                    yield from _rest_by_tiles(first, window, plan, network, finished, tile_rows)
+                    return
+                finished.share(1.0)
+                begun.popleft()
+                yield band
+
+
+def _rest_by_tiles(
+    failed: _BegunRow,
+    window: RowWindow,
+    plan: TilePlan,
+    network: Network,
+    finished: _Finished,
+    tile_rows: TileRows,
+) -> Iterator[Band]:
+    """The image from the failed row of tiles on, joined on the host."""
+    held_back = tile_rows.fade(failed.index - 1) if failed.index else None
+    tile_rows.close()  # its memory is what single tiles may need
+    first = plan.rows.tiles[failed.index].start
+    known = first + failed.lr.shape[1]
+
+    def lr_rows() -> Iterator[Band]:
+        yield failed.lr
+        for start, stop in in_chunks(plan.rows.length_px - known):
+            yield window.rows(known + start, known + stop)
+
+    rest = replace(plan, rows=replace(plan.rows, tiles=plan.rows.tiles[failed.index :]))
+    yield from _enlarge_planned(RowWindow(lr_rows(), first), rest, network, finished, held_back)
+
+
+def _enlarge_planned(
+    window: RowWindow, plan: TilePlan, enlarger: Enlarger, finished: _Finished, held_back: Band | None = None
+) -> Iterator[Band]:
     """One row of tiles after another; the rows that the next one fades into are held back."""
     scale, size = enlarger.spec.scale, enlarger.spec.best_batch
     fade_rows = len(fade_in(plan.rows.blend_px, scale))
-    held_back: Band | None = None
-    with closing(enlarger.enlarge_all(_tiles(RowWindow(bands), plan, size), finished.share)) as enlarged:
+    with closing(enlarger.enlarge_all(_tiles(window, plan, size), finished.share)) as enlarged:
         for row in plan.rows.tiles:
             joined = _join_row_of_tiles(enlarged, row, plan, scale, size, finished)
             if fade_rows:

@@ -23,7 +23,8 @@ class SelfEnsembleEngine(EngineBase):
             raise UsageError(
                 f"got --tta, which turns tiles, but the network takes only {fixed[1]} x {fixed[0]} px: leave --tta out"
             )
-        self.spec = replace(engine.spec, first_rows_px=None)  # a strip cannot be turned
+        # A strip cannot be turned, and the mean is taken of whole tiles.
+        self.spec = replace(engine.spec, first_rows_px=None, joins_tiles=False)
         self._engine = engine
 
     def run(self, batch: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -1,16 +1,16 @@
 """Answers of `realesr tune`: which engine, precision, threads and tile are the fastest for a network on this machine.
 
 One JSON file a network in the cache folder. An answer holds only for what it was measured with: another processor,
-number of cores, version of realesr or of an engine's package, or other weights, and it is not looked at. Nor is it
-where engine winograd was compiled since, or is no longer there.
+number of cores, other NVIDIA GPUs, another version of realesr or of an engine's package, or other weights, and it is
+not looked at. Nor is it where engine winograd was compiled since, or is no longer there.
 """
 
 import importlib.metadata
 import importlib.util
 import json
 import os
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,8 @@ import realesr
 from realesr.cgroup import usable_cores
 from realesr.engine import Precision
 from realesr.errors import OutputError, UsageError
+from realesr.nvidia_driver import gpu_names
+from realesr.options import check_engine_options
 from realesr.processor import name as processor_name
 from realesr.weights import Weights
 from realesr.whole_file import write_whole
@@ -37,12 +39,15 @@ class Setting:
     precision: Precision
     threads: int | None = None
     """None for every core that this process may use."""
+    options: Mapping[str, str] = field(default_factory=dict, hash=False)
+    """Those of the engine that are not at their default, as in `--option`."""
     tile_px: int | None = None
     """Side of what a tile reads, with all that it overlaps; None for as much as the memory allows."""
 
     def __post_init__(self) -> None:
         if self.precision not in ("fp32", "fp16", "bf16"):
             raise UsageError(f"got precision {self.precision}, expected fp32, fp16 or bf16")
+        check_engine_options(self.options)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,6 +118,7 @@ def measured_with(weights: Weights) -> dict[str, Any]:
         "weights": weights.sha256,
         "processor": processor_name(),
         "cores": usable_cores(),
+        "gpus": list(gpu_names()),
         "instructions": os.environ.get("ONEDNN_MAX_CPU_ISA", ""),
         "realesr": realesr.__version__,
         "winograd": _has_winograd(),

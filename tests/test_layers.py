@@ -26,7 +26,13 @@ ALLOWED = {
 LIGHT_LIBRARIES = {*sys.stdlib_module_names, "typer"}
 """What a module may import outside functions if `realesr --help` is to be instant."""
 
-TORCH_OWNERS = ("realesr.networks", "realesr.engines.torch_engine", "realesr.export.from_torch", "realesr.train")
+TORCH_OWNERS = (
+    "realesr.networks",
+    "realesr.engines.torch_",
+    "realesr.engines.triton_",
+    "realesr.export.from_torch",
+    "realesr.train",
+)
 
 
 def module_files() -> dict[str, Path]:

@@ -123,11 +123,21 @@ def write_networks(run: Path, name: str, ema: State, raw: State, architecture: R
     Returns:
         Path of the .safetensors file, which `realesr upscale -m` takes.
     """
+    path = write_network(run / f"{name}.safetensors", ema, architecture)
     mean, weights = _plain(ema), _plain(raw)
-    metadata: dict[str, str] = {"activation": architecture.activation} if isinstance(architecture, Compact) else {}
-    path = run / f"{name}.safetensors"
-    write_file(path, lambda part: part.write_bytes(save(mean, metadata)))
     write_file(run / f"{name}.pth", lambda part: torch.save({"params": weights, "params_ema": mean}, part))
+    return path
+
+
+def write_network(path: Path, state: State, architecture: RRDB | Compact) -> Path:
+    """Write one state dict as a .safetensors file, which `realesr upscale -m` takes; returns the path.
+
+    Raises:
+        OutputError: the disk is full or cannot be written.
+    """
+    metadata: dict[str, str] = {"activation": architecture.activation} if isinstance(architecture, Compact) else {}
+    weights = _plain(state)
+    write_file(path, lambda part: part.write_bytes(save(weights, metadata)))
     return path
 
 

@@ -251,7 +251,7 @@ def _restore(run: Run, checkpoint: Path, images: Images, say: Say) -> None:
     if facts["processes"] != run.world.size:
         say(f"the run was begun with {facts['processes']} processes and goes on with {run.world.size}: other batches")
     elif run.pool is not None:
-        run.pool.load_state_dict(state["pools"][run.world.rank])
+        run.pool.load_state_dict(state["pools"][run.world.rank], run.world.device)
 
 
 def _pools(run: Run) -> list[Any]:

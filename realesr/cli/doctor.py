@@ -209,6 +209,9 @@ def engine_lines(engine: Mapping[str, Any]) -> Iterator[str]:
             error = f"error {test['max_error']:.1e}, {test['psnr_db']:.0f} dB" if test["psnr_db"] else "no error"
             line += f", {error}, {speed_words(test['us_per_px'])}"
         yield line
+    if engine["options"]:
+        options = ", ".join(f"{key}={'|'.join(values)}" for key, values in engine["options"].items())
+        yield f"  {name}: --option {options} (the first is the default)"
     yield from (f"  {name}: {note}" for note in engine["notes"])
 
 

@@ -1,10 +1,12 @@
 """The options of `realesr upscale`: names, ranges and words of help. What they mean is checked in `realesr.options`."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
 
+from realesr.errors import UsageError
 from realesr.image_info import OutputFormat
 
 OUTPUT = "Output"
@@ -179,6 +181,17 @@ Threads = Annotated[
         help="CPU threads, 1 or more. Default: one for each usable core.",
     ),
 ]
+EngineOptions = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--option",
+        metavar="KEY=VALUE",
+        show_default=False,
+        rich_help_panel=SPEED,
+        help="A switch that only this engine has, such as mode=graphs of torch; may be given several times. "
+        "'realesr doctor' lists them.",
+    ),
+]
 Tile = Annotated[
     int | None,
     typer.Option(
@@ -205,3 +218,20 @@ Quiet = Annotated[
     bool, typer.Option("--quiet", rich_help_panel=WORDS, help="Only errors on stderr; results still go to stdout.")
 ]
 Debug = Annotated[bool, typer.Option("--debug", rich_help_panel=WORDS, help="Show where errors happened (tracebacks).")]
+
+
+def engine_options(words: Sequence[str]) -> dict[str, str]:
+    """Return the options of the engine by name: ["mode=graphs"] -> {"mode": "graphs"}.
+
+    Raises:
+        UsageError: a word that is not KEY=VALUE, or a key that comes twice.
+    """
+    found: dict[str, str] = {}
+    for word in words:
+        key, _, value = map(str.strip, word.partition("="))
+        if not key or not value:
+            raise UsageError(f"got --option {word}, expected KEY=VALUE, such as mode=graphs")
+        if key in found:
+            raise UsageError(f"got --option {key} twice, with {found[key]} and {value}: give it once")
+        found[key] = value
+    return found

@@ -66,6 +66,7 @@ class Trial:
             "version": facts.version,
             "devices": {device: _state_of(device, tests) for device in facts.devices},
             "precisions": facts.precisions,
+            "options": facts.options,
             "self_tests": [asdict(test) for test in tests],
             "notes": facts.notes,
             "problem": facts.problem or None,

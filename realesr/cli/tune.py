@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -14,7 +14,7 @@ from .messages import Debug, OneJson, Quiet
 
 if TYPE_CHECKING:
     from realesr.engines.trial import Trial
-    from realesr.tuning import Answer
+    from realesr.tuning import Answer, Setting
     from realesr.weights import Weights
 
     from .console import Words
@@ -48,10 +48,10 @@ def tune(
 ) -> None:
     """Measure what is the fastest here, and keep it.
 
-    Every installed engine enlarges the same tile; then numbers of threads and larger tiles are tried with the fastest.
-    'realesr upscale' takes the answer where engine and precision are left at auto. Precisions below fp32 count only
-    where the result is within 45 dB of it. Let nothing else run meanwhile. An answer holds until the processor, the
-    engines or the network change.
+    Every installed engine enlarges the same tile; then options, numbers of threads and larger tiles are tried with the
+    fastest. 'realesr upscale' takes the answer where engine and precision are left at auto. Precisions below fp32 count
+    only where the result is within 45 dB of it. Let nothing else run meanwhile. An answer holds until the processor,
+    the GPUs, the engines or the network change.
 
     Exit codes: 0 an answer is kept, 1 no engine works.
     """
@@ -128,7 +128,7 @@ def tried(weights: "Weights", seconds: float, words: "Words") -> list["Trial"]:
     return done
 
 
-COLUMNS = ("engine", "device", "precision", "threads", "tile px", "us/px", "dB to fp32")
+COLUMNS = ("engine", "device", "precision", "options", "threads", "tile px", "us/px", "dB to fp32")
 
 
 def table_rows(done: Sequence["Trial"]) -> list[tuple[str, ...]]:
@@ -139,7 +139,8 @@ def table_rows(done: Sequence["Trial"]) -> list[tuple[str, ...]]:
 def cells(trial: "Trial") -> tuple[str, ...]:
     """One line of the table; what failed has its reason in place of the time."""
     setting = trial.setting
-    head = (setting.engine, setting.device, setting.precision, str(setting.threads or "all"), str(setting.tile_px))
+    threads, tile = str(setting.threads or "all"), str(setting.tile_px or "-")
+    head = (setting.engine, setting.device, setting.precision, options_in_words(setting) or "-", threads, tile)
     if trial.us_per_px is None:
         return (*head, trial.problem, "-")
     return (*head, f"{trial.us_per_px:.4g}", "-" if trial.psnr_db is None else f"{trial.psnr_db:.1f}")
@@ -147,8 +148,14 @@ def cells(trial: "Trial") -> tuple[str, ...]:
 
 def in_words(answer: "Answer") -> str:
     """One line."""
-    best: Any = answer.best
+    best = answer.best
+    options = options_in_words(best) + ", " if best.options else ""
     threads = "all cores" if best.threads is None else f"{best.threads} threads"
     also = "" if answer.fp32 == best else f"; in fp32 {answer.fp32.engine}"
     tiles = "tiles as large as the memory allows" if best.tile_px is None else f"tiles of {best.tile_px} px"
-    return f"{best.engine} {best.precision} on {best.device}, {threads}, {tiles}{also}"
+    return f"{best.engine} {best.precision} on {best.device}, {options}{threads}, {tiles}{also}"
+
+
+def options_in_words(setting: "Setting") -> str:
+    """ "mode=graphs join=device"; empty where all are at their default."""
+    return " ".join(f"{name}={value}" for name, value in setting.options.items())

@@ -40,6 +40,7 @@ realesr upscale photo.jpg --exact                # tiles that leave no trace
 realesr upscale photo.jpg --tile 192 --overlap 48 --threads 2
 realesr upscale photo.jpg --engine torch --device cuda --precision fp16
 realesr upscale holiday --device cuda:0,1        # two GPUs share each photo
+realesr upscale holiday --engine torch --option mode=graphs
 realesr upscale holiday --json --quiet           # one JSON object per file
 realesr upscale photo.jpg --debug"""
 
@@ -77,6 +78,7 @@ def upscale(
     device: opt.Device = "auto",
     precision: opt.PrecisionName = "auto",
     threads: opt.Threads = None,
+    options: opt.EngineOptions = None,
     tile: opt.Tile = None,
     overlap: opt.Overlap = None,
     json: opt.Json = False,
@@ -105,6 +107,7 @@ def upscale(
                 device=device,
                 precision=precision,
                 threads=threads,
+                options=opt.engine_options(options or []),
                 tta=tta,
                 tile_px=tile,
                 overlap_px=overlap,

@@ -1,12 +1,15 @@
 """The U-Net discriminator with spectral norm. Source: Real-ESRGAN, realesrgan/archs/discriminator_arch.py."""
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional
-from torch.nn.utils import spectral_norm
 
 from realesr.architectures import UNetDiscriminator
 
 _SLOPE = 0.2
+
+_LEAST_NORM = 1e-12
+"""What a vector is divided by at least, as in torch."""
 
 
 class UNetDiscriminatorSN(nn.Module):
@@ -40,18 +43,55 @@ class UNetDiscriminatorSN(nn.Module):
         return logits
 
 
+class NormedConv(nn.Conv2d):
+    """A convolution without bias whose weights are divided by their largest singular value (spectral norm).
+
+    Miyato et al. 2018, arXiv 1802.05957. One step of the power iteration is taken with each training pass. Parameters
+    and results are those of `torch.nn.utils.spectral_norm`, whose key names the released files have: weight_orig,
+    weight_u, weight_v. But the products that the singular value comes from are float32 under autocast too; in torch's
+    they are bfloat16 on a GPU, which puts the value off by up to 6e-4.
+    """
+
+    weight_u: Tensor
+    """(out channels,): the left singular vector."""
+    weight_v: Tensor
+    """(in channels * kernel height * kernel width,): the right one."""
+
+    def __init__(self, into: int, out: int, kernel: int, *, stride: int = 1, padding: int = 0) -> None:
+        super().__init__(into, out, kernel, stride=stride, padding=padding, bias=False)
+        weight = self.weight
+        del self.weight
+        self.weight_orig = weight
+        for name, length in (("weight_u", out), ("weight_v", weight[0].numel())):
+            self.register_buffer(name, functional.normalize(torch.randn(length), dim=0, eps=_LEAST_NORM))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, in, H, W) -> (N, out, H, W)."""
+        return functional.conv2d(x, self.normed_weight(), None, self.stride, self.padding)
+
+    def normed_weight(self) -> Tensor:
+        """Return the weights that the convolution has, float32; in training mode after a step of the iteration."""
+        with torch.autocast(self.weight_orig.device.type, enabled=False):
+            matrix = self.weight_orig.flatten(1)
+            if self.training:
+                self._iterate(matrix.detach())
+            # Copies: the next pass changes the vectors, and the gradient of this one still needs them.
+            u, v = self.weight_u.clone(), self.weight_v.clone()
+            normed: Tensor = self.weight_orig / (u @ (matrix @ v))
+        return normed
+
+    @torch.no_grad()
+    def _iterate(self, matrix: Tensor) -> None:
+        self.weight_v.copy_(functional.normalize(matrix.t() @ self.weight_u, dim=0, eps=_LEAST_NORM))
+        self.weight_u.copy_(functional.normalize(matrix @ self.weight_v, dim=0, eps=_LEAST_NORM))
+
+
 def _halving(into: int, out: int) -> nn.Module:
-    return _with_spectral_norm(nn.Conv2d(into, out, 4, stride=2, padding=1, bias=False))
+    return NormedConv(into, out, 4, stride=2, padding=1)
 
 
 def _normed(into: int, out: int) -> nn.Module:
-    return _with_spectral_norm(nn.Conv2d(into, out, 3, padding=1, bias=False))
-
-
-def _with_spectral_norm(conv: nn.Conv2d) -> nn.Module:
-    """The older of torch's two forms: the released files have its key names (weight_orig, weight_u, weight_v)."""
-    normed: nn.Module = spectral_norm(conv)
-    return normed
+    return NormedConv(into, out, 3, padding=1)
 
 
 def _doubled(x: Tensor) -> Tensor:

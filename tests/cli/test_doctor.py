@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -149,6 +150,15 @@ def test_the_engine_that_repeats_pixels_has_no_error() -> None:
     found = TRIAL.checked(facts("nearest"))
     assert (found["devices"], found["self_tests"][0]["max_error"]) == ({"cpu": "works"}, 0)
     assert "works, no error, " in next(doctor.engine_lines(found))
+
+
+def test_the_options_of_an_engine_are_told() -> None:
+    torch = replace(facts("torch"), options={"mode": ("eager", "graphs"), "join": ("host", "device")})
+    found = TRIAL.checked(replace(torch, devices=()))
+    assert found["options"] == {"mode": ("eager", "graphs"), "join": ("host", "device")}
+    assert list(doctor.engine_lines(found)) == [
+        "  torch 1: --option mode=eager|graphs, join=host|device (the first is the default)"
+    ]
 
 
 def test_what_is_needed_and_broken_ends_with_1(realesr: Command, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -23,7 +23,7 @@ HALF = Setting(engine="openvino", device="cpu", precision="bf16", threads=2, til
 TRIALS = [
     Trial(setting=BEST, us_per_px=4.7),
     Trial(setting=HALF, us_per_px=3.2, psnr_db=40.0),
-    Trial(setting=Setting(engine="torch", device="cpu", precision="fp32", tile_px=192), problem="reinstall it"),
+    Trial(setting=Setting(engine="torch", device="cpu", precision="fp32"), problem="reinstall it"),
 ]
 
 
@@ -55,12 +55,26 @@ def test_the_answer_is_shown_and_kept(realesr: Command, network: Path, asked: di
     assert asked["seconds"] == 7
     assert asked["overlap_px"] == 3
     assert result.stdout.splitlines() == [
-        "openvino\tcpu\tbf16\t2\t192\t3.2\t40.0",
-        "ncnn\tcpu\tfp32\tall\t192\t4.7\t-",
-        "torch\tcpu\tfp32\tall\t192\treinstall it\t-",
+        "openvino\tcpu\tbf16\t-\t2\t192\t3.2\t40.0",
+        "ncnn\tcpu\tfp32\t-\tall\t192\t4.7\t-",
+        "torch\tcpu\tfp32\t-\tall\t-\treinstall it\t-",
         "kept: ncnn fp32 on cpu, all cores, tiles as large as the memory allows",
     ]
     assert kept(read_weights(network)) == Answer(best=KEPT, fp32=KEPT)
+
+
+def test_options_are_shown_and_kept(realesr: Command, network: Path, asked: dict[str, Any]) -> None:
+    graphs = Setting(
+        engine="torch", device="cuda", precision="fp16", tile_px=576, options={"mode": "graphs", "join": "device"}
+    )
+    asked["give"] = [*TRIALS, Trial(setting=graphs, us_per_px=0.4, psnr_db=62.0)]
+    lines = realesr("tune", "-m", network).stdout.splitlines()
+    assert lines[0] == "torch\tcuda\tfp16\tmode=graphs join=device\tall\t576\t0.4\t62.0"
+    assert lines[-1] == (
+        "kept: torch fp16 on cuda, mode=graphs join=device, all cores, tiles as large as the memory allows; "
+        "in fp32 ncnn"
+    )
+    assert kept(read_weights(network)) == Answer(best=replace(graphs, tile_px=None), fp32=KEPT)
 
 
 def test_json_is_one_object(realesr: Command, network: Path, asked: dict[str, Any]) -> None:

@@ -3,9 +3,12 @@
 import json
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from realesr.cli.console import Words
+from realesr.cli.upscale import open_upscaler
 from realesr.options import FileOptions, ImageOptions, NetworkOptions
 
 from .conftest import Command, FakeUpscaler, write
@@ -29,7 +32,7 @@ def test_every_option_arrives(realesr: Command, fake: FakeUpscaler, folder: Path
     words = (
         "upscale photo.jpg -o out -s 2.5 -m realesr-general-x4v3 --denoise 0.3 --format webp --quality 80 --overwrite "
         "--strip --page 2 --max-pixels 1000 --alpha lanczos --tile 100 --overlap 20 --tta "
-        "--engine torch --device cuda:1 --precision fp16 --threads 3"
+        "--engine torch --device cuda:1 --precision fp16 --threads 3 --option mode=graphs --option join=device"
     )
     assert realesr(*words.split()).exit_code == 0
     assert fake.network == NetworkOptions(
@@ -42,6 +45,7 @@ def test_every_option_arrives(realesr: Command, fake: FakeUpscaler, folder: Path
         tta=True,
         tile_px=100,
         overlap_px=20,
+        options={"mode": "graphs", "join": "device"},
     )
     assert fake.asked == [
         (
@@ -60,6 +64,32 @@ def test_without_options_the_defaults_are_those_of_the_library(
     realesr("upscale", "photo.jpg")
     assert fake.network == NetworkOptions()
     assert fake.asked[0][2:] == (ImageOptions(), FileOptions())
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["mode"], "got --option mode, expected KEY=VALUE, such as mode=graphs"),
+        (["mode="], "got --option mode=, expected KEY=VALUE"),
+        (["=graphs"], "got --option =graphs, expected KEY=VALUE"),
+        (["mode=eager", "mode=graphs"], "got --option mode twice, with eager and graphs: give it once"),
+    ],
+)
+def test_options_that_cannot_be_read_are_wrong_usage(
+    realesr: Command, fake: FakeUpscaler, folder: Path, words: list[str], message: str
+) -> None:
+    write(folder, "photo.jpg")
+    result = realesr("upscale", "photo.jpg", *(part for word in words for part in ("--option", word)))
+    assert result.exit_code == 2
+    assert message in result.stderr
+    assert not fake.opened
+
+
+def test_the_upscaler_gets_the_options_of_the_engine(monkeypatch: pytest.MonkeyPatch) -> None:
+    given: dict[str, Any] = {}
+    monkeypatch.setattr("realesr.api.Upscaler", lambda **asked: given.update(asked))
+    open_upscaler(NetworkOptions(engine="torch", options={"mode": "graphs"}), Words())
+    assert given["options"] == {"mode": "graphs"}
 
 
 def test_exact_arrives(realesr: Command, fake: FakeUpscaler, folder: Path) -> None:

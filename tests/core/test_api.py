@@ -17,6 +17,7 @@ from realesr.engine import EngineSpec, NearestEngine
 from realesr.engines import ModelFacts
 from realesr.errors import EngineError, InputError, OutputError, OutputExists, UsageError
 from realesr.options import FileOptions, ImageOptions, NetworkOptions
+from realesr.tiled import Network, plan_for
 from tests.core.fakes import FaultyEngine
 
 
@@ -53,6 +54,28 @@ def test_a_file_comes_out_as_the_same_image_in_memory_does(upscaler: realesr.Ups
     assert result.seconds > 0
     assert result.peak_bytes > 10e6
     np.testing.assert_array_equal(pixels_of(result.target), upscaler.upscale(pixels_of(photo)))
+
+
+def test_options_of_the_engine_reach_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    given: list[Any] = []
+
+    def opened(model: Any, **asked: Any) -> NearestEngine:
+        given.append(asked["options"])
+        return NearestEngine(2)
+
+    facts = ModelFacts(name="n", scale=2, radius_px=3, multiple_of=1, architecture=None)
+    monkeypatch.setattr(api, "_load_model", lambda *_: (object(), facts))
+    monkeypatch.setattr("realesr.engines.open_engine", opened)
+    with realesr.Upscaler(engine="torch", options={"mode": "graphs"}) as upscaler:
+        assert upscaler.options.options == {"mode": "graphs"}
+    realesr.upscale(np.zeros((8, 8, 3), np.uint8), engine="torch", options={"mode": "eager"})
+    realesr.upscale(np.zeros((8, 8, 3), np.uint8), engine="torch")
+    assert given == [{"mode": "graphs"}, {"mode": "eager"}, {}]
+
+
+def test_the_engine_without_a_network_has_no_options() -> None:
+    with pytest.raises(UsageError, match="engine nearest got the option mode, but it has no options"):
+        realesr.Upscaler(engine="nearest", options={"mode": "graphs"})
 
 
 @pytest.mark.parametrize(("scale", "name"), [(2.5, "photo_x2.5.png"), (1, "photo_x1.png"), (16, "photo_x16.png")])
@@ -268,6 +291,31 @@ def test_images_are_not_cut_where_nothing_speaks_for_tiles(
     tiling = api.tiling_for(facts, NetworkOptions(**asked), spec)
     assert (tiling.one_piece_px > 2_000_000) == is_whole
     assert (tiling.one_piece_px == 0) != is_whole
+
+
+@pytest.mark.parametrize(
+    ("gpu_gb", "host_gb", "joins_tiles", "most"),
+    [(16, 16, True, 1.15), (16, 16, False, 1.15), (80, 64, True, 1.15), (16, 2, True, 1.4), (None, 16, False, 1.7)],
+)
+def test_pixels_computed_for_each_pixel_of_a_photo_of_12_mp(
+    monkeypatch: pytest.MonkeyPatch, gpu_gb: int | None, host_gb: int, joins_tiles: bool, most: float
+) -> None:
+    monkeypatch.setattr(api, "free_bytes", lambda: host_gb * 10**9)
+    facts = ModelFacts(name="n", scale=4, radius_px=349, multiple_of=1, architecture=RRDB(scale=4))
+    free = None if gpu_gb is None else gpu_gb * 10**9
+    engine = NearestEngine()
+    engine.spec = replace(
+        engine.spec,
+        name="torch",
+        precision="fp16",
+        device="cuda:0",
+        device_free_bytes=free,
+        joins_tiles=joins_tiles,
+    )
+    tiling = api.tiling_for(facts, NetworkOptions(), engine.spec)
+    plan = plan_for(Network(engine, tiling=tiling), 3000, 4000)
+    height, width = plan.tile_shape
+    assert most - 0.15 < len(plan) * height * width / (3000 * 4000) <= most
 
 
 def test_unknown_names_are_refused_when_the_upscaler_is_made() -> None:

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from realesr import memory
 from realesr.architectures import RRDB, Architecture, Compact
+from realesr.engine import Precision
 from realesr.memory import (
     free_bytes,
     one_piece_px_for,
@@ -157,6 +158,27 @@ def test_tiles_of_common_machines() -> None:
     assert tile_px_for(X4PLUS, "winograd", 16 * GB) == 960
     assert tile_px_for(X4PLUS, "winograd", 2 * GB) == 672
     assert tile_px_for(X4PLUS, "winograd", 600 * MB) == 64, "less than it takes for any tile"
+
+
+@pytest.mark.parametrize(
+    ("architecture", "precision", "gpu", "side"),
+    [
+        (X4PLUS, "fp16", 80 * GB, 1024),
+        (X4PLUS, "fp16", 16 * GB, 1024),
+        (X4PLUS, "fp16", 8 * GB, 768),
+        (X4PLUS, "fp32", 8 * GB, 544),
+        (X4PLUS, "fp16", 1 * GB, 256),
+        (X4PLUS, "fp16", 0, 64),
+        (X2PLUS, "fp16", 16 * GB, 2048),
+        (VIDEO, "fp16", 4 * GB, 1024),
+        (None, "fp16", 16 * GB, 1024),
+    ],
+)
+def test_tiles_in_a_gpus_memory_follow_that_and_not_the_hosts(
+    architecture: Architecture | None, precision: Precision, gpu: int, side: int
+) -> None:
+    for host in (1 * GB, 64 * GB):
+        assert tile_px_for(architecture, "torch", host, precision, gpu) == side
 
 
 def test_a_network_of_half_the_features_needs_half_the_memory() -> None:

@@ -1,3 +1,4 @@
+from dataclasses import asdict
 from typing import Any
 
 import pytest
@@ -15,6 +16,8 @@ from realesr.options import FileOptions, ImageOptions, NetworkOptions
         (NetworkOptions, {"tile_px": 8}, "--tile 8, expected at least 16 px"),
         (NetworkOptions, {"overlap_px": -1}, "--overlap -1"),
         (NetworkOptions, {"overlap_px": 8, "exact": True}, "--exact and --overlap"),
+        (NetworkOptions, {"options": {"streams": 2}}, "got the option streams=2 of type int, expected text"),
+        (NetworkOptions, {"options": {2: "streams"}}, "got the option 2=streams"),
         (ImageOptions, {"scale": 0.9}, "--scale 0.9, expected a number from 1 to 16"),
         (ImageOptions, {"scale": float("nan")}, "--scale nan"),
         (ImageOptions, {"alpha": "bicubic"}, "--alpha bicubic"),
@@ -53,3 +56,13 @@ def test_a_bad_list_is_one_line(text: str) -> None:
 def test_a_device_named_twice_is_an_error() -> None:
     with pytest.raises(UsageError, match="which has cuda:0 twice"):
         NetworkOptions(device="cuda:0,0")
+
+
+def test_options_of_the_engine_survive_being_taken_apart() -> None:
+    assert NetworkOptions().options == {}
+    options = NetworkOptions(engine="torch", options={"mode": "graphs"})
+    again = NetworkOptions(**asdict(options))
+    assert again == options
+    assert again.options == {"mode": "graphs"}
+    assert hash(again) == hash(options)
+    assert again != NetworkOptions(engine="torch")

@@ -16,6 +16,7 @@ WEIGHTS = small_weights(Compact(scale=2, features=8, convs=1))
 OTHERS = replace(WEIGHTS, sha256="1" * 64)
 FAST = Setting(engine="openvino", device="cpu", precision="bf16", threads=3, tile_px=192)
 EXACT = Setting(engine="ncnn", device="cpu", precision="fp32")
+GRAPHS = Setting(engine="torch", device="cuda", precision="fp16", options={"mode": "graphs"})
 ANSWER = Answer(best=FAST, fp32=EXACT)
 
 
@@ -32,6 +33,20 @@ def test_an_answer_is_read_back() -> None:
     assert [file.name for file in path.parent.iterdir()] == [path.name]
 
 
+def test_options_of_the_engine_are_read_back() -> None:
+    keep(WEIGHTS, Answer(best=GRAPHS, fp32=EXACT))
+    setting = kept_setting(WEIGHTS, "auto")
+    assert setting == GRAPHS
+    assert setting.options == {"mode": "graphs"}
+
+
+def test_settings_are_told_apart_by_their_options() -> None:
+    plain = replace(GRAPHS, options={})
+    assert {GRAPHS: 1, plain: 2}[replace(GRAPHS, options={"mode": "graphs"})] == 1
+    assert plain != GRAPHS
+    assert plain == Setting(engine="torch", device="cuda", precision="fp16")
+
+
 def test_the_precision_that_was_asked_for_decides() -> None:
     keep(WEIGHTS, ANSWER)
     assert kept_setting(WEIGHTS, "auto") == FAST
@@ -45,6 +60,7 @@ def test_the_precision_that_was_asked_for_decides() -> None:
     [
         ("processor_name", lambda: "another"),
         ("usable_cores", lambda: 99),
+        ("gpu_names", lambda: ("NVIDIA H100 80GB HBM3",)),
         ("_has_winograd", lambda: "since then"),
         ("_versions", lambda: [("ncnn", "2.0")]),
     ],
@@ -70,7 +86,18 @@ def test_a_damaged_file_is_no_answer(text: str) -> None:
     assert kept(WEIGHTS) is None
 
 
-@pytest.mark.parametrize(("old", "new"), [('"bf16"', '"int4"'), ('"engine"', '"motor"')])
+def test_another_gpu_or_one_more_ends_an_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tuning, "gpu_names", lambda: ("NVIDIA H100 80GB HBM3",))
+    keep(WEIGHTS, ANSWER)
+    assert kept(WEIGHTS) == ANSWER
+    for names in ((), ("NVIDIA L4",), ("NVIDIA H100 80GB HBM3",) * 2):
+        monkeypatch.setattr(tuning, "gpu_names", lambda names=names: names)
+        assert kept(WEIGHTS) is None
+
+
+@pytest.mark.parametrize(
+    ("old", "new"), [('"bf16"', '"int4"'), ('"engine"', '"motor"'), ('"options": {}', '"options": {"streams": 2}')]
+)
 def test_a_setting_that_cannot_be_is_no_answer(old: str, new: str) -> None:
     path = keep(WEIGHTS, ANSWER)
     path.write_text(path.read_text().replace(old, new))

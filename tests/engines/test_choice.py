@@ -1,6 +1,5 @@
 """The automatic choice: which engine on which device, why, and what happens where it cannot start."""
 
-import ctypes
 import platform
 import subprocess
 import sys
@@ -16,6 +15,7 @@ from realesr.engine import NearestEngine
 from realesr.engines import choice, open_engine
 from realesr.engines.choice import ROWS, Machine, choose
 from realesr.errors import EngineError, MissingDependency, UsageError
+from realesr.tuning import Setting
 from tests.engines.small_models import small_model
 
 COMPACT = small_model(Compact(scale=3, features=8, convs=1))
@@ -176,15 +176,16 @@ def test_on_a_processor_that_was_not_measured_only_tune_takes_them(monkeypatch: 
     assert untried < choice.machine_here(with_unmeasured=True).offered
 
 
-def test_a_driver_without_a_gpu_counts_none(monkeypatch: pytest.MonkeyPatch) -> None:
-    class Driver:
-        def cuInit(self, _: int) -> int:  # noqa: N802 - the driver's own name
-            return 100  # CUDA_ERROR_NO_DEVICE
+def test_gpus_are_those_that_the_driver_names(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(choice, "gpu_names", lambda: ("NVIDIA L4", "NVIDIA L4"))
+    assert choice.nvidia_gpus() == 2
 
-    choice.nvidia_gpus.cache_clear()
-    monkeypatch.setattr(ctypes, "CDLL", lambda name: Driver())
-    assert choice.nvidia_gpus() == 0
-    choice.nvidia_gpus.cache_clear()
+
+def test_what_tune_has_kept_is_told_with_its_options() -> None:
+    plain = Setting(engine="torch", device="cuda", precision="fp16")
+    assert choice.kept_choice(plain).reason == "the fastest that 'realesr tune' has measured here"
+    graphs = replace(plain, options={"mode": "graphs", "join": "device"})
+    assert choice.kept_choice(graphs).reason.endswith("measured here, with mode=graphs, join=device")
 
 
 ON_CPUS = [("openvino", "cpu"), ("ncnn", "cpu"), ("torch", "cpu")]

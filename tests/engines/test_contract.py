@@ -32,7 +32,7 @@ def opened(architecture: Architecture, engine: str, precision: str, device: str 
 def opened_torch(architecture: Architecture, precision: str, mode: Literal["eager", "compile", "graphs"]) -> Engine:
     from realesr.engines.torch_engine import open_torch
 
-    return open_torch(small_model(architecture), device="cuda", precision=precision, mode=mode)
+    return open_torch(small_model(architecture), device="cuda", precision=precision, options={"mode": mode})
 
 
 ENGINES: dict[str, Callable[[Path], Engine]] = {

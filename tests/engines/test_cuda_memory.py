@@ -4,6 +4,7 @@ import ctypes
 import importlib
 import re
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
@@ -11,7 +12,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-from realesr.engines.cuda_memory import CudaMemory, GpuFacts, device_number, driver_text, gpu_facts, open_cuda
+from realesr.engines.cuda_memory import (
+    LIBRARIES,
+    CudaMemory,
+    GpuFacts,
+    device_number,
+    driver_text,
+    gpu_facts,
+    open_cuda,
+)
 from realesr.errors import EngineError, MissingDependency, OutOfMemory, UsageError
 
 ROOT = Path(__file__).parents[2]
@@ -119,10 +128,25 @@ class _Devices:
         self._driver = driver
 
     def __call__(self, number: int) -> Any:
-        context = SimpleNamespace(push=lambda: self._driver.stack.append("context"))
         return SimpleNamespace(
-            name=lambda: "NVIDIA L4", compute_capability=lambda: (8, 9), retain_primary_context=lambda: context
+            name=lambda: "NVIDIA L4",
+            compute_capability=lambda: (8, 9),
+            retain_primary_context=lambda: _PrimaryContext(self._driver.stack),
         )
+
+
+class _PrimaryContext:
+    """A primary context of pycuda 2026.1: src/cpp/cuda.hpp, `context` and `primary_context`."""
+
+    def __init__(self, stack: list[str]) -> None:
+        self._stack = stack
+
+    def push(self) -> None:
+        self._stack.append("context")
+
+    def __del__(self) -> None:
+        """Push and release: nothing pops it, for cuDevicePrimaryCtxRelease does not, unlike cuCtxDetach."""
+        self._stack.append("left by the destructor")
 
 
 class FakePycuda(ModuleType):
@@ -183,6 +207,10 @@ class FakePycuda(ModuleType):
         assert flags == 1
         return SimpleNamespace(handle=77, synchronize=lambda: None)
 
+    def fail(self, *_: Any) -> Any:
+        """What every call gives once the GPU has failed."""
+        raise self.LogicError("cuStreamSynchronize failed: an illegal memory access was encountered")
+
 
 @pytest.fixture
 def pycuda(monkeypatch: pytest.MonkeyPatch) -> FakePycuda:
@@ -233,13 +261,26 @@ def test_bindings_move_arrays_to_the_gpu_and_back_and_leave_nothing() -> None:
 
 
 def test_pycuda_moves_arrays_to_the_gpu_and_back_and_leaves_nothing(pycuda: FakePycuda) -> None:
-    memory = open_cuda(0)
+    memory = open_cuda(0, "pycuda")
     assert memory.facts == GpuFacts(name="NVIDIA L4", compute_capability=(8, 9), driver=driver_text(12080))
     assert not memory.can_capture
     move_there_and_back(memory)
     assert pycuda.blocks == {}
     assert pycuda.stack == []
     memory.close()
+    memory.close()
+    with pytest.raises(EngineError, match="closed"), memory.active():
+        pass
+
+
+def test_pycuda_leaves_no_context_current_however_often_a_gpu_is_opened(pycuda: FakePycuda) -> None:
+    for _ in range(3):
+        memory = open_cuda(0, "pycuda")
+        with memory.active():
+            assert pycuda.stack == ["context"]
+        memory.close()
+        del memory
+        assert pycuda.stack == []
 
 
 def test_the_context_is_popped_after_an_error() -> None:
@@ -252,10 +293,41 @@ def test_the_context_is_popped_after_an_error() -> None:
 
 
 def test_pycudas_context_is_popped_after_an_error(pycuda: FakePycuda) -> None:
-    memory = open_cuda(0)
-    with pytest.raises(EngineError, match="cuEventSynchronize failed"), memory.active():
-        raise pycuda.LogicError("cuEventSynchronize failed: an illegal memory access was encountered")
+    memory = open_cuda(0, "pycuda")
+    with pytest.raises(KeyError), memory.active():
+        raise KeyError
     assert pycuda.stack == []
+
+
+def test_pycudas_errors_are_ours_where_they_are_raised(pycuda: FakePycuda) -> None:
+    """Who gives memory back after a failure passes over EngineErrors, inside `with memory.active():`."""
+    memory = open_cuda(0, "pycuda")
+    failing = SimpleNamespace(
+        synchronize=pycuda.fail, record=pycuda.fail, wait_for_event=pycuda.fail, free=pycuda.fail, base=None
+    )
+    failing.base = failing
+    with memory.active():
+        address, array = memory.allocate(8), np.zeros(2, np.float32)
+        memory._buffers[address] = failing  # type: ignore[attr-defined]
+        for name in ("mem_alloc", "pagelocked_empty", "memcpy_htod_async", "memcpy_dtoh_async", "Stream", "Event"):
+            setattr(pycuda, name, pycuda.fail)
+        calls: list[Callable[[], Any]] = [
+            memory.new_stream,
+            lambda: memory.finish(failing),
+            memory.new_event,
+            lambda: memory.record(failing, failing),
+            lambda: memory.wait_on_stream(failing, failing),
+            lambda: memory.wait_here(failing),
+            lambda: memory.allocate(8),
+            lambda: memory.free(address),
+            lambda: memory.pinned((2,), np.float32),
+            lambda: memory.free_pinned(failing),  # type: ignore[arg-type]
+            lambda: memory.upload(address, array, failing),
+            lambda: memory.download(array, address, failing),
+        ]
+        for call in calls:
+            with pytest.raises(EngineError, match="illegal memory access"):
+                call()
 
 
 @pytest.mark.parametrize("function", ["cuMemAlloc", "cuMemAllocHost", "cuGraphInstantiate"])
@@ -273,7 +345,7 @@ def test_out_of_memory_is_told_by_the_drivers_code(function: str) -> None:
 
 
 def test_out_of_memory_is_told_by_pycudas_type(pycuda: FakePycuda) -> None:
-    memory = open_cuda(0)
+    memory = open_cuda(0, "pycuda")
     pycuda.out_of_memory = True
     with memory.active(), pytest.raises(OutOfMemory, match="expected a smaller tile"):
         memory.allocate(8)
@@ -343,11 +415,73 @@ def test_a_closed_gpu_says_so() -> None:
         pass
 
 
-def test_without_a_package_for_memory_the_line_that_installs_one_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def without_bindings(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "cuda.bindings", None)
     monkeypatch.delitem(sys.modules, "realesr.engines.cuda_bindings_memory", raising=False)
+
+
+def write_broken_pycuda(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A pycuda as it is where CUDA's libraries are not on the loader's path: its message, without them, was this."""
+    (folder / "pycuda").mkdir()
+    (folder / "pycuda/__init__.py").touch()
+    message = "libcurand.so.10: cannot open shared object file: No such file or directory"
+    (folder / "pycuda/driver.py").write_text(f"raise ImportError({message!r})\n")
+    monkeypatch.syspath_prepend(folder)
+    for name in ("pycuda", "pycuda.driver", "realesr.engines.pycuda_memory"):
+        monkeypatch.delitem(sys.modules, name, raising=False)
+
+
+def test_without_a_package_for_memory_the_line_that_installs_one_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    without_bindings(monkeypatch)
     with pytest.raises(MissingDependency, match="pip install cuda-bindings"):
         open_cuda(0)
+
+
+def test_a_library_that_was_asked_for_and_is_not_installed_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pycuda", None)
+    with pytest.raises(MissingDependency, match="pycuda for a GPU's memory: run 'pip install pycuda'"):
+        open_cuda(0, "pycuda")
+    without_bindings(monkeypatch)
+    with pytest.raises(MissingDependency, match="cuda-bindings for a GPU's memory: run 'pip install cuda-bindings'"):
+        open_cuda(0, "cuda-bindings")
+
+
+def test_bindings_are_taken_where_both_are_installed_for_they_have_graphs(
+    pycuda: FakePycuda, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bindings = pytest.importorskip("realesr.engines.cuda_bindings_memory")
+    monkeypatch.setattr(bindings, "open_bindings", lambda number: f"bindings {number}")
+    assert open_cuda(1) == open_cuda(1, "cuda-bindings") == "bindings 1"  # type: ignore[comparison-overlap]
+    assert not open_cuda(0, "pycuda").can_capture
+
+
+def test_pycuda_is_taken_where_it_is_alone(pycuda: FakePycuda, monkeypatch: pytest.MonkeyPatch) -> None:
+    without_bindings(monkeypatch)
+    assert open_cuda(0).facts.driver == driver_text(12080)
+
+
+@pytest.mark.parametrize("library", [None, "pycuda"])
+def test_a_pycuda_that_does_not_load_is_one_line(
+    library: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    without_bindings(monkeypatch)
+    write_broken_pycuda(tmp_path, monkeypatch)
+    with pytest.raises(EngineError, match=r"pycuda is installed but does not load \(libcurand\.so\.10: ") as caught:
+        open_cuda(0, library)
+    assert "\n" not in str(caught.value)
+    if library is None:
+        with pytest.raises(EngineError, match="does not load"):
+            gpu_facts(0)
+
+
+def test_bindings_that_do_not_load_leave_pycuda(pycuda: FakePycuda, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("cuda.bindings.driver")
+    monkeypatch.delitem(sys.modules, "realesr.engines.cuda_bindings_memory", raising=False)
+    monkeypatch.setitem(sys.modules, "cuda.bindings.driver", None)
+    monkeypatch.delattr("cuda.bindings.driver")
+    assert not open_cuda(0).can_capture
+    with pytest.raises(EngineError, match="cuda-bindings is installed but does not load"):
+        open_cuda(0, "cuda-bindings")
 
 
 @pytest.mark.parametrize(("device", "number"), [("auto", 0), ("cuda", 0), ("cuda:0", 0), ("CUDA:3", 3)])
@@ -363,9 +497,10 @@ def test_other_devices_are_refused() -> None:
 
 
 @pytest.mark.cuda
-def test_a_real_gpu_moves_arrays_there_and_back() -> None:
+@pytest.mark.parametrize("library", LIBRARIES)
+def test_a_real_gpu_moves_arrays_there_and_back(library: str) -> None:
     try:
-        memory = open_cuda(0)
+        memory = open_cuda(0, library)
     except (EngineError, MissingDependency) as error:
         pytest.skip(str(error))
     assert gpu_facts(0) == memory.facts

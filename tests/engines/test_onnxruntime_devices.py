@@ -165,6 +165,18 @@ def test_float32_on_cuda_is_not_rounded_to_tf32(monkeypatch: pytest.MonkeyPatch)
         assert options["arena_extend_strategy"] == "kSameAsRequested"
 
 
+def test_what_the_search_for_cudas_libraries_prints_is_no_result(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """`preload_dlls` of onnxruntime-gpu 1.31.1 tells by print, in onnxruntime/__init__.py, what it does not find."""
+    names = ["CUDAExecutionProvider", "CPUExecutionProvider"]
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: names)
+    message = "Failed to load libcudnn.so.9: cannot open shared object file\n"
+    monkeypatch.setattr(onnxruntime, "preload_dlls", lambda: sys.stdout.write(message))
+    add_place(None, Place(kind="cuda"), "fp16")
+    assert capsys.readouterr() == ("", message)
+
+
 def bound() -> tuple[DeviceBinding, Any]:
     session = onnxruntime.InferenceSession(str(cached_onnx(COMPACT, "fp32")), providers=["CPUExecutionProvider"])
     return DeviceBinding(session, "cpu", 0), session
@@ -178,6 +190,42 @@ def test_a_binding_gives_what_the_session_gives_for_every_shape() -> None:
         batch.flags.writeable = False
         expected = session.run(None, {"input": batch})[0]
         assert np.array_equal(binding.run(batch, options), expected)
+
+
+class CopyingBinding:
+    """As ONNX Runtime's, where the first node that takes the input is on another device than the value.
+
+    `IOBinding::BindInput` then copies it, there and then: core/session/IOBinding.cc, CopyOneInputAcrossDevices.
+    """
+
+    def __init__(self, binding: Any) -> None:
+        self._binding = binding
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._binding, name)
+
+    def bind_ortvalue_input(self, name: str, value: Any) -> None:
+        self._binding.bind_ortvalue_input(name, onnxruntime.OrtValue.ortvalue_from_numpy(value.numpy().copy()))
+
+
+def test_a_value_that_was_copied_when_it_was_bound_is_bound_again() -> None:
+    _, session = bound()
+
+    class Session:
+        def __getattr__(self, name: str) -> Any:
+            return getattr(session, name)
+
+        def io_binding(self) -> CopyingBinding:
+            return CopyingBinding(session.io_binding())
+
+        def run_with_iobinding(self, binding: CopyingBinding, options: Any) -> None:
+            session.run_with_iobinding(binding._binding, options)
+
+    binding = DeviceBinding(Session(), "cpu", 0)
+    for seed in range(3):
+        batch = np.random.default_rng(seed).random((1, 3, 8, 8), dtype=np.float32)
+        expected = session.run(None, {"input": batch})[0]
+        assert np.array_equal(binding.run(batch, onnxruntime.RunOptions()), expected)
 
 
 def test_what_a_binding_gives_belongs_to_the_caller() -> None:

@@ -15,8 +15,9 @@ from onnx import TensorProto, helper, save
 
 from realesr.architectures import RRDB, Compact
 from realesr.cgroup import usable_cores
-from realesr.engines import ModelFacts, model_facts, onnxruntime_devices
+from realesr.engines import ModelFacts, model_facts, onnxruntime_devices, onnxruntime_engine
 from realesr.engines import open_engine as open_any_engine
+from realesr.engines.onnxruntime_engine import open_onnxruntime
 from realesr.errors import EngineError, ModelError, OutOfMemory, UsageError
 from realesr.onnx_graph import cached_onnx, onnx_bytes
 from tests.engines.small_models import small_model, write_nearest
@@ -164,6 +165,51 @@ def test_a_device_is_asked_for_by_number_in_half_precision(monkeypatch: pytest.M
     assert asked[2] == "CPUExecutionProvider"
 
 
+def on_a_fake_gpu(monkeypatch: pytest.MonkeyPatch, asked: dict[str, str]) -> None:
+    """Sessions for CUDA run on the CPU; `asked` gets the options of the provider."""
+    real = onnxruntime.InferenceSession
+
+    def session(path: str, options: Any, providers: list[Any]) -> Any:
+        asked.update(providers[0][1])
+        opened = real(path, options, providers=["CPUExecutionProvider"])
+        monkeypatch.setattr(opened, "get_providers", lambda: ["CUDAExecutionProvider", "CPUExecutionProvider"])
+        return opened
+
+    names = ["CUDAExecutionProvider", "CPUExecutionProvider"]
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: names)
+    monkeypatch.setattr(onnxruntime, "preload_dlls", lambda: None)
+    monkeypatch.setattr(onnxruntime, "InferenceSession", session)
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"), [(None, None), ({"prefer_nhwc": "0"}, None), ({"prefer_nhwc": "1"}, "1")]
+)
+def test_nhwc_is_preferred_where_it_was_asked_for(
+    monkeypatch: pytest.MonkeyPatch, options: dict[str, str] | None, expected: str | None
+) -> None:
+    asked: dict[str, str] = {}
+    on_a_fake_gpu(monkeypatch, asked)
+    open_onnxruntime(COMPACT, device="cuda", options=options).close()
+    assert asked.get("prefer_nhwc") == expected
+
+
+def test_options_that_the_engine_or_the_device_does_not_have_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(UsageError, match="engine onnxruntime got the option nhwc, expected prefer_nhwc"):
+        open_onnxruntime(COMPACT, device="cpu", options={"nhwc": "1"})
+    with pytest.raises(EngineError, match="got the option prefer_nhwc=1 on the device cpu, expected the device cuda"):
+        open_onnxruntime(COMPACT, device="cpu", options={"prefer_nhwc": "1"})
+    open_onnxruntime(COMPACT, device="cpu", options={"prefer_nhwc": "0"}).close()
+
+
+def test_free_memory_is_that_of_the_gpu_that_the_network_is_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(onnxruntime_engine, "gpu_free_bytes", lambda number: 1000 + number)
+    with open_onnxruntime(COMPACT, device="cpu") as engine:
+        assert engine.spec.device_free_bytes is None
+    on_a_fake_gpu(monkeypatch, {})
+    with open_onnxruntime(COMPACT, device="cuda:1") as engine:
+        assert engine.spec.device_free_bytes == 1001
+
+
 @pytest.mark.filterwarnings("ignore:Specified provider")
 def test_a_device_that_cannot_start_is_an_error_not_a_slow_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
     names = ["DmlExecutionProvider", "CPUExecutionProvider"]
@@ -180,6 +226,16 @@ def test_two_packages_of_onnxruntime_are_named_with_what_mends_them(monkeypatch:
     assert "'pip uninstall -y onnxruntime onnxruntime-gpu', then 'pip install onnxruntime-gpu'" in str(caught.value)
 
 
+_WHERE = "; GPU=0 ; hostname=x ; file=/onnxruntime_src/onnxruntime/core/providers/cuda/nn/conv.cc ; line=1 ; expr=y; "
+"""How every message of a CUDA library goes on: '%s failure %d: %s ; GPU=%d ; hostname=%s ; file=%s ; line=%d ; expr=%s;
+%s' (libonnxruntime_providers_cuda.so of onnxruntime-gpu 1.31.1; core/providers/cuda/cuda_call.cc).
+
+The names: cuDNN 9 has 4003 and 4004 where cuDNN 8 had 2 (cudnn_graph.h, cudnnStatus_t, "Since cuDNN 9.0.0"); the
+cuBLAS one is in fudan-generative-vision/hallo, issue 218, the arena's in microsoft/onnxruntime, issue 22702, the memory
+pool's in the same library. CUDNN_FE's tell a cause only in the log (core/providers/cuda/cudnn_fe_call.cc).
+"""
+
+
 @pytest.mark.parametrize(
     ("message", "expected"),
     [
@@ -188,6 +244,12 @@ def test_two_packages_of_onnxruntime_are_named_with_what_mends_them(monkeypatch:
         ("Non-zero status code returned while running Conv node. Status Message: bad allocation", OutOfMemory),
         ("CUDA failure 2: out of memory ; GPU=0", OutOfMemory),
         ("CUDNN failure 2: CUDNN_STATUS_ALLOC_FAILED", OutOfMemory),
+        (f"CUDNN failure 4003: CUDNN_STATUS_INTERNAL_ERROR_HOST_ALLOCATION_FAILED {_WHERE}", OutOfMemory),
+        (f"CUDNN failure 4004: CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED {_WHERE}", OutOfMemory),
+        (f"CUBLAS failure 3: CUBLAS_STATUS_ALLOC_FAILED {_WHERE}", OutOfMemory),
+        ("CudaMempoolArena::Alloc: cudaMallocFromPoolAsync failed: out of memory", OutOfMemory),
+        (f"CUDNN failure 5003: CUDNN_STATUS_EXECUTION_FAILED_CUDART {_WHERE}", EngineError),
+        (f"CUDNN_FE failure 11: CUDNN_BACKEND_API_FAILED {_WHERE}", EngineError),
         ("Conv: the filter\nhas 3 channels", EngineError),
     ],
 )

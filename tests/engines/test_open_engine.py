@@ -3,6 +3,7 @@
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -50,6 +51,71 @@ def test_fewer_than_one_thread_is_refused() -> None:
         open_engine(COMPACT, threads=0)
 
 
+@pytest.mark.parametrize(
+    ("engine", "options"), [("torch", {"mode": "compile", "join": "device"}), ("onnxruntime", {"prefer_nhwc": "0"})]
+)
+def test_options_go_to_the_engine_that_has_them(
+    monkeypatch: pytest.MonkeyPatch, engine: str, options: dict[str, str]
+) -> None:
+    given: list[Any] = []
+
+    def opened(_: Any, **asked: Any) -> NearestEngine:
+        given.append(asked["options"])
+        return NearestEngine(3)
+
+    monkeypatch.setattr(f"realesr.engines.{engine}_engine.open_{engine}", opened)
+    for asked in (options, None):
+        open_engine(COMPACT, engine=engine, device="cpu", options=asked)
+    assert given == [options, {}]
+
+
+def test_options_go_to_tensorrt_for_files_and_for_engines_that_it_builds(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    given: list[Any] = []
+
+    def opened(path: Path, **asked: Any) -> NearestEngine:
+        given.append((path.name, asked["options"]))
+        return NearestEngine(3)
+
+    def built(device: str, precision: str, may_build: bool) -> Path:
+        return tmp_path / "built.engine"
+
+    monkeypatch.setattr("realesr.engines.tensorrt_engine.open_tensorrt", opened)
+    options = {"memory": "auto"}
+    open_engine(tmp_path / "x.engine", options=options)
+    open_engine(COMPACT, engine="tensorrt", device="cuda", options=options, engine_file=built)
+    assert given == [("x.engine", options), ("built.engine", options)]
+
+
+def test_tensorrt_builds_nothing_for_options_that_it_does_not_have() -> None:
+    def built(*_: Any) -> Path:
+        raise AssertionError("minutes of building")
+
+    with pytest.raises(UsageError, match="engine tensorrt got the option mode"):
+        open_engine(COMPACT, engine="tensorrt", device="cuda", options={"mode": "graphs"}, engine_file=built)
+
+
+@pytest.mark.parametrize("engine", ["winograd", "openvino", "ncnn", "nearest"])
+def test_an_engine_without_options_refuses_them(engine: str) -> None:
+    with pytest.raises(UsageError, match=f"engine {engine} got the option mode, but it has no options"):
+        open_engine(COMPACT, engine=engine, options={"mode": "graphs"})
+
+
+@pytest.mark.parametrize("engine", ["torch", "onnxruntime"])
+def test_an_option_that_the_engine_does_not_have_is_refused(engine: str) -> None:
+    with pytest.raises(UsageError, match=f"engine {engine} got the option colour, expected "):
+        open_engine(COMPACT, engine=engine, device="cpu", options={"colour": "blue"})
+
+
+def test_the_automatic_choice_is_not_led_by_options(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It neither leaves them out nor goes on to an engine that has them: it names the one that it chose."""
+    offered = frozenset({("onnxruntime", "cpu"), ("torch", "cpu")})
+    monkeypatch.setattr("realesr.engines.machine_here", lambda: Machine(nvidia_gpus=0, offered=offered))
+    with pytest.raises(UsageError, match="engine onnxruntime got the option mode, expected prefer_nhwc"):
+        open_engine(COMPACT, options={"mode": "eager"})
+
+
 @pytest.mark.parametrize(("name", "line"), [("torch", "pip install torch"), ("onnxruntime", "pip install onnxruntime")])
 def test_a_missing_package_is_named_with_the_line_that_installs_it(
     monkeypatch: pytest.MonkeyPatch, name: str, line: str
@@ -79,6 +145,9 @@ def test_facts_of_the_engines_here() -> None:
         assert found.works
         assert found.devices[0] == ("cuda:0" if found.name == "tensorrt" else "cpu")
         assert "fp32" in found.precisions
+    assert facts["torch"].options["mode"] == ("eager", "compile", "graphs")
+    assert facts["onnxruntime"].options == {"prefer_nhwc": ("0", "1")}
+    assert not any(facts[name].options for name in ("winograd", "openvino", "ncnn", "nearest"))
     assert facts["torch"].version is not None
     assert facts["nearest"].version is None
 

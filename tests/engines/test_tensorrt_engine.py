@@ -15,6 +15,7 @@ from realesr.engines import model_facts, open_engine, tensorrt_engine
 from realesr.engines.choice import Choice
 from realesr.engines.cuda_memory import GpuFacts, gpu_facts
 from realesr.engines.tensorrt_engine import TensorrtEngine, open_tensorrt
+from realesr.engines.tensorrt_library import targets
 from realesr.engines.tensorrt_sidecar import ShapeProfile, read_sidecar, sidecar_path, text_from_sidecar
 from realesr.errors import BadShape, EngineError, MissingDependency, ModelError, OutOfMemory, RealesrError, UsageError
 from realesr.weights import Weights
@@ -30,9 +31,14 @@ class Machine:
         self.folder = folder
         self.memory = FakeMemory(facts=gpu)
         self.trt = FakeTrt(self.memory, SCALE)
-        monkeypatch.setattr(tensorrt_engine, "open_cuda", lambda number: self.memory)
+        self.asked_memory: list[str | None] = []
+        monkeypatch.setattr(tensorrt_engine, "open_cuda", self._open_cuda)
         monkeypatch.setattr(tensorrt_engine, "load", lambda library: self.trt)
         monkeypatch.setenv("REALESR_CACHE", str(folder / "cache"))
+
+    def _open_cuda(self, number: int, library: str | None = None) -> FakeMemory:
+        self.asked_memory.append(library)
+        return self.memory
 
     def engine(self, content: bytes = b"engine", **changes: Any) -> Path:
         path = self.folder / "small.engine"
@@ -161,8 +167,50 @@ def test_an_engine_of_another_gpu_is_refused_before_it_is_loaded(
 def test_an_engine_for_all_gpus_is_for_those_from_ampere_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     turing = GpuFacts(name="NVIDIA T4", compute_capability=(7, 5), driver="13.0")
     machine = Machine(tmp_path, monkeypatch, turing)
-    with pytest.raises(EngineError, match="sm80 and later, but this GPU is NVIDIA T4, sm75: build it with --for sm75"):
+    with pytest.raises(EngineError, match="sm120, sm121, but this GPU is NVIDIA T4, sm75: build it with --for sm75"):
         open_tensorrt(machine.engine(targets=()))
+
+
+@pytest.mark.parametrize(("capability", "name"), [((9, 0), "NVIDIA H100"), ((10, 0), "NVIDIA B200"), ((8, 7), "Orin")])
+def test_an_engine_for_all_gpus_is_for_none_that_tensorrt_for_rtx_does_not_know(
+    capability: tuple[int, int], name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gpu = GpuFacts(name=name, compute_capability=capability, driver="13.0")
+    machine = Machine(tmp_path, monkeypatch, gpu)
+    with pytest.raises(
+        EngineError, match=f"sm80, sm86, .* sm121, but this GPU is {name}, {gpu.target}, which TensorRT"
+    ):
+        open_tensorrt(machine.engine(targets=()))
+    assert machine.trt.loaded == []
+
+
+@pytest.mark.parametrize("capability", [(8, 0), (8, 6), (8, 9), (12, 0), (12, 1)])
+def test_an_engine_for_all_gpus_runs_on_each_that_tensorrt_for_rtx_knows(
+    capability: tuple[int, int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gpu = GpuFacts(name="NVIDIA RTX", compute_capability=capability, driver="13.0")
+    open_tensorrt(Machine(tmp_path, monkeypatch, gpu).engine(targets=())).close()
+
+
+def test_the_gpus_of_an_engine_for_all_are_those_that_the_library_knows() -> None:
+    """But for Turing, which it builds for only when it is told to."""
+    trt = pytest.importorskip("tensorrt_rtx")
+    assert (*tensorrt_engine._ONLY_WHEN_NAMED, *tensorrt_engine.PORTABLE_TARGETS) == targets(trt)
+
+
+def test_the_library_for_memory_is_the_one_that_was_asked_for(machine: Machine) -> None:
+    for options in (None, {}, {"memory": "auto"}, {"memory": "pycuda"}, {"memory": "cuda-bindings"}):
+        open_tensorrt(machine.engine(), options=options).close()
+        machine.memory.is_closed = False
+    assert machine.asked_memory == [None, None, None, "pycuda", "cuda-bindings"]
+    with pytest.raises(UsageError, match="engine tensorrt got the option memory=cupy, expected memory=auto, memory="):
+        open_tensorrt(machine.engine(), options={"memory": "cupy"})
+
+
+def test_free_memory_is_that_of_the_gpu(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tensorrt_engine, "gpu_free_bytes", lambda number: 1000 + number)
+    with open_tensorrt(machine.engine(), device="cuda:1") as engine:
+        assert engine.spec.device_free_bytes == 1001
 
 
 def test_a_changed_engine_is_never_loaded(machine: Machine) -> None:

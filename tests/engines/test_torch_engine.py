@@ -59,11 +59,11 @@ def test_errors_are_translated_by_type_and_text(raised: Exception, expected: typ
             raise raised
 
     with open_engine(COMPACT, engine="torch") as engine:
-        working = engine._forward  # type: ignore[attr-defined]
-        engine._forward = Failing()  # type: ignore[attr-defined]
+        working = engine._forwards  # type: ignore[attr-defined]
+        engine._forwards = [Failing()]  # type: ignore[attr-defined]
         with pytest.raises(EngineError) as caught:
             engine.run(np.zeros((1, 3, 4, 4), np.float32))
-        engine._forward = working  # type: ignore[attr-defined]
+        engine._forwards = working  # type: ignore[attr-defined]
         assert engine.run(np.zeros((1, 3, 4, 4), np.float32)).shape == (1, 3, 8, 8)
     assert type(caught.value) is expected
     assert "\n" not in str(caught.value)
@@ -76,11 +76,13 @@ def test_a_closed_engine_says_so() -> None:
         engine.run(np.zeros((1, 3, 4, 4), np.float32))
 
 
-def test_an_unknown_mode_and_graphs_without_a_gpu_are_refused() -> None:
-    with pytest.raises(UsageError, match="the mode fast, expected eager, compile, graphs"):
-        open_torch(COMPACT, device="cpu", mode="fast")  # type: ignore[arg-type]
+def test_an_unknown_mode_and_what_needs_a_gpu_are_refused_without_one() -> None:
+    with pytest.raises(UsageError, match="the option mode=fast, expected mode=eager, mode=compile or mode=graphs"):
+        open_torch(COMPACT, device="cpu", options={"mode": "fast"})
     with pytest.raises(UsageError, match="graphs on cpu, expected an NVIDIA GPU"):
-        open_torch(COMPACT, device="cpu", mode="graphs")
+        open_torch(COMPACT, device="cpu", options={"mode": "graphs"})
+    with pytest.raises(UsageError, match="triton on cpu, expected an NVIDIA GPU"):
+        open_torch(COMPACT, device="cpu", options={"kernels": "triton"})
 
 
 def test_a_compiled_module_is_what_runs(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -93,7 +95,10 @@ def test_a_compiled_module_is_what_runs(monkeypatch: pytest.MonkeyPatch) -> None
 
     monkeypatch.setattr(torch, "compile", compiled)
     batch = np.random.default_rng(0).random((1, 3, 8, 8), dtype=np.float32)
-    with open_torch(COMPACT, device="cpu", mode="compile") as engine, open_torch(COMPACT, device="cpu") as plain:
+    with (
+        open_torch(COMPACT, device="cpu", options={"mode": "compile"}) as engine,
+        open_torch(COMPACT, device="cpu") as plain,
+    ):
         np.testing.assert_allclose(engine.run(batch), plain.run(batch) + 1, atol=1e-6)
     assert asked == [{"dynamic": False}]
 
@@ -107,7 +112,7 @@ def test_what_fails_while_compiling_is_one_line(monkeypatch: pytest.MonkeyPatch)
 
     monkeypatch.setattr(torch, "compile", compiled)
     with (
-        open_torch(COMPACT, device="cpu", mode="compile") as engine,
+        open_torch(COMPACT, device="cpu", options={"mode": "compile"}) as engine,
         pytest.raises(EngineError, match=r"engine torch on cpu: no C\+\+ compiler was found"),
     ):
         engine.run(np.zeros((1, 3, 4, 4), np.float32))
@@ -125,7 +130,7 @@ def test_error_of_each_precision_on_a_gpu(precision: str, least_db: float, mode:
     batch = np.random.default_rng(0).random((1, 3, 65, 33), dtype=np.float32)
     with (
         open_torch(weights, device="cpu", precision="fp32") as exact,
-        open_torch(weights, device="cuda", precision=precision, mode=mode) as engine,
+        open_torch(weights, device="cuda", precision=precision, options={"mode": mode}) as engine,
     ):
         assert (engine.spec.device, engine.spec.precision) == ("cuda:0", precision)
         expected, given = exact.run(batch), engine.run(batch)
@@ -136,7 +141,7 @@ def test_error_of_each_precision_on_a_gpu(precision: str, least_db: float, mode:
 @pytest.mark.cuda
 def test_a_graph_is_recorded_anew_for_each_shape_and_gives_what_the_module_gives() -> None:
     with (
-        open_torch(COMPACT, device="cuda", precision="fp32", mode="graphs") as engine,
+        open_torch(COMPACT, device="cuda", precision="fp32", options={"mode": "graphs"}) as engine,
         open_torch(COMPACT, device="cuda", precision="fp32") as eager,
     ):
         for seed, shape in enumerate([(1, 3, 16, 16), (1, 3, 16, 16), (2, 3, 16, 16), (1, 3, 9, 31), (1, 3, 16, 16)]):
@@ -151,7 +156,7 @@ def test_a_tile_that_a_gpu_cannot_hold_raises_and_a_smaller_one_then_works(mode:
     torch.cuda.set_per_process_memory_fraction(0.02)
     try:
         weights = small_model(Compact(scale=4, features=64, convs=2))
-        with open_torch(weights, device="cuda", precision="fp32", mode=mode) as engine:
+        with open_torch(weights, device="cuda", precision="fp32", options={"mode": mode}) as engine:
             before = engine.run(small)
             for _ in range(2):
                 with pytest.raises(OutOfMemory, match="expected a smaller tile"):

@@ -7,19 +7,31 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from realesr.architectures import Compact
-from realesr.engine import EngineBase, EngineSpec
+from realesr.architectures import RRDB, Compact
+from realesr.engine import EngineBase, EngineSpec, OnShare
 from realesr.engines import open_engine, trial
 from realesr.engines.choice import ROWS, Machine
-from realesr.engines.trial import Trial, answer_from, fastest, larger_tiles, photo_like, settings, trials
-from realesr.errors import EngineError
-from realesr.tuning import Answer, Setting, keep
+from realesr.engines.trial import (
+    Trial,
+    answer_from,
+    fastest,
+    further_options,
+    larger_tiles,
+    photo_like,
+    settings,
+    trials,
+)
+from realesr.errors import EngineError, UsageError
+from realesr.rows import Band
+from realesr.tiles import TilePlan
+from realesr.tuning import Answer, Setting, forget, keep
 from tests.engines.small_models import small_model
 
 WEIGHTS = small_model(Compact(scale=2, features=8, convs=1))
 NCNN = Setting(engine="ncnn", device="cpu", precision="fp32", tile_px=96)
 OPENVINO = replace(NCNN, engine="openvino")
 BF16 = replace(OPENVINO, precision="bf16")
+BF16_TRIED = ("openvino", "bf16", None, 96)
 SPEEDS_US = {("ncnn", "fp32"): 2.0, ("openvino", "fp32"): 3.0, ("openvino", "bf16"): 1.0, ("onnxruntime", "fp32"): 4.0}
 
 
@@ -70,8 +82,8 @@ def pretend(monkeypatch: pytest.MonkeyPatch, error: float) -> FakeClock:
 def test_the_fastest_is_found_and_then_varied(clock: FakeClock) -> None:
     done = list(trials(WEIGHTS, overlap_px=3, seconds=60, clock=clock))
     tried = [(one.setting.engine, one.setting.precision, one.setting.threads, one.setting.tile_px) for one in done]
-    assert tried[:4] == [(name, "fp32", None, 96) for name in ("ncnn", "openvino", "onnxruntime", "torch")]
-    assert tried[4:6] == [("openvino", "bf16", None, 96), ("torch", "bf16", None, 96)]
+    assert tried[:3] == [(name, "fp32", None, 96) for name in ("ncnn", "openvino", "onnxruntime")]
+    assert tried[3:6] == [("torch", "fp32", None, None), BF16_TRIED, ("torch", "bf16", None, None)]
     assert tried[6:] == [("openvino", "bf16", 2, 96), *(("openvino", "bf16", None, side) for side in (224, 352, 512))]
     answer = answer_from(done)
     assert answer is not None
@@ -140,11 +152,156 @@ def test_a_gain_of_two_percent_is_not_worth_another_number_of_threads() -> None:
 
 def test_gpus_are_tried_in_fp16_and_tensorrt_is_left_out() -> None:
     everything = Machine(nvidia_gpus=1, offered=frozenset((row.engine, row.device) for row in ROWS))
-    found = settings(everything, 64)
+    found = settings(everything)
     assert {setting.precision for setting in found if setting.device == "cuda"} == {"fp32", "fp16"}
     assert {setting.precision for setting in found if setting.device == "cpu"} == {"fp32"}
     assert not {"tensorrt"} & {setting.engine for setting in found}
     assert len(found) == len(set(found))
+
+
+GPU = Machine(nvidia_gpus=1, offered=frozenset({("torch", "cuda"), ("onnxruntime", "cuda")}))
+GPU_SIDE_PX = 192
+ALL_MODES = {"graphs": 0.0, "eager": 2e-3}
+"""Seconds that starting the kernels of a run takes."""
+
+
+class FakeGpuEngine(EngineBase):
+    """A GPU with time for kernels to start and time for pixels; joined tiles cost the host nothing."""
+
+    def __init__(self, clock: FakeClock, setting: dict[str, Any], us: float, free_bytes: int) -> None:
+        options = setting["options"]
+        self.plans: list[TilePlan] = []
+        self.spec = EngineSpec(
+            name=setting["engine"],
+            scale=2,
+            precision=setting["precision"],
+            device="cuda:0",
+            joins_tiles=options.get("join") == "device",
+            device_free_bytes=free_bytes,
+        )
+        self._clock = clock
+        self._us = us * (1 if setting["precision"] == "fp32" else 0.5)
+        self._start_seconds = ALL_MODES[options.get("mode", "eager")]
+        self._host_seconds = 0.0 if self.spec.joins_tiles else 1e-3
+        if setting["engine"] == "onnxruntime":
+            self._us *= 3 if options == {"prefer_nhwc": "1"} else 4
+
+    def run(self, batch: NDArray[np.float32]) -> NDArray[np.float32]:
+        self._take(batch.shape[2] * batch.shape[3], self._host_seconds)
+        return batch.repeat(2, 2).repeat(2, 3)
+
+    def _take(self, pixels: int, host_seconds: float) -> None:
+        self._clock.seconds += self._start_seconds + self._us * pixels / 1e6 + host_seconds
+
+    def open_tile_rows(self, plan: TilePlan, *, eight_bit: bool) -> "FakeTileRows":
+        assert eight_bit
+        self.plans.append(plan)
+        return FakeTileRows(self, plan)
+
+
+class FakeTileRows:
+    """Rows of tiles that are black."""
+
+    def __init__(self, engine: FakeGpuEngine, plan: TilePlan) -> None:
+        self._engine, self._plan = engine, plan
+
+    def push(self, index: int, lr: Band) -> "FakeRow":
+        height, width = self._plan.tile_shape
+        for _ in self._plan.columns.tiles:
+            self._engine._take(height * width, 0.0)
+        ends = [row.last for row in self._plan.rows.tiles]
+        rows_px = ends[index] - (ends[index - 1] if index else 0)
+        return FakeRow(np.zeros((3, 2 * rows_px, 2 * lr.shape[2]), np.uint8))
+
+    def fade(self, index: int) -> Band | None:
+        return None
+
+    def close(self) -> None:
+        pass
+
+
+class FakeRow:
+    def __init__(self, rows: NDArray[np.uint8]) -> None:
+        self._rows = rows
+
+    def result(self, _: OnShare) -> NDArray[np.uint8]:
+        return self._rows
+
+
+def pretend_gpu(monkeypatch: pytest.MonkeyPatch, us: float = 0.2, free_bytes: int = 20_000_000) -> FakeClock:
+    clock = FakeClock()
+    monkeypatch.setattr(trial, "machine_here", lambda **_: GPU)
+    monkeypatch.setattr(trial, "open_engine", lambda _, **setting: FakeGpuEngine(clock, setting, us, free_bytes))
+    monkeypatch.setattr(trial, "WORK_MAC", WEIGHTS.architecture.mac_per_px * 100**2)
+    monkeypatch.setattr(trial, "GPU_WORK_MAC", WEIGHTS.architecture.mac_per_px * GPU_SIDE_PX**2)
+    return clock
+
+
+def test_the_options_of_a_gpu_are_tried_and_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = pretend_gpu(monkeypatch)
+    done = list(trials(WEIGHTS, overlap_px=3, seconds=60, clock=clock))
+    tried = [(one.setting.engine, one.setting.precision, dict(one.setting.options)) for one in done]
+    graphs, nhwc = {"mode": "graphs"}, {"prefer_nhwc": "1"}
+    variants = [("onnxruntime", {}), ("onnxruntime", nhwc), ("torch", {}), ("torch", graphs)]
+    assert tried[:8] == [(engine, which, options) for which in ("fp32", "fp16") for engine, options in variants]
+    joined = {"mode": "graphs", "join": "device"}
+    assert tried[8:10] == [("torch", "fp16", joined), ("torch", "fp16", {**joined, "streams": "2"})]
+    answer = answer_from(done)
+    assert answer is not None
+    best = Setting(engine="torch", device="cuda", precision="fp16", options=joined)
+    assert replace(answer.best, tile_px=None) == best, "two streams gain nothing"
+    assert answer.fp32 == replace(best, precision="fp32", options={"mode": "graphs"})
+
+
+def test_other_options_have_to_be_worth_it() -> None:
+    plain = Setting(engine="torch", device="cuda", precision="fp16", tile_px=96)
+    graphs = replace(plain, options={"mode": "graphs"})
+    for us, expected in ((0.98, plain), (0.96, graphs)):
+        found = [Trial(setting=plain, us_per_px=1, psnr_db=60), Trial(setting=graphs, us_per_px=us, psnr_db=60)]
+        assert fastest(found) == expected
+
+
+def test_a_gpu_is_timed_over_four_large_tiles_and_their_joining(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = pretend_gpu(monkeypatch)
+    done = list(trials(WEIGHTS, overlap_px=3, seconds=60, clock=clock))
+    torch_fp32 = next(one for one in done if one.setting.engine == "torch")
+    assert torch_fp32.setting.tile_px == GPU_SIDE_PX
+    seconds = 2e-3 + 0.2 * GPU_SIDE_PX**2 / 1e6 + 1e-3
+    assert torch_fp32.us_per_px == pytest.approx(seconds * 1e6 / (GPU_SIDE_PX - 6) ** 2)
+    sides = [one.setting.tile_px for one in done]
+    assert sides[:10] == [GPU_SIDE_PX] * 10
+    assert sides[10:] == [224, 288, 352], "as large as the GPU's memory allows"
+
+
+@pytest.mark.parametrize(("us", "expected"), [(0.2, GPU_SIDE_PX), (40, 128), (400, 64)])
+def test_the_first_tile_of_a_slow_gpu_is_smaller(monkeypatch: pytest.MonkeyPatch, us: float, expected: int) -> None:
+    clock = pretend_gpu(monkeypatch, us=us)
+    done = list(trials(WEIGHTS, overlap_px=3, seconds=2000, clock=clock))
+    assert next(one for one in done if one.setting.engine == "torch").setting.tile_px == expected
+
+
+def test_the_first_tile_fits_into_the_memory_of_the_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = pretend_gpu(monkeypatch, free_bytes=7_000_000)
+    first = next(trials(WEIGHTS, overlap_px=3, seconds=60, clock=clock))
+    assert first.setting.tile_px is not None
+    assert 64 <= first.setting.tile_px < GPU_SIDE_PX
+
+
+def test_the_first_tile_of_an_h100_is_576_px_of_x4plus() -> None:
+    from realesr.zoo import ZOO
+
+    side = (trial.GPU_WORK_MAC / ZOO["realesrgan-x4plus"].architecture.mac_per_px) ** 0.5
+    assert int(side) // 32 * 32 == 576
+
+
+def test_own_kernels_are_tried_where_they_are_for_the_network() -> None:
+    fast = Setting(engine="torch", device="cuda", precision="fp16")
+    large, compact = RRDB(scale=4), WEIGHTS.architecture
+    assert further_options(fast, large)[0] == {"kernels": "triton"}
+    for setting, architecture in ((fast, compact), (replace(fast, precision="fp32"), large)):
+        assert "kernels" not in {name for options in further_options(setting, architecture) for name in options}
+    assert further_options(replace(fast, device="cpu"), large) == []
+    assert further_options(replace(fast, engine="onnxruntime"), large) == []
 
 
 def test_larger_tiles_end_with_the_largest() -> None:
@@ -174,6 +331,21 @@ def test_upscale_takes_what_was_kept() -> None:
         with open_engine(WEIGHTS, engine="openvino") as engine:
             assert engine.spec.name == "openvino"
     finally:
-        from realesr.tuning import forget
+        forget()
 
+
+def test_upscale_takes_the_options_that_were_kept() -> None:
+    setting = Setting(engine="torch", device="cpu", precision="fp32", threads=1, options={"join": "device"})
+    keep(WEIGHTS, Answer(best=setting, fp32=setting))
+    try:
+        with open_engine(WEIGHTS) as engine:
+            assert engine.spec.joins_tiles
+            assert engine.spec.chosen_because.endswith("measured here, with join=device")
+        with open_engine(WEIGHTS, options={"join": "host"}) as engine:
+            assert not engine.spec.joins_tiles
+        with open_engine(WEIGHTS, engine="torch", device="cpu") as engine:
+            assert not engine.spec.joins_tiles
+        with pytest.raises(UsageError, match="engine torch got the option prefer_nhwc, expected"):
+            open_engine(WEIGHTS, options={"prefer_nhwc": "1"})
+    finally:
         forget()

@@ -17,6 +17,7 @@ from realesr.train.apply import apply, crop_pair
 from realesr.train.degradation import CodecDraw, Degradation, NoiseDraw, ResizeDraw, SharedDraw, StageDraw
 from realesr.train.degrade_recipe import CORRECTED, FAITHFUL, DegradeRecipe
 from realesr.train.draw import draw
+from tests.train.waiting import waiting_is_an_error
 
 RECIPES = [CORRECTED, FAITHFUL]
 
@@ -269,10 +270,7 @@ def test_noise_never_asks_for_the_value_of_a_pixel(arithmetic: Any) -> None:
 def test_a_gpu_is_never_waited_for(recipe: DegradeRecipe) -> None:
     hr, degradation = photo(8).cuda(), drawn(recipe, 8, crop_px=64)
     apply(hr, degradation)  # constants are moved once
-    torch.cuda.set_sync_debug_mode("error")
-    try:
+    with waiting_is_an_error():
         lr = apply(hr, degradation)
         crop_pair(lr, hr, degradation, 64)
-    finally:
-        torch.cuda.set_sync_debug_mode("default")
     assert torch.equal(lr, apply(hr, degradation))

@@ -86,6 +86,13 @@ def test_it_goes_on_bit_by_bit_from_its_state(eight_bit: bool) -> None:
         assert torch.equal(expected[1], found[1])
 
 
+def test_pairs_go_to_the_device_that_is_named() -> None:
+    pool, other = PairPool(2), PairPool(2)
+    run(pool, [[1, 2]])
+    other.load_state_dict(pool.state_dict(), "meta")
+    assert [other.state_dict()[name].device.type for name in ("lr", "hr")] == ["meta", "meta"]
+
+
 def test_a_state_that_was_loaded_is_not_shared() -> None:
     pool, other = PairPool(2), PairPool(2)
     run(pool, [[1, 2]])

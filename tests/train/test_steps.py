@@ -21,6 +21,7 @@ from realesr.train.losses import PerceptualLoss, artefact_loss
 from realesr.train.stage_options import StageOptions
 from realesr.train.steps import StepError, gan_step, gan_weight, psnr_step
 from realesr.train.train_state import make_state, plain
+from tests.train.waiting import waiting_is_an_error
 
 CPU = torch.device("cpu")
 BATCH = 4
@@ -402,11 +403,8 @@ def test_nothing_waits_for_a_gpu():
     state = make_state(generator, networks.build(UNetDiscriminator(features=4)), options, device)
     images = [each.to(device) for each in batch()]
     run(gan_step, state, options, images)
-    torch.cuda.set_sync_debug_mode("error")
-    try:
+    with waiting_is_an_error():
         run(gan_step, state, options, images, may_step=lambda _: True)
-    finally:
-        torch.cuda.set_sync_debug_mode("default")
 
 
 def test_each_part_of_the_time_is_counted_once():

@@ -15,6 +15,7 @@ import realesr
 from realesr.errors import ModelError, OutputError, TrainingError, UsageError
 from realesr.train import synthesis, trainer
 from realesr.train.checkpoint import checkpoints
+from realesr.train.pair_pool import PairPool
 from realesr.train.request import Request
 from realesr.weights import read_weights
 
@@ -145,6 +146,20 @@ def test_a_run_that_was_killed_ends_with_the_same_bits(train, tmp_path, monkeypa
     assert network(tmp_path / "killed") == network(tmp_path / "whole")
     for key, value in raw(tmp_path / "whole").items():
         assert torch.equal(value, raw(tmp_path / "killed")[key])
+
+
+def test_a_resumed_run_has_its_pool_on_the_device_that_it_trains_on(train, monkeypatch):
+    train("stage1", "net", changes=["stage1.iterations=4"])  # the pool of four pairs is full
+    devices = []
+    load = PairPool.load_state_dict
+
+    def spied(pool, state, device=None):
+        devices.append(device)
+        load(pool, state, device)
+
+    monkeypatch.setattr(PairPool, "load_state_dict", spied)
+    train("stage1", "net")
+    assert devices == [torch.device("cpu")]
 
 
 def test_ctrl_c_saves_what_was_done(train, tmp_path, monkeypatch):
