@@ -1,12 +1,12 @@
 """Throughput of tiles, and the time that the command spends outside the engine.
 
     python benchmarks/bench_tiles.py                                       by network, engine, precision, tile and batch
-    python benchmarks/bench_tiles.py --on gpu                              the same on an NVIDIA GPU: see gpu_tiles.py
+    python benchmarks/bench_tiles.py --on gpu [--limit SECONDS]            on an NVIDIA GPU: see gpu_tiles.py
     python benchmarks/bench_tiles.py --outside PHOTO --model NAME          time outside the engine, for one photo
 
-Throughput: each row is a process of its own, which opens an engine, runs it once to warm up, and then takes the median
-of the runs that follow; then the tiled runtime does four tiles (or pairs of them) with it, and what it takes besides is
-the row's share of time outside the engine. Time outside the engine, in percent of the engine's own:
+Throughput on a CPU: each row is a process of its own, which opens an engine, runs it once to warm up, and then takes
+the median of the runs that follow; then the tiled runtime does four tiles (or pairs of them) with it, and what it takes
+besides is the row's share of time outside the engine. Time outside the engine, in percent of the engine's own:
 
     (wall time of the command - the same tiles through the engine alone) / the same tiles through the engine alone
 
@@ -14,6 +14,7 @@ Both are whole processes and take turns; the engine's process counts only its st
 """
 
 import argparse
+import itertools
 import json
 import statistics
 import subprocess
@@ -209,7 +210,9 @@ def strips_alone(network: Network, pixels: Rows, plan: StripPlan) -> float:
 def main() -> None:
     """Measure, print a table, write JSON."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seconds", type=float, default=10, help="least time for each row")
+    parser.add_argument("--seconds", type=float, default=10, help="least time for each row on a CPU")
+    parser.add_argument("--limit", type=float, default=600, help="seconds after which no row on a GPU is begun")
+    parser.add_argument("--out", type=Path, help="folder for a GPU's figures instead of benchmarks/results")
     parser.add_argument("--on", choices=("cpu", "gpu", "both"), help="default: both where there is an NVIDIA GPU")
     parser.add_argument("--outside", type=Path, metavar="PHOTO")
     parser.add_argument("--model", default="realesrgan-x4plus")
@@ -231,7 +234,7 @@ def main() -> None:
         if on in ("cpu", "both"):
             measure_cpu(arguments.seconds)
         if on in ("gpu", "both"):
-            measure_gpu(arguments.seconds)
+            measure_gpu(arguments.limit, arguments.out)
 
 
 def measure_cpu(seconds: float) -> None:
@@ -244,17 +247,19 @@ def measure_cpu(seconds: float) -> None:
     report.save("tiles", rows)
 
 
-def measure_gpu(seconds: float) -> None:
-    """Every row of gpu_tiles.GRID."""
+def measure_gpu(limit_s: float, folder: Path | None) -> None:
+    """Every row of gpu_tiles, then its profile; the file is whole after each, so that a run may end at any time."""
     if not nvidia_gpus():
         sys.exit("no NVIDIA GPU here: nothing was measured")
     import gpu_tiles
 
-    top, rows = gpu_tiles.measured("cuda", seconds, gpu_tiles.GRID)
-    if "failed" in top:
-        sys.exit(f"the limits of the GPU cannot be measured: {top['failed']}")
-    gpu_tiles.show(top, rows)
-    report.save("tiles-gpu", rows, limits=top)
+    rows: list[dict[str, Any]] = []
+    for row in itertools.chain(gpu_tiles.rows("cuda", limit_s), gpu_tiles.profile("cuda")):
+        rows.append(row)
+        report.save("tiles-gpu", rows, folder=folder, quiet=True)
+        print(json.dumps(row), file=sys.stderr)
+    gpu_tiles.show(rows)
+    report.save("tiles-gpu", rows, folder=folder)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Iterations a second of both stages, and the share of each part.
+"""Iterations a second of both stages by wall clock, and the share of each part.
 
     python benchmarks/bench_train.py                                            what a CPU can do in minutes
     python benchmarks/bench_train.py --recipe x4plus --batch 48 --device cuda   the paper's shape on a GPU
@@ -9,7 +9,6 @@ loss has a VGG19 of random weights: its time does not depend on them. The first 
 
 import argparse
 import json
-import statistics
 import sys
 import tempfile
 from pathlib import Path
@@ -66,20 +65,25 @@ def one_run(recipe: str, stage: str, batch: int, counted: int, device: str, chan
         )
         train(request, say=lambda _: None, show=lambda _: None)
         records = [json.loads(line) for line in (folder / "run" / LOG).read_text().splitlines()]
-    parts = [record["seconds"] for record in records if record["kind"] == "losses"][warm_up:-1]
-    return row_of(recipe, stage, batch, parts)
+    losses = [record for record in records if record["kind"] == "losses"]
+    return row_of(recipe, stage, batch, losses[warm_up - 1 :])
 
 
-def row_of(recipe: str, stage: str, batch: int, parts: list[dict[str, float]]) -> dict[str, Any]:
-    """Medians over the iterations that count."""
-    seconds = statistics.median(sum(each.values()) for each in parts)
-    shares = {
-        f"{part}_percent": 100 * statistics.median(each.get(part, 0.0) / sum(each.values()) for each in parts)
-        for part in PARTS
-        if part != "save"
-    }
-    speed = {"iterations_s": 1 / seconds, "images_s": batch / seconds, "counted": len(parts)}
-    return {"recipe": recipe, "stage": stage, "batch": batch, **speed, **shares}
+def row_of(recipe: str, stage: str, batch: int, records: list[dict[str, Any]]) -> dict[str, Any]:
+    """Return speeds and shares of the iterations after the first record, of which only the time counts.
+
+    The parts' times on a GPU are those between events in its queue, so their sum leaves out when the GPU has nothing to
+    do. Speeds are by wall clock therefore, from record to record, each of which waits for the GPU; `gaps_percent` is
+    the share of the time that no part accounts for.
+    """
+    first, last, counting = records[0], records[-1], records[1:]
+    count, seconds = last["iteration"] - first["iteration"], last["time"] - first["time"]
+    of_parts = {part: sum(each["seconds"].get(part, 0.0) for each in counting) for part in PARTS if part != "save"}
+    whole = sum(of_parts.values())
+    speed = {"iterations_s": count / seconds, "images_s": batch * count / seconds, "counted": count}
+    shares = {f"{part}_percent": 100 * value / whole for part, value in of_parts.items()}
+    gaps = {"gaps_percent": 100 * (1 - whole / seconds)}
+    return {"recipe": recipe, "stage": stage, "batch": batch, **speed, **shares, **gaps}
 
 
 def main() -> None:

@@ -4,6 +4,7 @@ import datetime
 import json
 import os
 import platform
+import shutil
 import subprocess
 import sys
 from importlib.metadata import PackageNotFoundError, version
@@ -16,6 +17,9 @@ from rich.text import Text
 
 RESULTS = Path(__file__).parent / "results"
 PACKAGES = ("realesr", "numpy", "onnx", "onnxruntime", "openvino", "ncnn", "pyvips", "pyvips-binary", "pillow", "torch")
+"""Whose versions are written down."""
+GPU_PACKAGES = ("triton", "onnxruntime-gpu", "tensorrt", "cuda-bindings", "pycuda")
+"""Likewise, where they are installed."""
 
 
 def cpu_name() -> str:
@@ -38,16 +42,16 @@ def instruction_sets() -> list[str]:
 def facts() -> dict[str, Any]:
     """Machine, versions, commit, command and date of this run."""
     versions = {}
-    for package in PACKAGES:
+    for package in (*PACKAGES, *GPU_PACKAGES):
         try:
             versions[package] = version(package)
         except PackageNotFoundError:
-            versions[package] = "not installed"
-    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False)
+            if package in PACKAGES:
+                versions[package] = "not installed"
     return {
         "date": datetime.date.today().isoformat(),
         "command": "python " + " ".join([f"benchmarks/{Path(sys.argv[0]).name}", *map(_shown, sys.argv[1:])]),
-        "commit": commit.stdout.strip() or "unknown",
+        "commit": _commit(),
         "cpu": cpu_name(),
         "instruction_sets": instruction_sets(),
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
@@ -56,27 +60,53 @@ def facts() -> dict[str, Any]:
     }
 
 
+def _commit() -> str:
+    """Short name of the checkout's commit; a bare machine may have neither git nor a checkout."""
+    if shutil.which("git") is None:
+        return "unknown"
+    answer = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False)
+    return answer.stdout.strip() or "unknown"
+
+
 def _shown(argument: str) -> str:
     """An argument without the folders of this machine."""
     return Path(argument).name if "/" in argument else argument
 
 
-def save(name: str, rows: list[dict[str, Any]], **more: Any) -> Path:
-    """Write the figures as JSON under results/, beside facts(); a run of the same day replaces the last."""
-    RESULTS.mkdir(exist_ok=True)
-    path = RESULTS / f"{datetime.date.today().isoformat()}-{name}.json"
-    path.write_text(json.dumps({**facts(), **more, "rows": rows}, indent=1) + "\n")
-    print(f"written: results/{path.name}", file=sys.stderr)
+def save(
+    name: str, rows: list[dict[str, Any]], *, folder: Path | None = None, quiet: bool = False, **more: Any
+) -> Path:
+    """Write the figures as JSON under results/, beside facts(); a run of the same day replaces the last.
+
+    It may be called after every row: the file is replaced as a whole, so that a run that is ended keeps what it has.
+
+    Args:
+        name: what the file is called, after the date.
+        rows: the figures.
+        folder: where it goes instead of results/.
+        quiet: whether nothing is said of it.
+        more: facts of this benchmark, to stand beside the rows.
+    """
+    folder = folder or RESULTS
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{datetime.date.today().isoformat()}-{name}.json"
+    partial = path.with_suffix(".part")
+    partial.write_text(json.dumps({**facts(), **more, "rows": rows}, indent=1) + "\n")
+    partial.replace(path)
+    if not quiet:
+        print(f"written: {folder.name}/{path.name}", file=sys.stderr)
     return path
 
 
 def show(title: str, rows: list[dict[str, Any]]) -> None:
-    """Print the rows as a table; the keys of the first row are the columns."""
+    """Print the rows as a table; every key of any row is a column."""
+    columns = list(dict.fromkeys(key for row in rows for key in row))
     table = Table(title=title, title_justify="left")
-    for key in rows[0]:
-        table.add_column(key, justify="left" if isinstance(rows[0][key], str) else "right")
+    for key in columns:
+        is_text = any(isinstance(row.get(key), str) for row in rows)
+        table.add_column(key, justify="left" if is_text else "right")
     for row in rows:
-        table.add_row(*(Text(_cell(value)) for value in row.values()))
+        table.add_row(*(Text(_cell(row.get(key, ""))) for key in columns))
     Console(width=None if sys.stdout.isatty() else 160).print(table)
 
 

@@ -17,9 +17,10 @@ OPTIONS: Mapping[str, tuple[str, ...]] = {
 """Options of engine torch by name, with their values; the first is the default.
 
 mode: kernel by kernel; compiled by TorchInductor, anew for each shape of tiles; or as one CUDA graph, recorded at the
-first tile of a shape. kernels: those of an RRDBNet's dense blocks, torch's own or realesr's in Triton. join: where the
-tiles of an image are joined. streams: tiles in flight at once, where the device joins them. benchmark: whether cuDNN
-tries its algorithms once for each shape, or takes its best guess.
+first tile of a shape. kernels: those of an RRDBNet, torch's own or, in fp16, realesr's in Triton; other precisions, in
+which tiles are done again and images of 16 bits are done, have torch's own. join: where the tiles of an image are
+joined. streams: tiles in flight at once, where the device joins them. benchmark: whether cuDNN tries its algorithms
+once for each shape, or takes its best guess.
 """
 
 Forward = Callable[[torch.Tensor], torch.Tensor]
@@ -36,7 +37,8 @@ def check_options(options: Mapping[str, str], device: torch.device) -> None:
 def forward_for(module: torch.nn.Module, options: Mapping[str, str]) -> Forward:
     """Make the function that takes a batch of tiles through a module; one for each stream that is used at once."""
     called: Forward = module
-    if options["kernels"] == "triton":
+    is_fp16 = next(module.parameters()).dtype == torch.float16
+    if options["kernels"] == "triton" and is_fp16:
         from realesr.engines.triton_rrdb import triton_rrdb
 
         called = triton_rrdb(module)

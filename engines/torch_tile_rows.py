@@ -103,7 +103,8 @@ class TorchTileRows:
             joined = torch.zeros((3, height, columns.length_px * self._scale), device=self._device)
             is_sound = torch.zeros(len(columns.tiles), dtype=torch.bool, device=self._device)
             weights = [self._weights(columns.weights(column, self._scale)) for column in columns.tiles]
-            ready, events = _recorded(main), []
+            ready = _recorded(main)
+        events: list[Any] = []
         for number, column in enumerate(columns.tiles):
             turn = number % len(self._streams)
             with working_on(self._device, self._streams[turn]):

@@ -18,7 +18,7 @@ Band = NDArray[np.float32]
 FinishedBand = NDArray[np.uint8]
 """A band whose samples are levels already: (channels, rows, width) from 0 to 255."""
 
-AnyBand = TypeVar("AnyBand", bound=NDArray[Any])
+Sample = TypeVar("Sample", np.float32, np.uint8)
 
 ROWS_A_CHUNK = 64
 """Rows that stages hand on at a time where they are free to choose: a few MB at the width of a large photo."""
@@ -76,7 +76,7 @@ def pad_bands(bands: Iterable[Band], *, bottom_px: int, right_px: int) -> Iterat
         yield np.repeat(band[:, -1:], bottom_px, axis=1)
 
 
-def crop_bands(bands: Iterable[AnyBand], *, height_px: int, width_px: int) -> Iterator[AnyBand]:
+def crop_bands(bands: Iterable[NDArray[Sample]], *, height_px: int, width_px: int) -> Iterator[NDArray[Sample]]:
     """The top left height_px x width_px of the stream."""
     left = height_px
     for band in bands:

@@ -4,6 +4,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -206,7 +207,7 @@ def test_a_file_is_the_same_whichever_side_joins(
             upscale_file(
                 source,
                 target,
-                network_for=lambda bits, net=net: net,
+                network_for=partial(the_same, net),
                 model="small",
                 image=ImageOptions(scale=scale),
                 file=FileOptions(overwrite=True),
@@ -214,7 +215,11 @@ def test_a_file_is_the_same_whichever_side_joins(
             )
             with Image.open(target) as image:
                 results.append(np.asarray(image))
-    assert np.array_equal(*results)
+    assert np.array_equal(results[0], results[1])
+
+
+def the_same(net: Network, _bits: int) -> Network:
+    return net
 
 
 def test_all_work_of_a_gpu_is_done_in_one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
