@@ -150,7 +150,7 @@ class TorchTileRows:
 
     def _fetch(self, finished: torch.Tensor, is_sound: torch.Tensor) -> tuple[NDArray[Any], NDArray[np.bool_], Any]:
         if self._eight_bit:
-            levels = (finished * 255).round_().clamp_(0, 255).to(torch.uint8)
+            levels = finished.mul_(255).round_().clamp_(0, 255).to(torch.uint8)
             finished = levels.permute(1, 2, 0).contiguous()
         else:
             finished = finished.contiguous()

@@ -355,16 +355,6 @@ class _Finished:
             self._on_pixels(more_px)
 
 
-@dataclass(frozen=True, kw_only=True)
-class _BegunRow:
-    """A row of tiles that was given to the device."""
-
-    index: int
-    lr: Band
-    """What it reads, for the case that it has to be done again."""
-    pending: PendingRow
-
-
 def _enlarge_on_device(
     window: RowWindow, plan: TilePlan, network: Network, finished: _Finished, *, eight_bit: bool
 ) -> Iterator[Any]:
@@ -374,45 +364,49 @@ def _enlarge_on_device(
     do about either.
     """
     with closing(network.engine.open_tile_rows(plan, eight_bit=eight_bit)) as tile_rows:
-        begun: deque[_BegunRow] = deque()
-        for index, row in enumerate(plan.rows.tiles):
-            lr = window.rows(row.start, row.start + plan.rows.tile_px)
-            begun.append(_BegunRow(index=index, lr=lr, pending=tile_rows.push(index, lr)))
-            is_last = index == len(plan.rows.tiles) - 1
+        begun: deque[tuple[int, Band, PendingRow]] = deque()
+        for number, row in enumerate(plan.rows.tiles):
+            rows = window.rows(row.start, row.start + plan.rows.tile_px)
+            begun.append((number, rows, tile_rows.push(number, rows)))
+            is_last = number == len(plan.rows.tiles) - 1
             while len(begun) > (0 if is_last else 1):
-                first = begun[0]
-                finished.begin(_finished_px(plan.rows.tiles[first.index], plan.columns.tiles, plan))
+                index, lr, pending = begun.popleft()
+                finished.begin(_finished_px(plan.rows.tiles[index], plan.columns.tiles, plan))
                 try:
-                    band = first.pending.result(finished.share)
+                    band = pending.result(finished.share)
                 except (OutOfMemory, NotFinite) as error:
                     network.notices.append(f"{error}: gone on with single tiles")
-                    yield from _rest_by_tiles(first, window, plan, network, finished, tile_rows)
+                    band = None
+                if band is None:
+                    begun.clear()
+                    del pending  # what failed keeps its memory on the device as long as it is known here
+                    yield from _rest_by_tiles(index, lr, window, plan, network, finished, tile_rows)
                     return
                 finished.share(1.0)
-                begun.popleft()
                 yield band
 
 
 def _rest_by_tiles(
-    failed: _BegunRow,
+    index: int,
+    lr: Band,
     window: RowWindow,
     plan: TilePlan,
     network: Network,
     finished: _Finished,
     tile_rows: TileRows,
 ) -> Iterator[Band]:
-    """The image from the failed row of tiles on, joined on the host."""
-    held_back = tile_rows.fade(failed.index - 1) if failed.index else None
+    """The image from row of tiles `index` on, which reads `lr`, joined on the host."""
+    held_back = tile_rows.fade(index - 1) if index else None
     tile_rows.close()  # its memory is what single tiles may need
-    first = plan.rows.tiles[failed.index].start
-    known = first + failed.lr.shape[1]
+    first = plan.rows.tiles[index].start
+    known = first + lr.shape[1]
 
     def lr_rows() -> Iterator[Band]:
-        yield failed.lr
+        yield lr
         for start, stop in in_chunks(plan.rows.length_px - known):
             yield window.rows(known + start, known + stop)
 
-    rest = replace(plan, rows=replace(plan.rows, tiles=plan.rows.tiles[failed.index :]))
+    rest = replace(plan, rows=replace(plan.rows, tiles=plan.rows.tiles[index:]))
     yield from _enlarge_planned(RowWindow(lr_rows(), first), rest, network, finished, held_back)
 
 
