@@ -14,12 +14,14 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor, wait
 from dataclasses import asdict
+from functools import partial
 from multiprocessing import get_context
 from typing import TYPE_CHECKING, Any
 
 import torch
 from gpu_timing import Row, device_seconds
 from torch.nn import functional
+from torch.nn.utils import convert_conv2d_weight_memory_format
 
 from realesr.networks import RRDBNet, build_with
 from realesr.weights import Weights
@@ -29,8 +31,8 @@ if TYPE_CHECKING:
     from realesr.engines.triton_convolution import Configuration
 
 MODEL = "realesrgan-x4plus"
-LAYERS = ((192, 64), (96, 32), (160, 32), (64, 64))
-"""(input channels, output channels) that are swept; the others of a dense block lie between them."""
+LAYERS = ((192, 64), (160, 32), (128, 32), (96, 32), (64, 32), (64, 64))
+"""(input channels, output channels) of a dense block's convolutions and of those after the trunk."""
 SIDE_PX = 576
 TILE_SIDES_PX = (576, 1024, 288)
 MOST_ERROR = 2e-3
@@ -63,52 +65,38 @@ def kernels(device: str, *, seconds: float, small: bool) -> Iterator[Row]:
         for (layer, configuration), built in zip(every, compiled, strict=True):
             if configuration == configurations()[0]:
                 yield torchs_layer(device, layer)
-            left = end - time.monotonic()
-            if left < 0 or not built.done():
-                pool.shutdown(wait=False, cancel_futures=True)
+            if time.monotonic() > end:
                 yield {"what": "layer", "skipped": "no time is left"}
-                return
+                break
             row: Row = {"what": "layer", "layer": "{} to {}".format(*layer), **shown(configuration)}
+            if not built.done():
+                yield row | {"skipped": "is not compiled yet"}
+                continue
             try:
                 built.result()
                 row |= our_layer(device, layer, configuration)
             except Exception as error:  # whatever a compiler or a launch may raise: it is a result
-                row["failed"] = " ".join(f"{type(error).__name__}: {error}".split())[:300]
+                row["failed"] = reason(error)
             yield row
+        pool.shutdown(wait=False, cancel_futures=True)
 
 
 def configurations() -> "list[Configuration]":
     """Return what is tried, the default first."""
     from realesr.engines.triton_convolution import DEFAULT, Configuration
 
-    walks = [
-        Configuration(
-            kernel="walk", block_width=width, block_height=32, block_k=k, warps=warps, stages=stages, flatten=flatten
-        )
-        for width, k, warps, stages, flatten in (
-            (128, 64, 4, 3, False),
-            (128, 32, 4, 4, False),
-            (128, 32, 8, 3, False),
-            (64, 64, 4, 3, False),
-            (64, 32, 4, 4, False),
-            (128, 64, 8, 2, False),
-            (128, 32, 4, 3, True),
-            (256, 32, 8, 3, False),
-        )
-    ]
-    gathers = [
-        Configuration(kernel="gather", block_width=width, block_height=height, block_k=k, warps=warps, stages=stages)
+    others = [
+        Configuration(block_width=width, block_height=height, block_k=k, warps=warps, stages=stages)
         for width, height, k, warps, stages in (
-            (128, 1, 64, 4, 3),
+            (32, 8, 64, 8, 3),
             (128, 1, 64, 4, 4),
+            (128, 1, 64, 4, 3),
             (128, 1, 32, 4, 4),
-            (64, 2, 64, 4, 4),
             (128, 2, 64, 8, 3),
             (128, 2, 32, 8, 4),
-            (32, 8, 64, 8, 3),
         )
     ]
-    return [DEFAULT, *walks, *gathers]
+    return [DEFAULT, *others]
 
 
 def compile_one(layer: tuple[int, int], configuration: "Configuration") -> None:
@@ -122,19 +110,20 @@ def networks(device: str, sides_px: tuple[int, ...]) -> Iterator[Row]:
 
     weights = load_model(MODEL)
     assert isinstance(weights, Weights)
-    module = build_with(weights).eval().to(device, torch.float16).to(memory_format=torch.channels_last)
+    module = build_with(weights).eval().to(device, torch.float16)
+    module = convert_conv2d_weight_memory_format(module, torch.channels_last)
     assert isinstance(module, RRDBNet)
-    ways = {"torch": module, "triton": triton_rrdb(module), "triton, torch's tail": triton_rrdb(module, tail=False)}
+    forwards = {"torch": module, "triton": triton_rrdb(module), "triton, torch's tail": triton_rrdb(module, tail=False)}
     with torch.inference_mode():
         for side_px in sides_px:
             lr = torch.rand(1, 3, side_px, side_px, device=device, dtype=torch.float16)
             lr = lr.contiguous(memory_format=torch.channels_last)
             expected = module(lr).float()
-            for name, way in ways.items():
-                row: Row = {"what": "network", "way": name, "tile_px": side_px}
+            for way, forward in forwards.items():
+                row: Row = {"what": "network", "way": way, "tile_px": side_px}
                 try:
-                    error = way(lr).float() - expected
-                    taken = device_seconds(lambda way=way, lr=lr: way(lr), device, 0.5)  # type: ignore[misc]
+                    error = forward(lr).float() - expected
+                    taken = device_seconds(partial(forward, lr), device, 0.5)
                     flop = 2 * weights.architecture.mac_per_px * side_px**2
                     row |= {
                         "gpu_s": taken,
@@ -143,13 +132,18 @@ def networks(device: str, sides_px: tuple[int, ...]) -> Iterator[Row]:
                         "psnr_to_torch_db": -10 * math.log10(max(float(error.square().mean()), 1e-12)),
                     }
                 except Exception as error:  # as above
-                    row["failed"] = " ".join(f"{type(error).__name__}: {error}".split())[:300]
+                    row["failed"] = reason(error)
                 yield row
+
+
+def reason(error: Exception) -> str:
+    """What is wrong, in one line."""
+    return " ".join(f"{type(error).__name__}: {error}".split())[:300]
 
 
 def torchs_layer(device: str, layer: tuple[int, int]) -> Row:
     """One convolution as a dense block has it without our kernels."""
-    conv = convolution(device, layer).to(memory_format=torch.channels_last)
+    conv = convert_conv2d_weight_memory_format(convolution(device, layer), torch.channels_last)
     source = torch.rand(1, layer[0], SIDE_PX, SIDE_PX, device=device, dtype=torch.float16)
     source = source.contiguous(memory_format=torch.channels_last)
 
@@ -209,7 +203,7 @@ def speed(layer: tuple[int, int], taken: float) -> Row:
 
 def shown(configuration: "Configuration") -> Row:
     """A configuration as columns."""
-    return {key: value for key, value in asdict(configuration).items() if key != "flatten" or value}
+    return asdict(configuration)
 
 
 def main() -> None:

@@ -35,7 +35,7 @@ def profile(device: str, *, small: bool = False) -> Iterator[Row]:
             case = Case(what="threads", model=model, tile_px=tile_px, step=partial(_threads, bench, threads, tile_px))
             yield measured(case, left_s=math.inf)
         yield from _kernels(bench, "profile of a tile", {}, _tile_step, tile_px=tile_px)
-        yield from _kernels(bench, "profile of a photo", {"join": "device"}, _photo_step)
+        yield from _kernels(bench, "profile of a photo", {}, _photo_step)
         yield from _kernels(bench, "profile of a tile", {"kernels": "triton"}, _tile_step, tile_px=tile_px)
 
 

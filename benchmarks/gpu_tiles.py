@@ -59,9 +59,9 @@ COMPILE_S = 120.0
 
 SINGLE_OPTIONS: tuple[Options, ...] = (
     {},
-    {"join": "device"},
     {"kernels": "triton"},
-    {"join": "device", "streams": "2"},
+    {"join": "host"},
+    {"streams": "2"},
     {"mode": "graphs"},
     {"benchmark": "0"},
 )

@@ -113,8 +113,8 @@ ROWS = (
     Row(engine="ncnn", device="vulkan", why="ncnn on a GPU through Vulkan", precisions=("fp32", "fp16")),
 )
 """GPUs before the CPU; on each, what others measured as the fastest first (FP16 RRDBNets: TensorRT, then ONNX
-Runtime, then PyTorch). Not yet measured on a GPU by `benchmarks/bench_tiles.py`. Vulkan comes last, where only those
-get it who ask for it: what it shows may be a processor that plays a GPU.
+Runtime, then PyTorch). Of these we have measured only PyTorch, on an H100. Vulkan comes last, where only those get it
+who ask for it: what it shows may be a processor that plays a GPU.
 
 On CPUs microseconds per input pixel, the same weights and pixels in all engines:
 

@@ -174,7 +174,7 @@ def open_torch(
         size=SizeRule(minimum_px=multiple_of, multiple_of=multiple_of),
         max_batch=MAX_BATCH,
         first_rows_px=first_rows_px(model.architecture),
-        joins_tiles=switches["join"] == "device",
+        joins_tiles=switches["join"] == "device" or (switches["join"] == "auto" and chosen.type == "cuda"),
         device_free_bytes=free_bytes,
     )
     return TorchEngine(forwards, streams, chosen, spec, module)

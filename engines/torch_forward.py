@@ -10,7 +10,7 @@ from realesr.errors import UsageError
 OPTIONS: Mapping[str, tuple[str, ...]] = {
     "mode": ("eager", "compile", "graphs"),
     "kernels": ("cudnn", "triton"),
-    "join": ("host", "device"),
+    "join": ("auto", "host", "device"),
     "streams": ("1", "2"),
     "benchmark": ("1", "0"),
 }
@@ -19,8 +19,8 @@ OPTIONS: Mapping[str, tuple[str, ...]] = {
 mode: kernel by kernel; compiled by TorchInductor, anew for each shape of tiles; or as one CUDA graph, recorded at the
 first tile of a shape. kernels: those of an RRDBNet, torch's own or, in fp16, realesr's in Triton; other precisions, in
 which tiles are done again and images of 16 bits are done, have torch's own. join: where the tiles of an image are
-joined. streams: tiles in flight at once, where the device joins them. benchmark: whether cuDNN tries its algorithms
-once for each shape, or takes its best guess.
+joined; auto is a GPU itself, and the host for all else. streams: tiles in flight at once, where the device joins them.
+benchmark: whether cuDNN tries its algorithms once for each shape, or takes its best guess.
 """
 
 Forward = Callable[[torch.Tensor], torch.Tensor]

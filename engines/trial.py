@@ -150,7 +150,7 @@ def further_options(best: Setting, architecture: Architecture) -> list[dict[str,
         return []
     has_kernels = isinstance(architecture, RRDB) and best.precision == "fp16"
     kernels = [{"kernels": "triton"}] if has_kernels else []
-    return [*kernels, {"join": "device"}, {"join": "device", "streams": "2"}]
+    return [*kernels, {"streams": "2"}]
 
 
 def larger_tiles(first_px: int, largest_px: int) -> list[int]:

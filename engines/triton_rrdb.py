@@ -32,7 +32,9 @@ def triton_rrdb(module: nn.Module, *, tail: bool = True) -> "TritonRRDBNet":
     """
     if not isinstance(module, RRDBNet):
         raise UsageError(f"kernels=triton got a {type(module).__name__}, expected an RRDBNet: take kernels=cudnn")
-    growth, features = module.body[0].rdb1.conv1.weight.shape[:2]
+    first = module.get_submodule("body.0.rdb1.conv1")
+    assert isinstance(first, nn.Conv2d)
+    growth, features = first.out_channels, first.in_channels
     if features % _LEAST_CHANNELS or growth % _LEAST_CHANNELS:
         raise UsageError(
             f"kernels=triton got an RRDBNet of {features} features and growth {growth}, "
@@ -61,18 +63,19 @@ class TritonRRDBNet(nn.Module):
         self._kernels = triton_convolution
         self._tail = tail
         self._module = module
-        pack = triton_convolution.pack
         self._blocks: list[list[list[Packed]]] = [
-            [
-                [pack(conv) for conv in (rdb.conv1, rdb.conv2, rdb.conv3, rdb.conv4, rdb.conv5)]
-                for rdb in (rrdb.rdb1, rrdb.rdb2, rrdb.rdb3)
-            ]
-            for rrdb in module.body
+            [[self._packed(f"body.{block}.rdb{rdb}.conv{conv}") for conv in (1, 2, 3, 4, 5)] for rdb in (1, 2, 3)]
+            for block in range(len(module.body))
         ]
-        self._conv_body = pack(module.conv_body)
-        ups = [module.get_submodule(f"conv_up{up}") for up in range(1, module.upsamplings + 1)]
-        self._conv_ups = [pack(conv) for conv in ups if isinstance(conv, nn.Conv2d)]
-        self._conv_hr = pack(module.conv_hr)
+        self._conv_body = self._packed("conv_body")
+        self._conv_ups = [self._packed(f"conv_up{up}") for up in range(1, module.upsamplings + 1)]
+        self._conv_hr = self._packed("conv_hr")
+
+    def _packed(self, name: str) -> "Packed":
+        """Return the weights of a convolution of the module."""
+        conv = self._module.get_submodule(name)
+        assert isinstance(conv, nn.Conv2d)
+        return self._kernels.pack(conv)
 
     def forward(self, lr: Tensor) -> Tensor:
         """Enlarge a batch."""

@@ -52,8 +52,9 @@ computed, and 1.6 times with the 288 px of a CPU."""
 SHARE_OF_GPU_MEMORY = 0.75
 """Of what was free when the network was open; the rest is for joined rows of tiles and for other programs."""
 MAPS_AT_ONCE_ON_GPU = 5
-"""Of the type that the network computes in, with what cuDNN's algorithms need besides. An estimate: three maps are
-alive in the tail of an RRDBNet."""
+"""Of the type that the network computes in. Measured in torch on an H100, fp16, 288 to 1024 px: 4.1 maps of x4plus and
+3.5 of animevideov3 while cuDNN tries its algorithms, 3.1 and 2.3 later (benchmarks/results, 2026-11-27-gpu-throughput).
+"""
 
 MORE_IN_HALF_PRECISION = 2.0
 """On a CPU, fp16 and bf16 take more memory, not less, for results are kept in both types: 134 MB against 66 in ONNX

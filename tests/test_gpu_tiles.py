@@ -137,11 +137,11 @@ def test_the_rehearsal_measures_every_way_in_order_of_importance(gpu_tiles: Any)
     first = [row["what"] for row in rows].index
     assert first("limits") < first("peers") < first("upscale") < first("engine")
     upscale = {row["options"]: row for row in rows if row["what"] == "upscale"}
-    assert {"", "join=device", "join=device streams=2", "mode=graphs", "kernels=triton", "mode=compile"} <= set(upscale)
+    assert {"", "join=host", "streams=2", "mode=graphs", "kernels=triton", "mode=compile"} <= set(upscale)
     assert "whole_s" in upscale[""] and upscale[""]["times_peers"] > 0
     assert upscale[""]["psnr_to_peers_db"] > 30  # another way of the same network, in 8 bits and as JPEG
-    assert "whole_s" in upscale["join=device"] and upscale["join=device"]["times_peers_array"] > 0
-    assert upscale["join=device"]["computed_per_px"] > 1  # several tiles were joined
+    assert "whole_s" in upscale["join=host"] and upscale["join=host"]["times_peers_array"] > 0
+    assert upscale["join=host"]["computed_per_px"] > 1  # several tiles were joined
     assert "CUDA" in upscale["mode=graphs"]["skipped"]
     assert "takes 120 s" in upscale["mode=compile"]["skipped"]
     engine = [row for row in rows if row["what"] == "engine" and "skipped" not in row]
