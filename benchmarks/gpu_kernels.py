@@ -68,7 +68,7 @@ def kernels(device: str, *, seconds: float, small: bool) -> Iterator[Row]:
             if time.monotonic() > end:
                 yield {"what": "layer", "skipped": "no time is left"}
                 break
-            row: Row = {"what": "layer", "layer": "{} to {}".format(*layer), **shown(configuration)}
+            row: Row = {"what": "layer", "layer": "{} to {}".format(*layer), **asdict(configuration)}
             if not built.done():
                 yield row | {"skipped": "is not compiled yet"}
                 continue
@@ -199,11 +199,6 @@ def convolution(device: str, layer: tuple[int, int]) -> torch.nn.Conv2d:
 def speed(layer: tuple[int, int], taken: float) -> Row:
     """Time and rate."""
     return {"gpu_us": taken * 1e6, "tflop_s": 2 * 9 * math.prod(layer) * SIDE_PX**2 / taken / 1e12}
-
-
-def shown(configuration: "Configuration") -> Row:
-    """A configuration as columns."""
-    return asdict(configuration)
 
 
 def main() -> None:

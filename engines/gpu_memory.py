@@ -1,7 +1,8 @@
 """Free memory of an NVIDIA GPU, from its driver: for engines whose own library does not tell it."""
 
 import ctypes
-import sys
+
+from realesr.nvidia_driver import open_driver
 
 
 def gpu_free_bytes(number: int) -> int | None:
@@ -10,12 +11,8 @@ def gpu_free_bytes(number: int) -> int | None:
     It is asked for in the primary context, which is that of CUDA's runtime, torch and ONNX Runtime: their memory is not
     free. Source: NVIDIA CUDA Driver API; all functions return 0 where all is well.
     """
-    try:
-        driver = ctypes.CDLL("nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1")
-    except OSError:
-        return None
-    device, context = ctypes.c_int(0), ctypes.c_void_p()
-    if driver.cuInit(0) != 0 or driver.cuDeviceGet(ctypes.byref(device), number) != 0:
+    driver, device, context = open_driver(), ctypes.c_int(0), ctypes.c_void_p()
+    if driver is None or driver.cuDeviceGet(ctypes.byref(device), number) != 0:
         return None
     if driver.cuDevicePrimaryCtxRetain(ctypes.byref(context), device) != 0:
         return None

@@ -71,6 +71,7 @@ class TorchTileRows:
         self._device, self._dtype, self._scale = device, dtype, scale
         self._plan, self._eight_bit = plan, eight_bit
         self._copies = new_streams(device, 1)[0]
+        self._column_weights: list[torch.Tensor] = []
         self._fades: dict[int, torch.Tensor] = {}
         self._fade_rows = len(fade_in(plan.rows.blend_px, scale))
 
@@ -86,7 +87,7 @@ class TorchTileRows:
 
     def close(self) -> None:
         """Let go of everything on the device."""
-        self._forwards, self._fades = [], {}
+        self._forwards, self._column_weights, self._fades = [], [], {}
 
     def _fetch_fade(self, index: int) -> Band:
         with working_on(self._device, self._streams[0]):
@@ -102,7 +103,8 @@ class TorchTileRows:
             height = (row.last - row.first) * self._scale
             joined = torch.zeros((3, height, columns.length_px * self._scale), device=self._device)
             is_sound = torch.zeros(len(columns.tiles), dtype=torch.bool, device=self._device)
-            weights = [self._weights(columns.weights(column, self._scale)) for column in columns.tiles]
+            if not self._column_weights:  # the same for every row
+                self._column_weights = [on_device(columns.weights(c, self._scale), self._device) for c in columns.tiles]
             ready = _recorded(main)
         events: list[Any] = []
         for number, column in enumerate(columns.tiles):
@@ -113,7 +115,7 @@ class TorchTileRows:
                 sr = self._forwards[turn](tile.to(self._dtype, memory_format=torch.channels_last))[0]
                 _wait(self._streams[turn], events[-1] if events else None)  # tiles overlap where they are joined
                 is_sound[number] = _is_sound(tile, sr)
-                self._join(joined, sr, row, column, weights[number])
+                self._join(joined, sr, row, column, self._column_weights[number])
                 events.append(_recorded(self._streams[turn]))
         with working_on(self._device, main):
             _wait(main, events[-1])
@@ -139,7 +141,7 @@ class TorchTileRows:
         rows, fade_rows = self._plan.rows, self._fade_rows
         if not fade_rows:
             return joined
-        joined *= self._weights(rows.weights(rows.tiles[index], self._scale))[:, None]
+        joined *= on_device(rows.weights(rows.tiles[index], self._scale), self._device)[:, None]
         if index:
             joined[:, :fade_rows] += self._fades[index - 1]
         self._fades.pop(index - _ROWS_IN_FLIGHT - 1, None)
@@ -156,9 +158,6 @@ class TorchTileRows:
             finished = finished.contiguous()
         band, sound = (_copy(each, self._streams[0], self._copies) for each in (finished, is_sound))
         return band.transpose(2, 0, 1) if self._eight_bit else band, sound, _recorded(self._copies)
-
-    def _weights(self, weights: NDArray[np.float32]) -> torch.Tensor:
-        return on_device(weights, self._device)
 
 
 class _PendingRow:
