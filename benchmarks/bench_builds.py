@@ -23,9 +23,9 @@ import report
 from realesr.engine import Precision
 from realesr.engines import model_facts
 from realesr.export.tensorrt_build import TensorrtOptions, TensorrtReport, export_tensorrt, profile_for
-from realesr.onnx_graph import onnx_bytes
-from realesr.weights import Weights
-from realesr.zoo import load_model
+from realesr.models.onnx_graph import onnx_bytes
+from realesr.models.weights import Weights
+from realesr.models.zoo import load_model
 
 MODELS = ("realesrgan-x4plus", "realesrgan-x4plus-anime", "realesr-animevideov3")
 PRECISIONS: tuple[Precision, ...] = ("fp32", "fp16")

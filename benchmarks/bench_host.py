@@ -21,16 +21,19 @@ import numpy as np
 import report
 from numpy.typing import NDArray
 
-from realesr.api import BAND_BYTES, BLEND_OVERLAP_PX, tiling_for
-from realesr.engine import EngineBase, EngineSpec, OnShare, SizeRule, check_batch
+from realesr.engine import EngineBase, EngineSpec, ProgressCallback, SizeRule, check_batch
 from realesr.engines import model_facts
-from realesr.memory import free_bytes, tile_px_for
+from realesr.engines.memory_cost import GPU_PIECES, gpu_tile_bytes
+from realesr.machine.memory import free_bytes
+from realesr.models.architecture import Architecture
+from realesr.models.zoo import ZOO
 from realesr.options import NetworkOptions
-from realesr.pipeline import rows_from_bands
-from realesr.rows import Band, FinishedBand
-from realesr.tiled import Network, Tiling, enlarge_bands, enlarge_to_levels, plan_for
-from realesr.tiles import TilePlan, fade_in
-from realesr.zoo import ZOO
+from realesr.runtime.engine_pool import EnginePool
+from realesr.runtime.pipeline import rows_from_bands
+from realesr.runtime.rows import Band, FinishedBand
+from realesr.runtime.tiled import enlarge_bands, enlarge_to_levels, plan_for
+from realesr.runtime.tiles import TilePlan, fade_in
+from realesr.runtime.tiling import BAND_BYTES, BLEND_OVERLAP_PX, Tiling, tiling_for
 
 MODEL = "realesrgan-x4plus"
 SCALE = 4
@@ -62,10 +65,11 @@ class ReadyEngine(EngineBase):
             size=SizeRule(),
             joins_tiles=joins_tiles,
             device_free_bytes=device_free_bytes,
+            pieces=GPU_PIECES,
         )
         self._tile: NDArray[np.float32] = np.empty(0, np.float32)
 
-    def run(self, batch: NDArray[np.float32]) -> NDArray[np.float32]:
+    def run(self, batch: NDArray[np.float32], on_progress: ProgressCallback | None = None) -> NDArray[np.float32]:
         """Hand out the result; see `Engine.run`."""
         check_batch(batch, self.spec)
         count, channels, height, width = batch.shape
@@ -73,6 +77,10 @@ class ReadyEngine(EngineBase):
         if self._tile.shape != shape:
             self._tile = np.random.default_rng(0).random(shape, np.float32)
         return self._tile
+
+    def bytes_for(self, architecture: Architecture, height_px: int, width_px: int, *, in_strips: bool = False) -> float:
+        """Return what engine torch takes on a GPU; see `Engine.bytes_for`."""
+        return gpu_tile_bytes(architecture, height_px, width_px, self.spec.precision)
 
     def open_tile_rows(self, plan: TilePlan, *, eight_bit: bool) -> "ReadyRows":
         """Begin an image; see `Engine.open_tile_rows`."""
@@ -107,12 +115,12 @@ class ReadyRows:
 
 
 class ReadyRow:
-    """See `realesr.tile_rows.PendingRow`."""
+    """See `realesr.runtime.tile_rows.PendingRow`."""
 
     def __init__(self, band: FinishedBand) -> None:
         self._band = band
 
-    def result(self, on_share: OnShare) -> FinishedBand:
+    def result(self, on_progress: ProgressCallback) -> FinishedBand:
         """Hand out the rows."""
         return self._band
 
@@ -121,10 +129,10 @@ def host_ways(height_px: int, width_px: int) -> dict[str, Callable[[], int]]:
     """Ways of the tiled runtime; each goes through an image and returns the bytes that came out."""
     planes = [np.random.default_rng(1).random((3, height_px, width_px), np.float32)]
 
-    def network(read_px: int, *, joins_tiles: bool) -> Network:
+    def network(read_px: int, *, joins_tiles: bool) -> EnginePool:
         tile_px = read_px - 2 * BLEND_OVERLAP_PX
         tiling = Tiling(tile_px=tile_px, overlap_px=BLEND_OVERLAP_PX, blend=True)
-        return Network(ReadyEngine(joins_tiles=joins_tiles), tiling=tiling)
+        return EnginePool(ReadyEngine(joins_tiles=joins_tiles), tiling=tiling)
 
     def joined_on_host(read_px: int) -> int:
         bands = enlarge_bands(iter(planes), network(read_px, joins_tiles=False), height_px=height_px, width_px=width_px)
@@ -173,22 +181,20 @@ def host_rows(runs: int, height_px: int, width_px: int) -> list[dict[str, Any]]:
 def computed_rows() -> Iterator[dict[str, Any]]:
     """Yield pixels computed for each pixel of a photo of 12 MP, before and after."""
     height, width = PHOTO_PX
-    architecture, facts = ZOO[MODEL].architecture, model_facts(ZOO[MODEL])
-    read_px = tile_px_for(architecture, "torch", 32_000_000_000, "fp16")
-    assert read_px == CPU_TILE_PX
+    facts = model_facts(ZOO[MODEL])
     before = Tiling(
-        tile_px=read_px - 2 * BLEND_OVERLAP_PX, overlap_px=BLEND_OVERLAP_PX, blend=True, band_bytes=BAND_BYTES
+        tile_px=CPU_TILE_PX - 2 * BLEND_OVERLAP_PX, overlap_px=BLEND_OVERLAP_PX, blend=True, band_bytes=BAND_BYTES
     )
     yield _computed_row("from the host's memory, as at 7f45186", before, None, height, width)
     for joins_tiles in (False, True):
         engine = ReadyEngine(joins_tiles=joins_tiles, device_free_bytes=GPU_FREE_BYTES)
-        after = tiling_for(facts, NetworkOptions(model=MODEL), engine.spec)
+        after = tiling_for(facts, NetworkOptions(model=MODEL), engine)
         what = f"from {GPU_FREE_BYTES / 1e9:g} GB of a GPU, joined on the {'device' if joins_tiles else 'host'}"
         yield _computed_row(what, after, GPU_FREE_BYTES, height, width)
 
 
 def _computed_row(what: str, tiling: Tiling, free_bytes: int | None, height: int, width: int) -> dict[str, Any]:
-    plan = plan_for(Network(ReadyEngine(joins_tiles=False), tiling=tiling), height, width)
+    plan = plan_for(EnginePool(ReadyEngine(joins_tiles=False), tiling=tiling), height, width)
     return {
         "tiles": what,
         "read_px": "{1} x {0}".format(*plan.tile_shape),

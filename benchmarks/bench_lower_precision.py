@@ -6,7 +6,7 @@ Inputs and weights of convolutions are rounded, products and everything between 
 processor with such products has them: so the residual sums are never rounded. int8: weights symmetric, with a scale for
 each output channel; inputs with one range a convolution, of three the one with the least squared error on calibration
 crops: four photos of scikit-image, degraded by the default recipe of training. "best half" takes the convolutions of a
-compact network, or the dense blocks of an RRDBNet, that do the least harm each by itself on two of the crops. First and
+small network, or the dense blocks of a deep one, that do the least harm each by itself on two of the crops. First and
 last: the first convolution and all behind the trunk, or the last. Nothing is timed here: rounding takes time.
 
 Errors are those of bench_precision.py, on the same pictures, against the same network in float32.
@@ -25,14 +25,13 @@ import torch
 from bench_precision import MADE, MODELS, SKIMAGE, all_images, figures
 from torch import Tensor, nn
 
-from realesr.architectures import RRDB
 from realesr.export.proof import Case, measure
+from realesr.models.weights import Weights
+from realesr.models.zoo import load_model
 from realesr.networks import build_with
-from realesr.train.apply import apply
-from realesr.train.degrade_recipe import CORRECTED
-from realesr.train.draw import draw
-from realesr.weights import Weights
-from realesr.zoo import load_model
+from realesr.train.degrade.apply import apply
+from realesr.train.degrade.draw import draw
+from realesr.train.degrade.recipe import CORRECTED
 
 RoundInput = Callable[[str, Tensor], Tensor]
 """Rounds the input of the convolution of that name."""
@@ -47,10 +46,10 @@ VALUES_A_CONVOLUTION = 200_000
 
 
 def loaded(model: str) -> tuple[nn.Module, bool]:
-    """The torch module, and whether it is an RRDBNet."""
+    """Return the torch module, and whether it has dense blocks before an enlargement."""
     weights = load_model(model)
     assert isinstance(weights, Weights)
-    return build_with(weights).eval(), isinstance(weights.architecture, RRDB)
+    return build_with(weights).eval(), weights.architecture.has_enlarged_convolutions
 
 
 def convolutions(module: nn.Module) -> list[str]:
@@ -134,7 +133,7 @@ def best_half(module: nn.Module, groups: list[list[str]], int8: RoundInput, crop
     return [name for _, number in best for name in groups[number]]
 
 
-def ways_of(module: nn.Module, is_rrdb: bool) -> Iterator[tuple[str, str, Lowered]]:
+def ways_of(module: nn.Module, is_deep: bool) -> Iterator[tuple[str, str, Lowered]]:
     """Precision, where, and how."""
 
     def bf16(_: str, values: Tensor) -> Tensor:
@@ -147,12 +146,12 @@ def ways_of(module: nn.Module, is_rrdb: bool) -> Iterator[tuple[str, str, Lowere
         return to_int8(values, *limits[name])
 
     names = convolutions(module)
-    inner = [name for name in names if name.startswith("body.")] if is_rrdb else names[1:-1]
+    inner = [name for name in names if name.startswith("body.")] if is_deep else names[1:-1]
     yield "bf16", "all convolutions", (names, to_bf16, bf16)
     yield "bf16", "all but first and last", (inner, to_bf16, bf16)
     yield "int8", "all convolutions", (names, weight_to_int8, int8)
     yield "int8", "all but first and last", (inner, weight_to_int8, int8)
-    if is_rrdb:
+    if is_deep:
         growing = [name for name in inner if not name.endswith("conv5")]
         yield "int8", "dense blocks without their last", (growing, weight_to_int8, int8)
         blocks = list(dict.fromkeys(name.rpartition(".")[0] for name in inner))
@@ -165,10 +164,10 @@ def ways_of(module: nn.Module, is_rrdb: bool) -> Iterator[tuple[str, str, Lowere
 @torch.no_grad()
 def rows_of(model: str, paths: list[Path], side_px: int) -> Iterator[dict[str, Any]]:
     """One row for each way of running the network."""
-    module, is_rrdb = loaded(model)
+    module, is_deep = loaded(model)
     images = [(name, batch) for name, batch in all_images(paths, side_px) if not name.startswith(MADE)]
     cases = [Case(picture=name, batch=b, expected=module(torch.from_numpy(b)).numpy()) for name, b in images]
-    for precision, where, way in ways_of(module, is_rrdb):
+    for precision, where, way in ways_of(module, is_deep):
         with lowered(module, *way):
             rows = [measure(case, lambda batch: module(torch.from_numpy(batch)).numpy()) for case in cases]
         row = figures(model, where, precision, rows)

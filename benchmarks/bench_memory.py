@@ -1,4 +1,4 @@
-"""Memory that a tile needs, by network, engine and side: the table behind `realesr.memory.tile_px_for`.
+"""Memory that a tile needs, by network, engine and side: the costs in `engines/memory_cost.py` come from it.
 
     python benchmarks/bench_memory.py                                              ONNX Runtime and torch
     python benchmarks/bench_memory.py --engines winograd --sides 256 512 960       an engine that takes large tiles
@@ -21,18 +21,20 @@ from pathlib import Path
 import numpy as np
 import report
 
-from realesr.architectures import RRDB, Architecture, Compact
+from realesr.models.architecture import Architecture
+from realesr.models.zoo import ZOO
 
 NETWORKS: dict[str, Architecture] = {
-    "x4plus": RRDB(scale=4),
-    "x4plus-anime": RRDB(scale=4, blocks=6),
-    "x2plus": RRDB(scale=2),
-    "animevideov3": Compact(scale=4),
-    "general-x4v3": Compact(scale=4, convs=32),
+    "x4plus": ZOO["realesrgan-x4plus"].architecture,
+    "x4plus-anime": ZOO["realesrgan-x4plus-anime"].architecture,
+    "x2plus": ZOO["realesrgan-x2plus"].architecture,
+    "animevideov3": ZOO["realesr-animevideov3"].architecture,
+    "general-x4v3": ZOO["realesr-general-x4v3"].architecture,
 }
 
 SIDES_PX = {"x4plus": (64, 128, 192, 256), "x2plus": (128, 256)}
-OTHER_SIDES_PX = {RRDB: (64, 128, 192, 256), Compact: (64, 128, 192, 256, 384)}
+OTHER_SIDES_PX = {True: (64, 128, 192, 256), False: (64, 128, 192, 256, 384)}
+"""By whether the network convolves behind an enlargement."""
 
 
 def measure(network: str, engine_name: str, side_px: int) -> dict[str, float]:
@@ -40,8 +42,8 @@ def measure(network: str, engine_name: str, side_px: int) -> dict[str, float]:
     import psutil
 
     from realesr.engines import open_engine
-    from realesr.memory import peak_bytes
-    from realesr.weights import Weights
+    from realesr.machine.memory import peak_bytes
+    from realesr.models.weights import Weights
 
     architecture = NETWORKS[network]
     generator = np.random.default_rng(0)
@@ -103,7 +105,9 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as cache:
         for engine_name in arguments.engines:
             for network in arguments.networks:
-                for side in arguments.sides or SIDES_PX.get(network, OTHER_SIDES_PX[type(NETWORKS[network])]):
+                for side in arguments.sides or SIDES_PX.get(
+                    network, OTHER_SIDES_PX[NETWORKS[network].has_enlarged_convolutions]
+                ):
                     rows.append(measure_apart(network, engine_name, side, cache))
                     print(rows[-1], file=sys.stderr)
     lines = lines_of(rows)

@@ -24,8 +24,8 @@ from realesr.engines import open_engine
 from realesr.errors import RealesrError
 from realesr.export.pictures import made_photo, noise
 from realesr.export.proof import Case, Row, measure
-from realesr.weights import Weights
-from realesr.zoo import load_model
+from realesr.models.weights import Weights
+from realesr.models.zoo import load_model
 
 MODELS = ("realesr-animevideov3", "realesrgan-x4plus-anime", "realesrgan-x4plus")
 WAYS = (

@@ -2,7 +2,7 @@
 
     python benchmarks/bench_seams.py PHOTO [PHOTO ...]
 
-Tiles answer for 128 px with the compact networks and for 192 px with the RRDB ones, at least four tiles a photo. The
+Tiles answer for 128 px with the small networks and for 192 px with the deep ones, at least four tiles a photo. The
 last columns look only at output pixels within 2 px of the lines where tiles meet. Each photo is cut to --side px first,
 since the whole image has to fit into memory (x4plus: about 29 kB a pixel).
 """
@@ -19,9 +19,11 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from realesr.engines import model_facts, open_engine
-from realesr.rows import Band
-from realesr.tiled import Network, Tiling, enlarge_bands, plan_for
-from realesr.zoo import load_model
+from realesr.models.zoo import load_model
+from realesr.runtime.engine_pool import EnginePool
+from realesr.runtime.rows import Band
+from realesr.runtime.tiled import enlarge_bands, plan_for
+from realesr.runtime.tiling import Tiling
 
 CASES: list[tuple[str, int, list[tuple[int, bool]]]] = [
     ("realesr-animevideov3", 128, [(0, False), (10, False), (18, False)]),
@@ -45,13 +47,13 @@ def levels(band: Band) -> NDArray[np.int16]:
     return np.rint(np.clip(band, 0, 1) * 255).astype(np.int16)
 
 
-def tiled(image: Band, network: Network) -> Band:
+def tiled(image: Band, network: EnginePool) -> Band:
     """The image through the runtime."""
     _, height, width = image.shape
     return np.concatenate(list(enlarge_bands([image], network, height_px=height, width_px=width)), axis=1)
 
 
-def near_cuts(network: Network, image: Band) -> NDArray[np.bool_]:
+def near_cuts(network: EnginePool, image: Band) -> NDArray[np.bool_]:
     """Mask of output pixels within 2 px of a line where tiles meet."""
     plan, scale = plan_for(network, *image.shape[1:]), network.spec.scale
     mask = np.zeros((image.shape[1] * scale, image.shape[2] * scale), bool)
@@ -69,7 +71,7 @@ def rows_of(model: str, tile_px: int, overlaps: list[tuple[int, bool]], photos: 
     images = [read(photo, side) for photo in photos]
     wholes = [levels(engine.run(image[None])[0]) for image in images]
     for overlap, blend in overlaps:
-        network = Network(engine, tiling=Tiling(tile_px=tile_px, overlap_px=overlap, blend=blend))
+        network = EnginePool(engine, tiling=Tiling(tile_px=tile_px, overlap_px=overlap, blend=blend))
         differences, at_cuts, counts = [], [], []
         for image, whole in zip(images, wholes, strict=True):
             difference = np.abs(levels(tiled(image, network)) - whole)

@@ -1,12 +1,13 @@
 """What strips cost: time against the untiled run, and against tiles, with the rows that fill and flush them in it.
 
-    python benchmarks/bench_strips.py                        compact networks against untiled, RRDBNets against tiles
+    python benchmarks/bench_strips.py                        small networks against untiled, deep ones against tiles
     python benchmarks/bench_strips.py --heights 512          only that height; likewise --models, --width, --runs
     python benchmarks/bench_strips.py --memory               peak memory of strips by height: it must not grow
 
 Each time is that of the runtime on noise, from the first row to the last, without files; ways take turns, and rows have
-medians. RRDBNets run beside tiles with a halo of 64 px, which leaves two levels of seams at 99.9 %, and as they are cut
-by default. The difference is the largest one to the untiled result; where that takes too much memory it is left out.
+medians. Deep networks run beside tiles with a halo of 64 px, which leaves seams of two levels at 99.9 %, and as they
+are cut by default. The difference is the largest one to the untiled result; where that takes too much memory it is left
+out.
 """
 
 import argparse
@@ -23,57 +24,58 @@ import numpy as np
 import report
 from numpy.typing import NDArray
 
-from realesr import memory
-from realesr.architectures import RRDB
 from realesr.engine import Engine
-from realesr.rows import in_chunks
-from realesr.strip_bands import enlarge_rows
-from realesr.strip_bands import strip_plan_for as plan_of
-from realesr.tiled import Network, Tiling, enlarge_bands
+from realesr.machine.memory import peak_bytes
+from realesr.runtime.engine_pool import EnginePool
+from realesr.runtime.rows import in_chunks
+from realesr.runtime.strip_bands import enlarge_rows
+from realesr.runtime.strip_bands import strip_layout_for as plan_of
+from realesr.runtime.tiled import enlarge_bands
+from realesr.runtime.tiling import Tiling
 
 MODELS = ("realesr-animevideov3", "realesr-general-x4v3", "realesrgan-x4plus-anime", "realesrgan-x4plus")
 TILES_HALO_PX = 64
-UNTILED_RRDB_PX = 320 * 512
-"""Larger images do not go through an RRDBNet untiled here."""
+UNTILED_PX = 320 * 512
+"""Larger images do not go through a deep network untiled here."""
 
 
 def measure(model: str, engine_name: str, height: int, width: int, runs: int) -> list[dict[str, Any]]:
     """All ways for one image; each row is a way."""
-    from realesr.api import tiling_for
     from realesr.engines import model_facts, open_engine
+    from realesr.models.zoo import load_model
     from realesr.options import NetworkOptions
-    from realesr.zoo import load_model
+    from realesr.runtime.tiling import tiling_for
 
     weights = load_model(model)
     facts = model_facts(weights)
     image = np.random.default_rng(0).random((3, height, width), np.float32)
     with open_engine(weights, engine=engine_name, precision="fp32") as engine:
-        tiling = tiling_for(facts, NetworkOptions(model=model, exact=True), engine.spec)
+        tiling = tiling_for(facts, NetworkOptions(model=model, exact=True), engine)
         assert tiling.strips is not None, f"engine {engine_name} has no strips"
         ways: dict[str, Callable[[], NDArray[np.float32]]] = {
-            "strips": lambda: _whole(enlarge_rows, Network(engine, tiling=tiling), image)
+            "strips": lambda: _whole(enlarge_rows, EnginePool(engine, tiling=tiling), image)
         }
-        is_rrdb = isinstance(facts.architecture, RRDB)
-        if not is_rrdb or height * width <= UNTILED_RRDB_PX:
+        is_deep = facts.architecture is not None and facts.architecture.has_enlarged_convolutions
+        if not is_deep or height * width <= UNTILED_PX:
             ways["untiled"] = lambda: engine.run(image[None])[0]
-        if is_rrdb:
-            narrow = tiling_for(facts, NetworkOptions(model=model), engine.spec)
+        if is_deep:
+            narrow = tiling_for(facts, NetworkOptions(model=model), engine)
             read = narrow.tile_px + 2 * narrow.overlap_px
             wide = replace(narrow, tile_px=read - 2 * TILES_HALO_PX, overlap_px=TILES_HALO_PX)
             for name, cut in (("tiles, halo 64", wide), (f"tiles, halo {narrow.overlap_px}", narrow)):
                 ways[name] = lambda cut=cut: _whole(enlarge_bands, _in_tiles(engine, cut), image)  # type: ignore[misc]
-        plan = plan_of(Network(engine, tiling=replace(tiling, tile_px=64)), height, width)
+        plan = plan_of(EnginePool(engine, tiling=replace(tiling, tile_px=64)), height, width)
         assert plan is not None, f"{width} x {height} px do not go in strips with {engine_name}: take a larger --width"
         head = {"model": model, "engine": engine.spec.name, "width": width, "height": height}
         strips = {"strip": f"{plan.columns.tile_px} x {plan.rows_px}"}
         return [{**head, **row, **strips} for row in _timed(ways, image.size // 3, runs)]
 
 
-def _in_tiles(engine: Engine, tiling: Tiling) -> Network:
-    return Network(engine, tiling=replace(tiling, strips=None))
+def _in_tiles(engine: Engine, tiling: Tiling) -> EnginePool:
+    return EnginePool(engine, tiling=replace(tiling, strips=None))
 
 
-def _whole(enlarge: Callable[..., Any], network: Network, image: NDArray[np.float32]) -> NDArray[np.float32]:
+def _whole(enlarge: Callable[..., Any], network: EnginePool, image: NDArray[np.float32]) -> NDArray[np.float32]:
     _, height, width = image.shape
     if network.tiling.strips is not None:
         # A tile of the whole image would be taken untiled.
@@ -117,15 +119,15 @@ def peak(model: str, engine_name: str, height: int, width: int) -> dict[str, Any
 
 def peak_child(model: str, engine_name: str, height: int, width: int) -> None:
     """Print the peak memory of this process after one image in strips."""
-    from realesr.api import tiling_for
     from realesr.engines import model_facts, open_engine
+    from realesr.models.zoo import load_model
     from realesr.options import NetworkOptions
-    from realesr.zoo import load_model
+    from realesr.runtime.tiling import tiling_for
 
     weights = load_model(model)
     with open_engine(weights, engine=engine_name, precision="fp32") as engine:
-        tiling = tiling_for(model_facts(weights), NetworkOptions(model=model, exact=True), engine.spec)
-        network = Network(engine, tiling=replace(tiling, tile_px=64))
+        tiling = tiling_for(model_facts(weights), NetworkOptions(model=model, exact=True), engine)
+        network = EnginePool(engine, tiling=replace(tiling, tile_px=64))
         band = np.random.default_rng(0).random((3, 64, width), np.float32)
         bands = (band[:, : stop - start] for start, stop in in_chunks(height))
         started = time.perf_counter()
@@ -135,7 +137,7 @@ def peak_child(model: str, engine_name: str, height: int, width: int) -> None:
         plan = plan_of(network, height, width)
         assert plan is not None
     strip = f"{plan.columns.tile_px} x {plan.rows_px}"
-    figures = {"strip": strip, "peak_gb": memory.peak_bytes() / 1e9, "us_per_px": seconds / height / width * 1e6}
+    figures = {"strip": strip, "peak_gb": peak_bytes() / 1e9, "us_per_px": seconds / height / width * 1e6}
     print(json.dumps(figures))
 
 

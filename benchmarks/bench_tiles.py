@@ -29,12 +29,14 @@ import numpy as np
 import report
 from numpy.typing import NDArray
 
-from realesr.engine import Engine, EngineBase
+from realesr.engine import Engine, EngineBase, ProgressCallback
 from realesr.engines.choice import nvidia_gpus
-from realesr.pipeline import Rows, planes_from_rows
-from realesr.rows import in_chunks
-from realesr.strip_bands import StripPlan, strip_plan_for
-from realesr.tiled import Network, Tiling, enlarge_bands, plan_for
+from realesr.runtime.engine_pool import EnginePool
+from realesr.runtime.pipeline import Rows, planes_from_rows
+from realesr.runtime.rows import in_chunks
+from realesr.runtime.strip_bands import StripLayout, strip_layout_for
+from realesr.runtime.tiled import enlarge_bands, plan_for
+from realesr.runtime.tiling import Tiling
 
 GRID: list[tuple[str, str, str, int, int]] = [
     (model, engine, precision, tile, batch)
@@ -73,7 +75,7 @@ class TimedEngine(EngineBase):
         self.spec = replace(engine.spec, best_batch=batch)
         self.times: list[float] = []
 
-    def run(self, batch: NDArray[np.float32]) -> NDArray[np.float32]:
+    def run(self, batch: NDArray[np.float32], on_progress: ProgressCallback | None = None) -> NDArray[np.float32]:
         """Enlarge a batch."""
         started = time.perf_counter()
         output = self._engine.run(batch)
@@ -88,7 +90,7 @@ class TimedEngine(EngineBase):
 def share_outside(engine: Engine, tile: int, batch: int) -> float:
     """Percent of the engine's time that the tiled runtime takes besides, for two rows of tiles; no file is read."""
     timed = TimedEngine(engine, batch)
-    network = Network(timed, tiling=Tiling(tile_px=tile, overlap_px=0, blend=False))
+    network = EnginePool(timed, tiling=Tiling(tile_px=tile, overlap_px=0, blend=False))
     height, width = 2 * tile, 2 * batch * tile
     bands = iter([np.random.default_rng(1).random((3, height, width), np.float32)])
     started = time.perf_counter()
@@ -99,9 +101,9 @@ def share_outside(engine: Engine, tile: int, batch: int) -> float:
 
 def throughput_child(model: str, engine_name: str, precision: str, tile: int, batch: int, seconds: float) -> None:
     """Run one engine on noise for a while; print the figures."""
-    from realesr import memory
     from realesr.engines import open_engine
-    from realesr.zoo import load_model
+    from realesr.machine import memory
+    from realesr.models.zoo import load_model
 
     pixels = np.random.default_rng(0).random((batch, 3, tile, tile), np.float32)
     with open_engine(load_model(model), engine=engine_name, device="cpu", precision=precision) as engine:
@@ -169,18 +171,18 @@ def engine_alone(photo: Path, model: str) -> None:
     They are the photo's own: with animevideov3, noise took 6 % more CPU time than a photo.
     """
     from realesr.api import Upscaler
-    from realesr.image_reader import open_image
+    from realesr.images.reader import open_image
 
     with open_image(photo) as reader:
         pixels = reader.read_rows(reader.info.height_px)
     with Upscaler(model) as upscaler:
-        network = upscaler.network_for(bits=8)
-        plan = strip_plan_for(network, *pixels.shape[:2])
+        network = upscaler.pool_for(bits=8)
+        plan = strip_layout_for(network, *pixels.shape[:2])
         seconds = tiles_alone(network, pixels) if plan is None else strips_alone(network, pixels, plan)
     print(seconds)
 
 
-def tiles_alone(network: Network, pixels: Rows) -> float:
+def tiles_alone(network: EnginePool, pixels: Rows) -> float:
     """Seconds of the engine."""
     seconds = 0.0
     plan = plan_for(network, *pixels.shape[:2])
@@ -194,7 +196,7 @@ def tiles_alone(network: Network, pixels: Rows) -> float:
     return seconds
 
 
-def strips_alone(network: Network, pixels: Rows, plan: StripPlan) -> float:
+def strips_alone(network: EnginePool, pixels: Rows, plan: StripLayout) -> float:
     """Seconds of the engine; without the image's last rows and columns, where it has to be filled up."""
     seconds = 0.0
     for column in plan.columns.tiles:

@@ -27,9 +27,9 @@ import torch
 from PIL import Image, ImageDraw
 from scipy.ndimage import gaussian_filter
 
-from realesr.train.apply import apply
-from realesr.train.degrade_recipe import CORRECTED
-from realesr.train.draw import draw
+from realesr.train.degrade.apply import apply
+from realesr.train.degrade.draw import draw
+from realesr.train.degrade.recipe import CORRECTED
 from realesr.train.metrics import colour_drift, psnr
 
 TRAIN = (

@@ -3,8 +3,8 @@
     python benchmarks/bench_train.py                                            what a CPU can do in minutes
     python benchmarks/bench_train.py --recipe x4plus --batch 48 --device cuda   the paper's shape on a GPU
 
-Each row is a run of its own through `realesr.train`, from chance, on photos that scikit-image ships. The perceptual
-loss has a VGG19 of random weights: its time does not depend on them. The first iterations are left out.
+Each row is a run of its own through `realesr.train`, from a random initialisation, on photos that scikit-image ships.
+The perceptual loss has a VGG19 of random weights: its time does not depend on them. The first iterations are left out.
 """
 
 import argparse

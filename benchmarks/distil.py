@@ -1,4 +1,4 @@
-"""Distils a compact network from a large one in the seconds that there are: minutes on a large GPU.
+"""Distils a small network from a large one in the seconds that there are: minutes on a large GPU.
 
     python benchmarks/distil.py --make-crops crops --from PHOTOS... --megabytes 12
     python benchmarks/distil.py --crops crops --out out --seconds 200 --device cuda
@@ -41,20 +41,20 @@ from distil_patches import (
 from torch import Tensor, nn
 from torch.nn import functional
 
-from realesr.architectures import RRDB, Compact, UNetDiscriminator
+from realesr.models.discriminator import UNetDiscriminator
+from realesr.models.weights import Weights
+from realesr.models.zoo import load_model
 from realesr.networks import build, build_with
 from realesr.train.checkpoint import write_network
-from realesr.train.degrade_recipe import CORRECTED
+from realesr.train.data.loader import Batch
+from realesr.train.degrade.recipe import CORRECTED
 from realesr.train.distributed import World
-from realesr.train.loader import Batch
 from realesr.train.metrics import psnr
 from realesr.train.recipe import DISCRIMINATOR
 from realesr.train.stage_options import StageOptions
 from realesr.train.steps import MayStep, gan_step, psnr_step
 from realesr.train.synthesis import make_pairs
 from realesr.train.train_state import TrainState, make_state
-from realesr.weights import Weights
-from realesr.zoo import load_model
 
 Row = dict[str, Any]
 
@@ -156,8 +156,8 @@ class Distillation:
         self._is_cuda = self._device.type == "cuda"
         self._dice = np.random.default_rng(0)
         torch.manual_seed(0)
-        if student.architecture.scale != SCALE or not isinstance(student.architecture, Compact):
-            raise SystemExit(f"got {student.architecture.title} as the student, expected a compact network x{SCALE}")
+        if student.architecture.scale != SCALE or student.architecture.has_enlarged_convolutions:
+            raise SystemExit(f"got {student.architecture.title} as the student, expected a small network x{SCALE}")
         self._architecture = student.architecture
         precision = torch.float16 if self._is_cuda else torch.float32
         self._teacher = build_with(teacher).eval().requires_grad_(False)
@@ -382,7 +382,7 @@ def distillation(
 def loaded(name: str) -> Weights:
     """Weights of a network of the zoo or of a file."""
     weights = load_model(name)
-    if not isinstance(weights, Weights) or not isinstance(weights.architecture, RRDB | Compact):
+    if not isinstance(weights, Weights):
         raise SystemExit(f"got {name}, expected a network with weights that torch can run")
     return weights
 
@@ -407,7 +407,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, metavar="FOLDER")
     parser.add_argument("--seconds", type=float, help="of all, once torch is loaded; 200, or 40 with --small")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--student", default=STUDENT, help="the compact network to start from")
+    parser.add_argument("--student", default=STUDENT, help="the small network to start from")
     parser.add_argument("--gan", type=float, help="weight of the adversarial loss beside 1 of L1")
     parser.add_argument("--small", action="store_true", help="tiny patches, to see that it works")
     arguments = parser.parse_args()

@@ -12,8 +12,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from realesr.train.checkpoint import write_file
-from realesr.train.filters import to_device
-from realesr.train.image_crops import read_crop
+from realesr.train.data.crops import read_crop
+from realesr.train.degrade.filters import to_device
 from realesr.train.validation import hold_out
 
 SCALE = 4

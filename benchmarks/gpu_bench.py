@@ -3,7 +3,7 @@
 import gc
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -15,12 +15,12 @@ from PIL import Image
 from safetensors.numpy import save_file
 
 from realesr.api import Upscaler
-from realesr.architectures import RRDB, Architecture, Compact
 from realesr.engine import Precision
 from realesr.engines.trial import photo_like
 from realesr.errors import MissingDependency, UsageError
-from realesr.weights import Weights
-from realesr.zoo import load_model
+from realesr.models.architecture import Architecture
+from realesr.models.weights import Weights
+from realesr.models.zoo import ZOO, load_model
 
 Options = Mapping[str, str]
 """Of engine torch."""
@@ -128,12 +128,14 @@ def bench_for(device: str, folder: Path, *, small: bool) -> Bench:
         folder: a temporary one.
         small: networks, photo and tiles that a CPU does in seconds.
     """
-    large, compact = ("dense", "compact") if small else ("realesrgan-x4plus", "realesr-animevideov3")
-    models = {large: large, compact: compact}
+    large, fast = ("large", "fast") if small else ("realesrgan-x4plus", "realesr-animevideov3")
+    models = {large: large, fast: fast}
     if small:
         models = {
-            large: random_network(RRDB(scale=4, features=8, blocks=1, growth=4), folder / "dense.safetensors"),
-            compact: random_network(Compact(scale=4, features=8, convs=2), folder / "compact.safetensors"),
+            large: random_network(
+                small_architecture("realesrgan-x4plus", blocks=1, growth=4), folder / "large.safetensors"
+            ),
+            fast: random_network(small_architecture("realesr-animevideov3", convs=2), folder / "fast.safetensors"),
         }
     height, width = (32, 48) if small else (1536, 2048)
     photo = folder / "photo.jpg"
@@ -146,10 +148,15 @@ def bench_for(device: str, folder: Path, *, small: bool) -> Bench:
         peers_tile_px=24 if small else PEERS_TILE_PX,
         tile_px=16 if small else None,
         overlap_px=4 if small else None,
-        tile_sides={large: (24,), compact: (24,)} if small else {large: (576, 1024, 288), compact: (576, 1024)},
+        tile_sides={large: (24,), fast: (24,)} if small else {large: (576, 1024, 288), fast: (576, 1024)},
         row_seconds=0.01 if small else 1.0,
         target=folder / "large.jpg",
     )
+
+
+def small_architecture(like: str, **numbers: int) -> Architecture:
+    """Return a network of 8 features that is built like one of the zoo."""
+    return replace(ZOO[like].architecture, features=8, **numbers)  # type: ignore[type-var]
 
 
 def random_network(architecture: Architecture, path: Path) -> str:

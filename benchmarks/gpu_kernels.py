@@ -23,12 +23,11 @@ from gpu_timing import Row, device_seconds
 from torch.nn import functional
 from torch.nn.utils import convert_conv2d_weight_memory_format
 
-from realesr.networks import RRDBNet, build_with
-from realesr.weights import Weights
-from realesr.zoo import load_model
+from realesr.models.weights import Weights
+from realesr.models.zoo import load_model
 
 if TYPE_CHECKING:
-    from realesr.engines.triton_convolution import Configuration
+    from realesr.engines.pytorch.triton_convolution import Configuration
 
 MODEL = "realesrgan-x4plus"
 LAYERS = ((192, 64), (160, 32), (128, 32), (96, 32), (64, 32), (64, 64))
@@ -83,7 +82,7 @@ def kernels(device: str, *, seconds: float, small: bool) -> Iterator[Row]:
 
 def configurations() -> "list[Configuration]":
     """Return what is tried, the default first."""
-    from realesr.engines.triton_convolution import DEFAULT, Configuration
+    from realesr.engines.pytorch.triton_convolution import DEFAULT, Configuration
 
     others = [
         Configuration(block_width=width, block_height=height, block_k=k, warps=warps, stages=stages)
@@ -106,14 +105,17 @@ def compile_one(layer: tuple[int, int], configuration: "Configuration") -> None:
 
 def networks(device: str, sides_px: tuple[int, ...]) -> Iterator[Row]:
     """Whole networks on what lies on the GPU."""
-    from realesr.engines.triton_rrdb import triton_rrdb
+    from realesr.engines.pytorch.layers import LayerNetwork
+    from realesr.engines.pytorch.triton_dense_blocks import triton_network
 
     weights = load_model(MODEL)
     assert isinstance(weights, Weights)
-    module = build_with(weights).eval().to(device, torch.float16)
-    module = convert_conv2d_weight_memory_format(module, torch.channels_last)
-    assert isinstance(module, RRDBNet)
-    forwards = {"torch": module, "triton": triton_rrdb(module), "triton, torch's tail": triton_rrdb(module, tail=False)}
+    module = LayerNetwork(weights).eval().to(device, torch.float16)
+    forwards = {
+        "torch": module,
+        "triton": triton_network(module),
+        "triton, torch's tail": triton_network(module, tail=False),
+    }
     with torch.inference_mode():
         for side_px in sides_px:
             lr = torch.rand(1, 3, side_px, side_px, device=device, dtype=torch.float16)
@@ -124,7 +126,7 @@ def networks(device: str, sides_px: tuple[int, ...]) -> Iterator[Row]:
                 try:
                     error = forward(lr).float() - expected
                     taken = device_seconds(partial(forward, lr), device, 0.5)
-                    flop = 2 * weights.architecture.mac_per_px * side_px**2
+                    flop = 2 * weights.architecture.macs_per_px * side_px**2
                     row |= {
                         "gpu_s": taken,
                         "input_mp_s": side_px**2 / taken / 1e6,
@@ -174,7 +176,7 @@ def our_layer(device: str, layer: tuple[int, int], configuration: "Configuration
 
 def our_step(device: str, layer: tuple[int, int], configuration: "Configuration", *, side_px: int) -> Any:
     """Return what runs it, its source, its target and the convolution."""
-    from realesr.engines import triton_convolution
+    from realesr.engines.pytorch import triton_convolution
 
     c_in, c_out = layer
     conv = convolution(device, layer)

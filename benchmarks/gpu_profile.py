@@ -13,7 +13,7 @@ import numpy as np
 from gpu_bench import JPEG_QUALITY, Bench, Case, Options, bench_for, measured
 from gpu_timing import Row, profiled, whole_seconds
 
-from realesr.engines.torch_engine import open_torch
+from realesr.engines.pytorch.engine import open_torch
 from realesr.engines.trial import photo_like
 from realesr.options import FileOptions
 

@@ -14,11 +14,11 @@ Write = Callable[[Row], None]
 REASON_CHARACTERS = 500
 
 GPU_TESTS = (
-    "tests/engines/test_torch_engine.py",
+    "tests/engines/pytorch/test_engine.py",
     "tests/engines/test_contract.py",
     "tests/engines/test_recovery.py",
-    "tests/engines/test_cuda_memory.py",
-    "tests/train/test_apply.py",
+    "tests/engines/nvidia/test_cuda_memory.py",
+    "tests/train/degrade/test_apply.py",
     "tests/train/test_steps.py",
 )
 """Where the tests are that need a GPU; files that have got some since are found by their marks."""

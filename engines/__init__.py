@@ -1,24 +1,33 @@
-"""Ways of running a network, one file each. `open_engine` opens one; nothing heavy is imported before."""
+"""Ways of running a network, a file or a folder each. `open_engine` opens one; nothing heavy is imported before."""
 
 import importlib.metadata
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from realesr.architectures import Compact
 from realesr.engine import Engine, NearestEngine, Precision
 from realesr.engines.choice import Choice, choose, kept_choice, machine_here
 from realesr.engines.engine_options import checked_options
-from realesr.engines.facts import EngineFacts, ModelFacts
+from realesr.engines.facts import EngineFacts
 from realesr.engines.fidelity import bf16_is_measured
 from realesr.errors import EngineError, MissingDependency, RealesrError, UsageError
+from realesr.models.facts import ModelFacts
 
 if TYPE_CHECKING:
-    from realesr.weights import Weights
-    from realesr.zoo import ZooEntry
+    from realesr.models.weights import Weights
+    from realesr.models.zoo import ZooEntry
 
-__all__ = ["ENGINE_NAMES", "EngineFacts", "ModelFacts", "available_engines", "model_facts", "open_engine"]
+__all__ = [
+    "ENGINE_NAMES",
+    "ChosenEngine",
+    "EngineFacts",
+    "ModelFacts",
+    "available_engines",
+    "model_facts",
+    "open_chosen_engine",
+    "open_engine",
+]
 
 ENGINE_NAMES = ("winograd", "onnxruntime", "openvino", "ncnn", "torch", "tensorrt", "nearest")
 """What `open_engine` takes, beside "auto"."""
@@ -42,7 +51,23 @@ _INSTALL = {
 }
 
 
-def open_engine(
+@dataclass(frozen=True, kw_only=True)
+class ChosenEngine:
+    """An open engine, and how it was chosen."""
+
+    engine: Engine
+    chosen_because: str = ""
+    """Why the automatic choice took this engine and device; empty where both were asked for."""
+    tuned_tile_px: int | None = None
+    """Side of the tile that 'realesr tune' found to be the fastest, with what it overlaps; None without it."""
+
+
+def open_engine(model: "Weights | Path", **settings: Any) -> Engine:
+    """Open a network; arguments and errors are those of `open_chosen_engine`."""
+    return open_chosen_engine(model, **settings).engine
+
+
+def open_chosen_engine(
     model: "Weights | Path",
     *,
     engine: str = "auto",
@@ -51,12 +76,12 @@ def open_engine(
     threads: int | None = None,
     options: Mapping[str, str] | None = None,
     engine_file: EngineFile | None = None,
-) -> Engine:
-    """Open a network.
+) -> ChosenEngine:
+    """Open a network, and tell why in this engine.
 
     Args:
         model: weights, or the path of an .onnx file (for onnxruntime) or an .engine file (for tensorrt).
-        engine: one of ENGINE_NAMES; "auto" is what `realesr.engines.choice` takes here, and `spec.chosen_because` why.
+        engine: one of ENGINE_NAMES; "auto" is what `realesr.engines.choice` takes here.
         device: what the engine offers: "cpu", "cuda", "cuda:1", ...; "auto" likewise: a GPU before the CPU.
         precision: "fp32", "fp16" or "bf16" of the network's body; "auto" is fp16 on a GPU; on a CPU bf16 where
             processor and network are known to be good at it, else fp32.
@@ -76,21 +101,21 @@ def open_engine(
         raise UsageError(f"got {threads} threads, expected 1 or more")
     given = dict(options or {})
     if engine == "nearest":
-        return _open_nearest(model, device, precision, given)
+        return ChosenEngine(engine=_open_nearest(model, device, precision, given))
     if engine not in ("auto", *ENGINE_NAMES):
         raise UsageError(f"got the engine {engine}, expected auto, {', '.join(ENGINE_NAMES)}")
     is_file = isinstance(model, Path)
     if isinstance(model, Path) and model.suffix.lower() == ENGINE_FILE_SUFFIX:
         if engine not in ("auto", "tensorrt"):
             raise UsageError(f"engine {engine} got {model.name}, which only engine tensorrt runs")
-        return _open_tensorrt(model, device, precision, given)
+        return ChosenEngine(engine=_open_tensorrt(model, device, precision, given))
     choices = choose(
         engine=engine,
         device=device,
         precision=precision,
         is_file=is_file,
-        bears_bf16=not isinstance(model, Path) and bf16_is_measured(model),
-        is_compact=not isinstance(model, Path) and isinstance(model.architecture, Compact),
+        is_faithful_in_bf16=not isinstance(model, Path) and bf16_is_measured(model),
+        has_enlarged_convolutions=isinstance(model, Path) or model.architecture.has_enlarged_convolutions,
         machine=machine_here(),
     )
     if engine == "auto" and not isinstance(model, Path):
@@ -107,8 +132,8 @@ def _open_first(
     engine_file: EngineFile | None,
     *,
     may_build: bool,
-) -> Engine:
-    """The first choice that starts; `spec.chosen_because` tells of those that did not."""
+) -> ChosenEngine:
+    """Open the first choice that starts; the reason tells of those that did not."""
     failures: list[str] = []
     for choice in choices:
         try:
@@ -123,13 +148,14 @@ def _open_first(
             failures.append(f"{choice.engine} on {choice.device} did not start ({error})")
             continue
         tile_px = choice.setting.tile_px if choice.setting else None
-        return _with_reason(opened, "; ".join([choice.reason, *failures]), tile_px)
+        reason = "; ".join([choice.reason, *failures])
+        return ChosenEngine(engine=opened, chosen_because=reason, tuned_tile_px=tile_px)
     raise EngineError(f"no engine works on the device {choices[-1].device}: {'; '.join(failures)}")
 
 
 def _kept_choices(weights: "Weights", device: str, precision: str) -> tuple[Choice, ...]:
-    """What `realesr tune` has kept for this network, where it fits what was asked for."""
-    from realesr.tuning import kept_setting
+    """Return what `realesr tune` has kept for this network, where it fits what was asked for."""
+    from realesr.engines.tuning import kept_setting
 
     setting = kept_setting(weights, precision)
     return (kept_choice(setting),) if setting is not None and device in ("auto", setting.device) else ()
@@ -145,7 +171,7 @@ def _open_chosen(
         checked_options(choice.engine, options, {})
     try:
         if choice.engine == "onnxruntime":
-            from realesr.engines.onnxruntime_engine import open_onnxruntime
+            from realesr.engines.onnx_runtime.engine import open_onnxruntime
 
             return open_onnxruntime(model, device=choice.device, precision=precision, threads=threads, options=options)
         if choice.engine == "openvino":
@@ -153,14 +179,14 @@ def _open_chosen(
 
             return open_openvino(model, device=choice.device, precision=precision, threads=threads)
         if choice.engine == "winograd":
-            from realesr.engines.winograd_engine import open_winograd
+            from realesr.engines.winograd.engine import open_winograd
 
             return open_winograd(model, device=choice.device, precision=precision, threads=threads)
         if choice.engine == "ncnn":
             from realesr.engines.ncnn_engine import open_ncnn
 
             return open_ncnn(model, device=choice.device, precision=precision, threads=threads)
-        from realesr.engines.torch_engine import open_torch
+        from realesr.engines.pytorch.engine import open_torch
 
         return open_torch(model, device=choice.device, precision=precision, threads=threads, options=options)
     except ImportError as error:
@@ -175,7 +201,7 @@ def _open_built(
     engine_file: EngineFile | None,
     may_build: bool,
 ) -> Engine:
-    from realesr.engines.tensorrt_engine import OPTIONS
+    from realesr.engines.nvidia.tensorrt_engine import OPTIONS
 
     checked_options("tensorrt", options, OPTIONS)  # before minutes of building
     if engine_file is None:
@@ -184,19 +210,13 @@ def _open_built(
 
 
 def _open_tensorrt(path: Path, device: str, precision: str, options: Mapping[str, str]) -> Engine:
-    from realesr.engines.tensorrt_engine import open_tensorrt
+    from realesr.engines.nvidia.tensorrt_engine import open_tensorrt
 
     return open_tensorrt(path, device=device, precision=precision, options=options)
 
 
-def _with_reason(opened: Any, reason: str, best_tile_px: int | None) -> Engine:
-    opened.spec = replace(opened.spec, chosen_because=reason, best_tile_px=best_tile_px)
-    engine: Engine = opened
-    return engine
-
-
 def model_facts(model: "Weights | ZooEntry | Path") -> ModelFacts:
-    """What planning a network's tiles needs to know; an entry of the zoo tells it without its weights.
+    """Return the facts that planning a network's tiles needs; an entry of the zoo tells them without its weights.
 
     Raises:
         ModelError: a path whose file is missing or damaged, or holds no network that enlarges images of any size.
@@ -204,11 +224,11 @@ def model_facts(model: "Weights | ZooEntry | Path") -> ModelFacts:
     """
     if isinstance(model, Path):
         if model.suffix.lower() == ENGINE_FILE_SUFFIX:
-            from realesr.engines.tensorrt_sidecar import read_sidecar
+            from realesr.engines.nvidia.tensorrt_sidecar import read_sidecar
 
             return read_sidecar(model).facts
         try:
-            from realesr.engines.onnxruntime_engine import facts_from_file
+            from realesr.engines.onnx_runtime.engine import facts_from_file
         except ImportError as error:
             raise _import_problem("onnxruntime", error) from error
         return facts_from_file(model)
@@ -223,7 +243,7 @@ def model_facts(model: "Weights | ZooEntry | Path") -> ModelFacts:
 
 
 def available_engines() -> tuple[EngineFacts, ...]:
-    """Every engine, whether it works here, and what it offers. Imports their packages: it takes seconds."""
+    """Return every engine, whether it works here, and what it offers. Imports their packages: it takes seconds."""
     return (
         _facts("winograd", _winograd, "realesr"),
         _facts("onnxruntime", _onnxruntime, "onnxruntime", "onnxruntime-gpu"),
@@ -244,7 +264,7 @@ _Offer = tuple[tuple[str, ...], tuple[Precision, ...], _Options, tuple[str, ...]
 
 
 def _facts(name: str, offer: Callable[[], _Offer], *packages: str) -> EngineFacts:
-    """What one engine offers here, or why it offers nothing."""
+    """Return what one engine offers here, or why it offers nothing."""
     problem = ""
     try:
         devices, precisions, options, notes = offer()
@@ -263,13 +283,14 @@ def _facts(name: str, offer: Callable[[], _Offer], *packages: str) -> EngineFact
 
 
 def _winograd() -> _Offer:
-    from realesr.engines import winograd_engine
+    from realesr.engines.winograd import engine as winograd_engine
 
     return winograd_engine.devices(), winograd_engine.PRECISIONS, {}, ()
 
 
 def _onnxruntime() -> _Offer:
-    from realesr.engines import onnxruntime_devices, onnxruntime_engine
+    from realesr.engines.onnx_runtime import devices as onnxruntime_devices
+    from realesr.engines.onnx_runtime import engine as onnxruntime_engine
 
     devices, notes = onnxruntime_devices.devices(), onnxruntime_devices.plugin_problems()
     return devices, onnxruntime_engine.PRECISIONS, onnxruntime_engine.OPTIONS, notes
@@ -289,13 +310,13 @@ def _ncnn() -> _Offer:
 
 
 def _torch() -> _Offer:
-    from realesr.engines import torch_engine
+    from realesr.engines.pytorch import engine as torch_engine
 
     return torch_engine.devices(), torch_engine.PRECISIONS, torch_engine.OPTIONS, ()
 
 
 def _tensorrt() -> _Offer:
-    from realesr.engines import tensorrt_engine
+    from realesr.engines.nvidia import tensorrt_engine
 
     return tensorrt_engine.devices(), tensorrt_engine.PRECISIONS, tensorrt_engine.OPTIONS, ()
 
@@ -310,7 +331,7 @@ def _open_nearest(model: "Weights | Path", device: str, precision: str, options:
 
 
 def _import_problem(name: str, error: Exception) -> RealesrError:
-    """What to say where an engine's file cannot be imported."""
+    """Return the error for an engine whose file cannot be imported."""
     if isinstance(error, RealesrError):
         return error
     if isinstance(error, ModuleNotFoundError) and error.name == name:

@@ -12,12 +12,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from realesr.engines.winograd_kernel import is_usable
-from realesr.nvidia_driver import gpu_names
-from realesr.processor import has_fast_bf16
+from realesr.engines.winograd.kernel import is_usable
+from realesr.machine.nvidia_driver import gpu_names
+from realesr.machine.processor import has_fast_bf16
 
 if TYPE_CHECKING:
-    from realesr.tuning import Setting
+    from realesr.engines.tuning import Setting
 
 PLUGIN_MODULES = {
     "webgpu": ("onnxruntime_ep_webgpu",),
@@ -35,7 +35,7 @@ CUDA_MEMORY_MODULES = ("pycuda", "cuda.bindings")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Row:
+class ChoiceRow:
     """One engine on one kind of device."""
 
     engine: str
@@ -49,12 +49,12 @@ class Row:
     runs_files: bool = False
     """Whether it runs .onnx files, or weights alone."""
     needs_bf16: bool = False
-    """Whether it is worth its place only in bf16: on processors made for it, and networks that bear it."""
-    compact_only: bool = False
-    """Whether it is worth its place only for compact networks."""
+    """Whether it is worth its place only in bf16: on processors made for it, and networks that stay near fp32 in it."""
+    without_enlarged_convolutions: bool = False
+    """Whether it is worth its place only for networks that do not convolve behind an enlargement."""
 
 
-_ALWAYS_INSTALLED = Row(
+_ALWAYS_INSTALLED = ChoiceRow(
     engine="onnxruntime",
     device="cpu",
     why="no GPU that an installed engine can use",
@@ -63,56 +63,56 @@ _ALWAYS_INSTALLED = Row(
 )
 
 ROWS = (
-    Row(engine="tensorrt", device="cuda", why="an NVIDIA GPU with TensorRT", precisions=("fp32", "fp16")),
-    Row(
+    ChoiceRow(engine="tensorrt", device="cuda", why="an NVIDIA GPU with TensorRT", precisions=("fp32", "fp16")),
+    ChoiceRow(
         engine="onnxruntime",
         device="cuda",
         why="an NVIDIA GPU with onnxruntime-gpu",
         precisions=("fp32", "fp16"),
         runs_files=True,
     ),
-    Row(engine="torch", device="cuda", why="an NVIDIA GPU with PyTorch", precisions=("fp32", "fp16", "bf16")),
-    Row(
+    ChoiceRow(engine="torch", device="cuda", why="an NVIDIA GPU with PyTorch", precisions=("fp32", "fp16", "bf16")),
+    ChoiceRow(
         engine="torch",
         device="mps",
         why="an Apple GPU with PyTorch (not measured against Core ML)",
         precisions=("fp32", "fp16", "bf16"),
     ),
-    Row(
+    ChoiceRow(
         engine="onnxruntime",
         device="tensorrt_rtx",
         why="an NVIDIA GPU with ONNX Runtime's TensorRT-RTX plug-in",
         precisions=("fp32", "fp16"),
         runs_files=True,
     ),
-    Row(
+    ChoiceRow(
         engine="onnxruntime",
         device="webgpu",
         why="a GPU with ONNX Runtime's WebGPU plug-in",
         precisions=("fp32", "fp16"),
         runs_files=True,
     ),
-    Row(engine="winograd", device="cpu", why="the fastest fp32 on a CPU, realesr's own", precisions=("fp32",)),
-    Row(
+    ChoiceRow(engine="winograd", device="cpu", why="the fastest fp32 on a CPU, realesr's own", precisions=("fp32",)),
+    ChoiceRow(
         engine="openvino",
         device="cpu",
         why="this processor's bf16 with OpenVINO, measured to be near enough to fp32",
         precisions=("bf16",),
         needs_bf16=True,
     ),
-    Row(
+    ChoiceRow(
         engine="ncnn",
         device="cpu",
-        why="the fastest fp32 of compact networks on a CPU, ncnn's",
+        why="the fastest fp32 of small networks on a CPU, ncnn's",
         precisions=("fp32",),
-        compact_only=True,
+        without_enlarged_convolutions=True,
     ),
-    Row(engine="openvino", device="cpu", why="OpenVINO's fp32 on a CPU", precisions=("fp32",)),
+    ChoiceRow(engine="openvino", device="cpu", why="OpenVINO's fp32 on a CPU", precisions=("fp32",)),
     _ALWAYS_INSTALLED,
-    Row(engine="torch", device="cpu", why="PyTorch on the CPU", precisions=("fp32", "fp16", "bf16")),
-    Row(engine="ncnn", device="vulkan", why="ncnn on a GPU through Vulkan", precisions=("fp32", "fp16")),
+    ChoiceRow(engine="torch", device="cpu", why="PyTorch on the CPU", precisions=("fp32", "fp16", "bf16")),
+    ChoiceRow(engine="ncnn", device="vulkan", why="ncnn on a GPU through Vulkan", precisions=("fp32", "fp16")),
 )
-"""GPUs before the CPU; on each, what others measured as the fastest first (FP16 RRDBNets: TensorRT, then ONNX
+"""GPUs before the CPU; on each, what others measured as the fastest first (x4plus in fp16: TensorRT, then ONNX
 Runtime, then PyTorch). Of these we have measured only PyTorch, on an H100. Vulkan comes last, where only those get it
 who ask for it: what it shows may be a processor that plays a GPU.
 
@@ -130,7 +130,7 @@ On CPUs microseconds per input pixel, the same weights and pixels in all engines
 
 Against ONNX Runtime winograd's fp32 is 1.9 to 2.4 times as fast on the second, and exact; bf16 was 2.1 to 2.6 times on
 the first, and is not. So winograd comes first on both.
-Where it was not compiled: with RRDBNets ncnn takes 50 kB a pixel, six times as much as OpenVINO. Its tiles are smaller,
+Where it was not compiled: with x4plus ncnn takes 50 kB a pixel, six times as much as OpenVINO. Its tiles are smaller,
 and what more of them overlaps costs more than it gains.
 """
 
@@ -176,8 +176,8 @@ def choose(
     device: str = "auto",
     precision: str = "auto",
     is_file: bool = False,
-    bears_bf16: bool = False,
-    is_compact: bool = False,
+    is_faithful_in_bf16: bool = False,
+    has_enlarged_convolutions: bool = True,
     machine: Machine,
 ) -> tuple[Choice, ...]:
     """What to open, best first; the later ones are for the case that an earlier one cannot start.
@@ -187,8 +187,8 @@ def choose(
         device: as in `--device`, one device; "cpu", "cuda:1", ... keep to that device.
         precision: as in `--precision`.
         is_file: whether the network is an .onnx file.
-        bears_bf16: whether the network was measured to be near enough to fp32 in bf16.
-        is_compact: whether the network is a compact one.
+        is_faithful_in_bf16: whether the network was measured to be near enough to fp32 in bf16.
+        has_enlarged_convolutions: whether the network convolves behind an enlargement.
         machine: what there is here.
 
     Returns:
@@ -204,8 +204,8 @@ def choose(
         and kind in ("auto", row.device)
         and (precision == "auto" or precision in row.precisions)
         and (row.runs_files or not is_file)
-        and (not row.needs_bf16 or (machine.has_fast_bf16 and (bears_bf16 or precision == "bf16")))
-        and (is_compact or not row.compact_only or engine != "auto")
+        and (not row.needs_bf16 or (machine.has_fast_bf16 and (is_faithful_in_bf16 or precision == "bf16")))
+        and (not (has_enlarged_convolutions and row.without_enlarged_convolutions) or engine != "auto")
         and (row.engine, row.device) in machine.offered
     ]
     if not rows:
@@ -224,7 +224,7 @@ def _nothing_fits(engine: str, device: str) -> Choice:
     return Choice(engine="onnxruntime", device=device, reason="no other engine fits what was asked for")
 
 
-def _reason(row: Row, machine: Machine, asked_kind: str) -> str:
+def _reason(row: ChoiceRow, machine: Machine, asked_kind: str) -> str:
     if row.device == "cpu" and asked_kind == "cpu":
         return "the CPU was asked for"
     if row.device == "cuda" and asked_kind == "auto" and machine.nvidia_gpus > 1:

@@ -1,13 +1,12 @@
-"""What is known of an engine and of a network before either is opened."""
+"""The facts about an engine that are known before it is opened, and which engines take weights alone."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from realesr.architectures import Architecture
 from realesr.engine import Precision
 from realesr.errors import UsageError
-from realesr.weights import Weights
+from realesr.models.weights import Weights
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,23 +36,8 @@ class EngineFacts:
         return not self.problem
 
 
-@dataclass(frozen=True, kw_only=True)
-class ModelFacts:
-    """What must be known of a network to plan its tiles."""
-
-    name: str
-    scale: int
-    """Output pixels per input pixel and side."""
-    radius_px: int | None
-    """How far from an input pixel's place its value can change the output, in input px; None where unknown."""
-    multiple_of: int
-    """Heights and widths must be multiples of this, in input px."""
-    architecture: Architecture | None
-    """None for an .onnx file that realesr did not write."""
-
-
 def weights_alone(model: Weights | Path, engine: str) -> Weights:
-    """The model, for engines that run no .onnx files; UsageError where it is one."""
+    """Return the model, for engines that run no .onnx files; raise UsageError where it is one."""
     if isinstance(model, Path):
         raise UsageError(
             f"engine {engine} got {model.name}, expected weights (.safetensors, .pth, ncnn): take engine onnxruntime"

@@ -4,7 +4,7 @@ import math
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from realesr.weights import Weights
+    from realesr.models.weights import Weights
 
 NEAR_ENOUGH_DB = 45.0
 """The automatic precision stays above this: PSNR to the float32 result, the least of the images that were tried."""

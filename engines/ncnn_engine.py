@@ -12,12 +12,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from realesr.cgroup import usable_cores
-from realesr.engine import EngineBase, EngineSpec, Precision, SizeRule, check_batch
+from realesr.engine import EngineBase, EngineSpec, PieceSizes, Precision, ProgressCallback, SizeRule, check_batch
 from realesr.engines.facts import weights_alone
-from realesr.errors import EngineError, OutOfMemory, UsageError
-from realesr.ncnn_graph import INPUT, OUTPUT, ncnn_files
-from realesr.weights import Weights
+from realesr.engines.memory_cost import MemoryCost
+from realesr.engines.translation import translated
+from realesr.errors import EngineError, UsageError
+from realesr.machine.cgroup import usable_cores
+from realesr.models.architecture import Architecture
+from realesr.models.ncnn_graph import INPUT, OUTPUT, ncnn_files
+from realesr.models.weights import Weights
 
 
 @contextlib.contextmanager
@@ -42,6 +45,13 @@ with _sleeping_threads():
 PRECISIONS: tuple[Precision, ...] = ("fp32", "fp16")
 """On Vulkan; on a CPU fp32 alone."""
 
+COST = MemoryCost(maps=12, enlarged_maps=14)
+"""It transforms maps for Winograd's convolutions, and keeps what it has freed: at most 11.8 maps of
+realesr-animevideov3 and 13.9 of realesrgan-x4plus, at 128 px and more."""
+
+PIECES = PieceSizes(largest_tile_px=320)
+ENLARGED_PIECES = PieceSizes(largest_tile_px=192)
+
 _NO_MEMORY = -100
 """What ncnn's calls return where memory is short (src/net.cpp, src/layer.h); other numbers below 0 are other faults."""
 
@@ -59,7 +69,7 @@ class NcnnEngine(EngineBase):
         self.spec = spec
         self._net: Any = net
 
-    def run(self, batch: NDArray[np.float32]) -> NDArray[np.float32]:
+    def run(self, batch: NDArray[np.float32], on_progress: ProgressCallback | None = None) -> NDArray[np.float32]:
         """Enlarge a batch; see `Engine.run`."""
         check_batch(batch, self.spec)
         if self._net is None:
@@ -78,6 +88,10 @@ class NcnnEngine(EngineBase):
                 f"engine ncnn on {self.spec.device} gave {output.shape} (code {code}), expected {expected}"
             )
         return output
+
+    def bytes_for(self, architecture: Architecture, height_px: int, width_px: int, *, in_strips: bool = False) -> float:
+        """Return the memory for a piece of an image; see `Engine.bytes_for`."""
+        return COST.tile_bytes(architecture, height_px, width_px, "fp32")
 
     def close(self) -> None:
         """Free the net."""
@@ -102,6 +116,7 @@ def open_ncnn(
         precision=body,
         device="cpu" if gpu is None else f"vulkan:{gpu}",
         size=SizeRule(minimum_px=multiple_of, multiple_of=multiple_of),
+        pieces=ENLARGED_PIECES if weights.architecture.has_enlarged_convolutions else PIECES,
     )
     return NcnnEngine(net, spec)
 
@@ -174,15 +189,9 @@ def _load(net: Any, weights: Weights) -> None:
             f"the folder for temporary files cannot be written ({error.strerror}): free some space, or set TMPDIR"
         ) from error
     if codes != (0, 0):
-        raise EngineError(f"ncnn does not load {weights.name} (codes {codes}): expected 0; take another --engine")
+        raise EngineError(f"ncnn does not load {weights.name} (codes {codes}): expected 0; take another engine")
 
 
-@contextlib.contextmanager
-def _translated(device: str) -> Iterator[None]:
-    """The one seam at which ncnn's errors become ours; most are codes and not exceptions."""
-    try:
-        yield
-    except MemoryError as error:
-        raise OutOfMemory(f"engine ncnn on {device}: out of memory; expected a smaller tile") from error
-    except RuntimeError as error:
-        raise EngineError(f"engine ncnn on {device}: {' '.join(str(error).split())[:300]}") from error
+def _translated(device: str) -> contextlib.AbstractContextManager[None]:
+    """Translate ncnn's errors; most are codes and not exceptions."""
+    return translated(f"engine ncnn on {device}")

@@ -1,6 +1,7 @@
 """Runs networks with OpenVINO on the CPU. Takes weights, and .onnx files of float32 images of any size."""
 
 import contextlib
+import functools
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,16 +10,19 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from realesr.architectures import Compact
-from realesr.cgroup import usable_cores
-from realesr.engine import EngineBase, EngineSpec, Precision, SizeRule, check_batch
+from realesr.engine import EngineBase, EngineSpec, PieceSizes, Precision, ProgressCallback, SizeRule, check_batch
 from realesr.engines.fidelity import bf16_is_measured
-from realesr.engines.openvino_strips import Shapes, StripLibrary, StripNetwork
-from realesr.errors import EngineError, ModelError, OutOfMemory, RealesrError, UsageError
-from realesr.onnx_graph import cached_onnx
-from realesr.processor import has_fast_bf16
-from realesr.strips import Strips, check_strips, first_rows_px
-from realesr.weights import Weights
+from realesr.engines.memory_cost import MemoryCost
+from realesr.engines.openvino_strips import OpenVinoLibrary, Shapes, StatefulRequest
+from realesr.engines.translation import translated
+from realesr.errors import EngineError, ModelError, RealesrError, UsageError
+from realesr.machine.cgroup import usable_cores
+from realesr.machine.processor import has_fast_bf16
+from realesr.models.architecture import Architecture
+from realesr.models.facts import ModelFacts
+from realesr.models.onnx_graph import cached_onnx
+from realesr.models.weights import Weights
+from realesr.runtime.strips import Strips, check_strips, first_rows_px
 
 
 @contextlib.contextmanager
@@ -41,6 +45,15 @@ PRECISIONS: tuple[Precision, ...] = ("fp32", "bf16")
 
 _HINTS: dict[Precision, str] = {"fp32": "f32", "bf16": "bf16"}
 
+COST = MemoryCost(maps=4.25, enlarged_maps=2.75, strip_maps=25)
+"""2.1 maps of realesrgan-x4plus and 3.9 of realesr-animevideov3, and 2.6 times the weights while it compiles for a
+shape, which is the rest at 256 px. In strips 6.2 kB a pixel of realesr-animevideov3 at 1024 x 48 px."""
+
+PIECES = PieceSizes(largest_tile_px=512, largest_strip_px=49_152, smallest_image_in_strips_px=500_000)
+"""Below, tiles are faster than strips: it takes 0.45 s of CPU time for each of an image's three shapes of strips, and
+for one of tiles, which read 7 to 15 % twice (realesr-animevideov3, 16 us a pixel)."""
+ENLARGED_PIECES = PieceSizes(largest_tile_px=384)
+
 _SHAPES_KEPT = 2
 """Compiled shapes at a time: the tiles of one image have one shape, and the parts of one that did not fit another."""
 
@@ -55,14 +68,16 @@ class OpenVinoEngine(EngineBase):
     against 13.4 and 137 us/px against 145 (realesrgan-x4plus-anime, 256 px, OpenVINO 2026.4, AVX2).
     """
 
-    def __init__(self, path: Path, spec: EngineSpec, threads: int, strip_network: StripNetwork | None = None) -> None:
+    def __init__(
+        self, path: Path, spec: EngineSpec, threads: int, stateful_request: StatefulRequest | None = None
+    ) -> None:
         self.spec = spec
-        self._strip_network = strip_network
+        self._stateful_request = stateful_request
         self._path: Path | None = path
         self._threads = threads
         self._requests: dict[tuple[int, ...], Any] = {}
 
-    def run(self, batch: NDArray[np.float32]) -> NDArray[np.float32]:
+    def run(self, batch: NDArray[np.float32], on_progress: ProgressCallback | None = None) -> NDArray[np.float32]:
         """Enlarge a batch; see `Engine.run`."""
         check_batch(batch, self.spec)
         if self._path is None:
@@ -94,14 +109,19 @@ class OpenVinoEngine(EngineBase):
         """Begin an image, strip by strip; see `Engine.open_strips`."""
         if self._path is None:
             raise EngineError("engine openvino is closed: open it again")
-        if self._strip_network is None:
+        if self._stateful_request is None:
             return super().open_strips(width_px, height_px, rows_px=rows_px)
         check_strips(self.spec, width_px, height_px)
-        return Strips(self._strip_network.begin(width_px), self.spec, width_px=width_px, height_px=height_px)
+        return Strips(self._stateful_request.begin(width_px), self.spec, width_px=width_px, height_px=height_px)
+
+    def bytes_for(self, architecture: Architecture, height_px: int, width_px: int, *, in_strips: bool = False) -> float:
+        """Return the memory for a piece of an image; see `Engine.bytes_for`."""
+        measure = COST.strip_bytes if in_strips else COST.tile_bytes
+        return measure(architecture, height_px, width_px, "fp32")  # bf16 takes no more: its maps are smaller
 
     def close(self) -> None:
         """Free the compiled networks."""
-        self._path = self._strip_network = None
+        self._path = self._stateful_request = None
         self._requests.clear()
 
 
@@ -112,17 +132,19 @@ def open_openvino(
     if device.lower() not in ("auto", "cpu"):
         raise EngineError(f"engine openvino got the device {device}, expected one that it has here: cpu")
     body = _body_precision(model, precision)
+    architecture: Architecture | None
     if isinstance(model, Path):
-        path = model
-        scale, multiple_of = _scale_and_multiple_of_file(model)
+        path, facts = model, _facts_of_file(model)
+        architecture, scale, multiple_of = facts.architecture, facts.scale, facts.multiple_of
     else:
-        path = cached_onnx(model, "fp32")
-        scale, multiple_of = model.architecture.scale, model.architecture.multiple_of
+        path, architecture = cached_onnx(model, "fp32"), model.architecture
+        scale, multiple_of = architecture.scale, architecture.multiple_of
+    is_enlarged = architecture is None or architecture.has_enlarged_convolutions
     cores = threads or usable_cores()
-    strip_network, first_rows = None, None
-    # Of RRDBNets it keeps what every convolution of the trunk reads until the strip's end: 130 kB a pixel.
-    if isinstance(model, Weights) and isinstance(model.architecture, Compact):
-        strip_network = StripNetwork(model, _strip_library(body, cores))
+    stateful_request, first_rows = None, None
+    # It keeps what every convolution reads until the strip's end: 130 kB a pixel of the dense blocks of x4plus.
+    if isinstance(model, Weights) and not is_enlarged:
+        stateful_request = StatefulRequest(model, _library_for_strips(body, cores))
         first_rows = first_rows_px(model.architecture)
     spec = EngineSpec(
         name="openvino",
@@ -130,9 +152,10 @@ def open_openvino(
         precision=body,
         device="cpu",
         size=SizeRule(minimum_px=multiple_of, multiple_of=multiple_of),
+        pieces=ENLARGED_PIECES if is_enlarged else PIECES,
         first_rows_px=first_rows,
     )
-    return OpenVinoEngine(path, spec, cores, strip_network)
+    return OpenVinoEngine(path, spec, cores, stateful_request)
 
 
 def devices() -> tuple[str, ...]:
@@ -142,7 +165,7 @@ def devices() -> tuple[str, ...]:
 
 def precisions() -> tuple[Precision, ...]:
     """What `--precision` may be on this processor."""
-    capabilities: list[str] = openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    capabilities: list[str] = _core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
     return PRECISIONS if "BF16" in capabilities else ("fp32",)
 
 
@@ -153,43 +176,54 @@ def _body_precision(model: Weights | Path, precision: str) -> Precision:
     for offered in PRECISIONS:
         if precision == offered:
             if offered not in precisions():
-                raise EngineError(f"got precision {precision}, but this processor has no bf16: take --precision fp32")
+                raise EngineError(f"got precision {precision}, but this processor has no bf16: expected fp32")
             return offered
     raise UsageError(f"engine openvino got precision {precision}, expected {' or '.join(PRECISIONS)}")
 
 
-def _scale_and_multiple_of_file(path: Path) -> tuple[int, int]:
-    """What ONNX Runtime finds; files of another kind are left to it."""
-    from realesr.engines.onnxruntime_engine import facts_from_file
+def _facts_of_file(path: Path) -> ModelFacts:
+    """Return what ONNX Runtime finds; files of another kind are left to it."""
+    from realesr.engines.onnx_runtime.engine import facts_from_file
 
     facts = facts_from_file(path)
     with _translated(ModelError, f"{path} cannot be opened as an ONNX network"):
-        source = openvino.Core().read_model(str(path)).input(0)
+        source = _core().read_model(str(path)).input(0)
         is_open = source.element_type == openvino.Type.f32 and all(side.is_dynamic for side in source.partial_shape[2:])
     if not is_open:
         raise ModelError(
             f"engine openvino got {path.name}, which takes {source.element_type.to_string()} {source.partial_shape}, "
-            "expected float32 images of any size: take --engine onnxruntime"
+            "expected float32 images of any size: take engine onnxruntime"
         )
-    return facts.scale, facts.multiple_of
+    return facts
+
+
+@functools.cache
+def _core() -> Any:
+    """Return the one Core of this process, which is never destroyed.
+
+    Its CPU plugin sets an alternate signal stack when a Core is made and puts the former one back when it is destroyed.
+    Two Cores that are not destroyed in reverse order would leave a stack that is no longer there, and the next signal
+    would end Python (openvino 2026.4).
+    """
+    return openvino.Core()
 
 
 def _compile(path: Path, shape: tuple[int, ...], precision: Precision, threads: int) -> Any:
     """Read anew for each shape: the graph's own copy of the weights is not held between."""
-    core = openvino.Core()
+    core = _core()
     network = core.read_model(str(path))
     network.reshape({network.input(0): list(shape)})
     return core.compile_model(network, "CPU", _settings(precision, threads))
 
 
-def _strip_library(precision: Precision, threads: int) -> StripLibrary:
+def _library_for_strips(precision: Precision, threads: int) -> OpenVinoLibrary:
     def compile_graph(content: bytes, shapes: Shapes) -> Any:
-        core = openvino.Core()
+        core = _core()
         network = core.read_model(content)
         network.reshape({name: list(shape) for name, shape in shapes.items()})
         return core.compile_model(network, "CPU", _settings(precision, threads)).create_infer_request()
 
-    return StripLibrary(
+    return OpenVinoLibrary(
         compile_graph=compile_graph, translated=lambda: _translated(EngineError, "engine openvino on cpu")
     )
 
@@ -206,15 +240,5 @@ def _settings(precision: Precision, threads: int) -> dict[str, Any]:
     }
 
 
-@contextlib.contextmanager
-def _translated(error_type: type[RealesrError], what: str) -> Iterator[None]:
-    """The one seam at which OpenVINO's errors become ours."""
-    try:
-        yield
-    except MemoryError as error:
-        raise OutOfMemory(f"{what}: out of memory; expected a smaller tile") from error
-    except RuntimeError as error:
-        message = " ".join(str(error).split())
-        if any(part in message for part in _OUT_OF_MEMORY):
-            raise OutOfMemory(f"{what}: out of memory; expected a smaller tile") from error
-        raise error_type(f"{what}: {message[-300:]}") from error
+def _translated(error_type: type[RealesrError], what: str) -> contextlib.AbstractContextManager[None]:
+    return translated(what, out_of_memory=_OUT_OF_MEMORY, error_type=error_type)

@@ -1,4 +1,4 @@
-"""Strips of compact networks with OpenVINO: the graph of `realesr.strip_graph`, compiled for each shape that it meets.
+"""Strips with OpenVINO: the graph of `realesr.models.stateful_graph`, compiled for each shape that it meets.
 
 An image has three shapes: the first strip, all that follow, and the last one. In one graph for all of them, the same
 strips take 1.3 to 1.5 times as long; compiling for a shape takes an eighth of a second (realesr-animevideov3).
@@ -12,15 +12,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from realesr.strip_graph import StripGraph, strip_graphs
-from realesr.weights import Weights
+from realesr.models.stateful_graph import StatefulGraph, stateful_graphs
+from realesr.models.weights import Weights
 
 Shapes = Mapping[str, tuple[int, ...]]
 """Of each input, by its name."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class StripLibrary:
+class OpenVinoLibrary:
     """What is needed of OpenVINO; only the engine imports it."""
 
     compile_graph: Callable[[bytes, Shapes], Any]
@@ -29,24 +29,24 @@ class StripLibrary:
     """The seam at which the library's errors become ours."""
 
 
-class StripNetwork:
-    """A compact network in its second form. The most recent shape is kept, for all images that are under way."""
+class StatefulRequest:
+    """A network as a stateful graph. The most recent shape is kept, for all images that are under way."""
 
-    def __init__(self, weights: Weights, library: StripLibrary) -> None:
+    def __init__(self, weights: Weights, library: OpenVinoLibrary) -> None:
         self._weights = weights
         self._library = library
-        self._graph: StripGraph | None = None
+        self._graph: StatefulGraph | None = None
         self._shapes: Shapes = {}
         self._request: Any = None
 
     def begin(self, width_px: int) -> "OpenVinoStripRun":
         """Begin an image of this width; see `Engine.open_strips`."""
         if self._graph is None:
-            (self._graph,) = strip_graphs(self._weights)
+            (self._graph,) = stateful_graphs(self._weights)
         return OpenVinoStripRun(self, self._graph, width_px)
 
-    def infer(self, graph: StripGraph, feed: Mapping[str, NDArray[np.float32]]) -> dict[str, NDArray[np.float32]]:
-        """What the graph gives, by name; arrays of their own."""
+    def infer(self, graph: StatefulGraph, feed: Mapping[str, NDArray[np.float32]]) -> dict[str, NDArray[np.float32]]:
+        """Return what the graph gives, by name; arrays of their own."""
         shapes = {name: array.shape for name, array in feed.items()}
         with self._library.translated():
             if shapes != self._shapes:
@@ -60,9 +60,9 @@ class StripNetwork:
 
 
 class OpenVinoStripRun:
-    """One image; see `realesr.strips.StripRun`."""
+    """One image; see `realesr.runtime.strips.StripRun`."""
 
-    def __init__(self, network: StripNetwork, graph: StripGraph, width_px: int) -> None:
+    def __init__(self, network: StatefulRequest, graph: StatefulGraph, width_px: int) -> None:
         self._network = network
         self._graph = graph
         self._width_px = width_px

@@ -8,24 +8,27 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 
-from realesr.architectures import RRDB, Architecture, Compact
-from realesr.cgroup import usable_cores
 from realesr.engine import Engine, EngineSpec, Precision
 from realesr.engines import open_engine
 from realesr.engines.choice import ROWS, Machine, machine_here
+from realesr.engines.dense_blocks import find_dense_blocks
 from realesr.engines.fidelity import NEAR_ENOUGH_DB, psnr_db
+from realesr.engines.tuning import Answer, Setting
 from realesr.errors import RealesrError
-from realesr.image_info import ImageInfo
-from realesr.memory import SMALLEST_TILE_PX, TILE_STEP_PX, free_bytes, tile_px_for
+from realesr.images.info import ImageInfo
+from realesr.machine.cgroup import usable_cores
+from realesr.machine.memory import free_bytes
+from realesr.models.architecture import Architecture
+from realesr.models.weights import Weights
 from realesr.options import ImageOptions
-from realesr.pipeline import Job, enlarge_to_rows
-from realesr.tiled import Network, Tiling
-from realesr.tuning import Answer, Setting
-from realesr.weights import Weights
+from realesr.runtime.engine_pool import EnginePool
+from realesr.runtime.pipeline import EnlargeJob, enlarge_to_rows
+from realesr.runtime.tile_size import SMALLEST_TILE_PX, TILE_STEP_PX, tile_px_for
+from realesr.runtime.tiling import Tiling
 
-WORK_MAC = 70e9
+CPU_TILE_MACS = 70e9
 """Multiply-accumulates of the first tile on a CPU: about a second on two cores."""
-GPU_WORK_MAC = 6e12
+GPU_TILE_MACS = 6e12
 """The same on a GPU: 576 px of realesrgan-x4plus, 15 ms of an H100's fp16 rate (400e12 MAC/s). Its 1,450 kernels take
 several milliseconds to launch, and with a CPU's tile of 96 px nothing else would be measured."""
 FIRST_GPU_TILE_SECONDS = 1.0
@@ -148,7 +151,7 @@ def further_options(best: Setting, architecture: Architecture) -> list[dict[str,
     """Return what may make the fastest setting faster still: each is tried on top of what has been worth it."""
     if (best.engine, best.device) != ("torch", "cuda"):
         return []
-    has_kernels = isinstance(architecture, RRDB) and best.precision == "fp16"
+    has_kernels = bool(find_dense_blocks(architecture.layers)) and best.precision == "fp16"
     kernels = [{"kernels": "triton"}] if has_kernels else []
     return [*kernels, {"streams": "2"}]
 
@@ -168,7 +171,7 @@ class _Bench:
         self._clock = clock
         self._exact: dict[tuple[str, str], NDArray[np.float32]] = {}
         self._first_tile_px: dict[tuple[str, str], int] = {}
-        self._specs: dict[Setting, EngineSpec] = {}
+        self._largest_px: dict[Setting, int] = {}
         self._run_seconds: dict[Setting, float] = {}
         self.done: list[Trial] = []
 
@@ -184,12 +187,11 @@ class _Bench:
     def larger_tiles(self, setting: Setting) -> list[int]:
         """Return the sides that a setting, which was measured, is to be tried with."""
         assert setting.tile_px is not None
-        return larger_tiles(setting.tile_px, self._largest_tile_px(self._specs[setting]))
+        return larger_tiles(setting.tile_px, self._largest_px[setting])
 
-    def _largest_tile_px(self, spec: EngineSpec) -> int:
+    def _largest_tile_px(self, engine: Engine) -> int:
         """Return the side that `upscale` would take."""
-        architecture = self._weights.architecture
-        return tile_px_for(architecture, spec.name, free_bytes(), spec.precision, spec.device_free_bytes)
+        return tile_px_for(self._weights.architecture, engine, free_bytes())
 
     def expected_seconds(self, setting: Setting, tile_px: int) -> float:
         """Of the three runs of a setting that was measured, with another tile."""
@@ -217,7 +219,8 @@ class _Bench:
             seconds = self._seconds(run)
             if seconds / million_px < TOO_SLOW * self._best_us_per_px():
                 seconds = min(seconds, self._seconds(run))
-        self._specs[setting], self._run_seconds[setting] = engine.spec, seconds
+            self._largest_px[setting] = self._largest_tile_px(engine)
+        self._run_seconds[setting] = seconds
         return Trial(setting=setting, us_per_px=seconds / million_px, psnr_db=self._psnr_db(setting, output))
 
     def _seconds(self, run: Callable[[], object]) -> float:
@@ -230,20 +233,20 @@ class _Bench:
         place = setting.engine, setting.device
         if place not in self._first_tile_px:
             is_cpu = engine.spec.device == "cpu"
-            self._first_tile_px[place] = self._side_px(WORK_MAC) if is_cpu else self._first_gpu_tile_px(engine)
+            self._first_tile_px[place] = self._side_px(CPU_TILE_MACS) if is_cpu else self._first_gpu_tile_px(engine)
         return self._first_tile_px[place]
 
     def _first_gpu_tile_px(self, engine: Engine) -> int:
-        small = photo_like(self._side_px(WORK_MAC))
+        small = photo_like(self._side_px(CPU_TILE_MACS))
         engine.run(small)
         seconds = self._seconds(partial(engine.run, small))
-        mac = self._weights.architecture.mac_per_px * small.shape[3] ** 2
-        fast_enough = mac * FIRST_GPU_TILE_SECONDS / max(seconds, 1e-6)
-        return self._side_px(min(GPU_WORK_MAC, fast_enough), self._largest_tile_px(engine.spec))
+        macs = self._weights.architecture.macs_per_px * small.shape[3] ** 2
+        fast_enough = macs * FIRST_GPU_TILE_SECONDS / max(seconds, 1e-6)
+        return self._side_px(min(GPU_TILE_MACS, fast_enough), self._largest_tile_px(engine))
 
-    def _side_px(self, mac: float, largest_px: float = float("inf")) -> int:
+    def _side_px(self, macs: float, largest_px: float = float("inf")) -> int:
         """Return the side of a tile of so many multiply-accumulates; at least what leaves something beside overlap."""
-        side = min((mac / self._weights.architecture.mac_per_px) ** 0.5, largest_px)
+        side = min((macs / self._weights.architecture.macs_per_px) ** 0.5, largest_px)
         least = max(SMALLEST_TILE_PX, 2 * self._overlap_px + TILE_STEP_PX)
         return int(max(side, least)) // TILE_STEP_PX * TILE_STEP_PX
 
@@ -252,9 +255,9 @@ class _Bench:
         overlap_px = self._overlap_px
         side = tile_px + (TILES_A_SIDE - 1) * (tile_px - 2 * overlap_px)
         picture = photo_like(side)[0]
-        network = Network(engine, tiling=Tiling(tile_px=tile_px - 2 * overlap_px, overlap_px=overlap_px, blend=True))
+        pool = EnginePool(engine, tiling=Tiling(tile_px=tile_px - 2 * overlap_px, overlap_px=overlap_px, blend=True))
         info = ImageInfo(width_px=side, height_px=side, bits=8, is_grey=False, has_alpha=False, format="array")
-        job = Job(info=info, network=network, options=ImageOptions())
+        job = EnlargeJob(info=info, pool=pool, options=ImageOptions())
 
         def run() -> None:
             for _ in enlarge_to_rows(iter([picture]), job):
@@ -263,9 +266,9 @@ class _Bench:
         return run
 
     def _answered_px(self, tile_px: int, spec: EngineSpec) -> int:
-        """Pixels of a tile that no other tile answers for; on CPUs compact networks go in strips if there are any."""
+        """Return the pixels of a tile that no other tile answers for; all of them where images go in strips."""
         has_strips = spec.first_rows_px is not None and spec.device == "cpu"
-        goes_in_strips = has_strips and isinstance(self._weights.architecture, Compact)
+        goes_in_strips = has_strips and not self._weights.architecture.has_enlarged_convolutions
         return int(tile_px**2 if goes_in_strips else (tile_px - 2 * self._overlap_px) ** 2)
 
     def _best_us_per_px(self) -> float:

@@ -1,4 +1,4 @@
-"""Makes portrait.jpg, the sample photo: a sharp portrait, damaged the way old pictures on the web are.
+"""Makes export/portrait.jpg, the sample photo: a sharp portrait, damaged the way old pictures on the web are.
 
     .venv/bin/python examples/make_portrait.py
 
@@ -21,14 +21,14 @@ JPEG_QUALITY = 50
 
 
 def main() -> None:
-    """Write portrait.jpg beside this file."""
-    target = Path(__file__).with_name("portrait.jpg")
+    """Write export/portrait.jpg."""
+    target = Path(__file__).parents[1] / "export" / "portrait.jpg"
     target.write_bytes(portrait_jpeg())
     print(target)
 
 
 def portrait_jpeg() -> bytes:
-    """The sample photo as a JPEG file: cropped, blurred, shrunk, noisy, compressed hard."""
+    """Return the sample photo as a JPEG file: cropped, blurred, shrunk, noisy, compressed hard."""
     shrunk = original().crop(SOURCE_BOX_XYXY).resize(SIZE_PX, Image.Resampling.BICUBIC)
     blurred = shrunk.filter(ImageFilter.GaussianBlur(BLUR_PX))
     buffer = io.BytesIO()
@@ -37,14 +37,14 @@ def portrait_jpeg() -> bytes:
 
 
 def original() -> Image.Image:
-    """The photograph as scikit-image ships it: 512 x 512 px, 8-bit RGB."""
+    """Return the photograph as scikit-image ships it: 512 x 512 px, 8-bit RGB."""
     from skimage import data
 
     return Image.fromarray(data.astronaut())  # type: ignore[no-untyped-call]
 
 
 def with_noise(image: Image.Image) -> Image.Image:
-    """The image with Gaussian noise on every channel, the same on every call."""
+    """Return the image with Gaussian noise on every channel, the same on every call."""
     noise = np.random.default_rng(2026).normal(0.0, NOISE_LEVELS, (image.height, image.width, 3))
     return Image.fromarray(np.clip(np.asarray(image) + noise, 0, 255).round().astype(np.uint8))
 

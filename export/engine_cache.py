@@ -10,17 +10,15 @@ import contextlib
 import dataclasses
 import hashlib
 import json
-import shutil
-import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from realesr.engine import Precision
 from realesr.engines import model_facts
-from realesr.engines.cuda_memory import GpuFacts, device_number, gpu_facts
-from realesr.engines.tensorrt_library import INSTALL, Library, installed, load, targets
-from realesr.engines.tensorrt_sidecar import SUFFIX, ShapeProfile, read_sidecar
+from realesr.engines.nvidia.cuda_memory import GpuFacts, device_number, gpu_facts
+from realesr.engines.nvidia.tensorrt_library import INSTALL, Library, installed, load, targets
+from realesr.engines.nvidia.tensorrt_sidecar import SUFFIX, ShapeProfile, read_sidecar
 from realesr.errors import EngineError, MissingDependency, ModelError, OutputError, UsageError
 from realesr.export.tensorrt_build import (
     LIMIT_SECONDS,
@@ -29,10 +27,10 @@ from realesr.export.tensorrt_build import (
     precision_of,
     profile_for,
 )
-from realesr.onnx_graph import cached_onnx
-from realesr.weights import Weights
-from realesr.whole_file import file_sha256
-from realesr.zoo import cache_folder
+from realesr.machine.whole_file import file_sha256, folder_beside
+from realesr.models.onnx_graph import cached_onnx
+from realesr.models.weights import Weights
+from realesr.models.zoo import cache_folder
 
 _KEY = "key.json"
 
@@ -180,16 +178,11 @@ def _is_intact(engine: Path, key: EngineKey) -> bool:
 
 def _build(onnx_path: Path, engine: Path, key: EngineKey, options: TensorrtOptions) -> None:
     """Build into a folder of another name, then give it the right one."""
-    folder = engine.parent
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    work = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".building-"))
-    try:
+    with folder_beside(engine.parent) as work:
         ready = work / "ready"
         export_tensorrt(onnx_path, ready / engine.name, options)
         (ready / _KEY).write_text(key.text, encoding="utf-8")
         _place(ready, engine, key, work)
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
 
 
 def _place(ready: Path, engine: Path, key: EngineKey, work: Path) -> None:

@@ -2,8 +2,8 @@
 
 from collections.abc import Callable, Sequence
 
-from realesr.architectures import RRDB, Architecture
-from realesr.onnx_graph import conv_names
+from realesr.models.architecture import Architecture
+from realesr.models.onnx_graph import conv_names
 
 Passes = Callable[[tuple[str, ...]], bool]
 """Whether the graph with these convolutions in float32, and all others in float16, keeps to the tolerance."""
@@ -28,9 +28,14 @@ def find_fp32_convs(architecture: Architecture, passes: Passes) -> tuple[str, ..
 
 
 def _cheapest_last(architecture: Architecture) -> tuple[str, ...]:
-    """First those of the trunk, which are most of the work; last the first one and the tail, nearest to the pixels."""
+    """Order convolutions: first the trunk, with most of the MACs; last the first one and those nearest to the pixels.
+
+    These are the ones on the finest grids: behind an enlargement, or the very last one.
+    """
     names = conv_names(architecture)
-    tail = architecture.upsamplings + 2 if isinstance(architecture, RRDB) else 1
+    trunk_grid = architecture.map_shapes[names[0]].grid
+    tail = sum(architecture.map_shapes[name].grid > trunk_grid for name in names)
+    tail = max(tail, 1)
     return (*names[1:-tail], names[0], *names[-tail:])
 
 

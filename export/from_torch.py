@@ -19,7 +19,7 @@ from realesr.errors import ModelError, UsageError
 from realesr.export.onnx_export import ExportReport, beside, check_target, move_into_place
 from realesr.export.proof import FP32_TOLERANCE, Batch, Proof, check_proof, make_cases, prove
 from realesr.export.sidecar import OnnxSidecar, facts_of_file
-from realesr.graph_options import DEFAULT_OPSET
+from realesr.models.graph_options import DEFAULT_OPSET
 
 _EXAMPLE_UNITS = (24, 32)
 """Height and width of the image that the exporter traces with, in multiples of `multiple_of`."""

@@ -3,9 +3,6 @@
 weights -> graph -> proof -> (layers back to float32 -> proof) -> <file>.json, <file>
 """
 
-import math
-import shutil
-import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -13,11 +10,10 @@ from pathlib import Path
 
 import numpy as np
 
-from realesr import memory
 from realesr.engine import Engine
 from realesr.engines import open_engine
-from realesr.engines.tensorrt_sidecar import sidecar_path
-from realesr.errors import ExportError, OutputError, OutputExists, UsageError
+from realesr.engines.nvidia.tensorrt_sidecar import sidecar_path
+from realesr.errors import ExportError, OutputExists, UsageError
 from realesr.export.fp32_layers import find_fp32_convs
 from realesr.export.proof import (
     FP16_TOLERANCE,
@@ -35,9 +31,11 @@ from realesr.export.proof import (
 )
 from realesr.export.request import ExportOptions
 from realesr.export.sidecar import OnnxSidecar
-from realesr.graph_options import GraphOptions
-from realesr.onnx_graph import conv_names, graph_bytes
-from realesr.weights import Weights
+from realesr.machine.memory import free_bytes
+from realesr.machine.whole_file import folder_beside, not_written, put_in_place
+from realesr.models.graph_options import GraphOptions
+from realesr.models.onnx_graph import conv_names, graph_bytes
+from realesr.models.weights import Weights
 
 Say = Callable[[str], None]
 
@@ -63,7 +61,7 @@ def export_onnx(
 
     Args:
         options: what and where to; its `model` is not looked at.
-        network: what `realesr.zoo.load_model` gives.
+        network: what `realesr.models.zoo.load_model` gives.
         say: gets a line for each step that takes long.
         on_proof: gets each proof as soon as it is measured, whether it holds or not.
 
@@ -101,25 +99,19 @@ def beside(target: Path) -> Iterator[Path]:
     Raises:
         OutputError: the disk is full, or the folder may not be written.
     """
-    folder = None
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        folder = Path(tempfile.mkdtemp(dir=target.parent, prefix=".realesr-"))
-        yield folder
+        with folder_beside(target) as folder:
+            yield folder
     except OSError as error:
-        reason = error.strerror or str(error)
-        raise OutputError(f"{target} cannot be written ({reason}): free some space, or choose another -o") from error
-    finally:
-        if folder is not None:
-            shutil.rmtree(folder, ignore_errors=True)
+        raise not_written(target, error, "free some space, or choose another place") from error
 
 
 def move_into_place(path: Path, target: Path, sidecar: OnnxSidecar) -> None:
     """The sidecar first: a file that is there has been proven."""
     described = sidecar_path(path)
     described.write_text(sidecar.text, encoding="utf-8")
-    described.replace(sidecar_path(target))
-    path.replace(target)
+    put_in_place(described, sidecar_path(target))
+    put_in_place(path, target)
 
 
 def run_alone(engine: Engine) -> Run:
@@ -135,8 +127,10 @@ def _check_fits(options: ExportOptions, network: Weights) -> None:
     graph_bytes(network, options.graph())
     if options.shape_nhw is None:
         return
-    bytes_per_px = memory.tile_bytes_per_px(network.architecture) * memory.MORE_IN_HALF_PRECISION
-    needed, free = bytes_per_px * math.prod(options.shape_nhw), memory.free_bytes()
+    from realesr.engines.onnx_runtime.engine import COST  # onnxruntime takes half a second to import
+
+    batch, height, width = options.shape_nhw
+    needed, free = batch * COST.tile_bytes(network.architecture, height, width, "fp16"), free_bytes()
     if needed > free:
         shape = "x".join(map(str, options.shape_nhw))
         raise UsageError(

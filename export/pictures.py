@@ -1,4 +1,4 @@
-"""Pictures to prove an export on, the same on every machine, of any size: a photo, made pictures like photos, noise.
+"""Makes the pictures that exports are proven on, the same on every machine, of any size: a photo, made ones, noise.
 
 Made pictures are a little harder than photos: fp16 bodies of the released networks lie 0.4 to 3.6 dB lower on them than
 on fourteen photos in the mean, and 4 to 8 dB above the worst of those, which noise reaches with some networks
@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 _PHOTO = Path(__file__).with_name("portrait.jpg")
-"""examples/portrait.jpg: a part of NASA's portrait of Eileen Collins, in the public domain."""
+"""The sample photo: a part of NASA's portrait of Eileen Collins, in the public domain (examples/make_portrait.py)."""
 
 _LEAVES_PER_PX = 0.1
 _SMALLEST_RADIUS_PX = 1.5
@@ -19,7 +19,7 @@ _GRAIN = 0.015
 
 
 def photo(count: int, height_px: int, width_px: int, seed: int = 0) -> NDArray[np.float32]:
-    """Tiles of the sample photo, from places that the seed chooses; it goes on mirrored where it is too small.
+    """Return tiles of the sample photo, from places that the seed chooses; a photo too small goes on mirrored.
 
     Returns:
         (count, 3, height_px, width_px) float32 RGB, 8-bit levels in [0, 1].
@@ -37,7 +37,7 @@ def photo(count: int, height_px: int, width_px: int, seed: int = 0) -> NDArray[n
 
 
 def made_photo(count: int, height_px: int, width_px: int, seed: int = 0) -> NDArray[np.float32]:
-    """Pictures with the statistics of photos: discs of all sizes in front of one another, shaded, with grain.
+    """Make pictures with the statistics of photos: discs of all sizes in front of one another, shaded, with grain.
 
     Radii follow the law r^-3, which makes edges and areas look alike at every scale. Source: Lee, Mumford, Huang,
     "Occlusion models for natural images", International Journal of Computer Vision 41, 2001.
@@ -50,7 +50,7 @@ def made_photo(count: int, height_px: int, width_px: int, seed: int = 0) -> NDAr
 
 
 def noise(count: int, height_px: int, width_px: int, seed: int = 0) -> NDArray[np.float32]:
-    """Every level as likely at every place: (count, 3, height_px, width_px) float32 RGB in [0, 1]."""
+    """Return noise, every level as likely at every place: (count, 3, height_px, width_px) float32 RGB in [0, 1]."""
     levels = np.random.default_rng(seed).integers(0, 256, (count, 3, height_px, width_px))
     return (levels / 255).astype(np.float32)
 

@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import Literal
 
 from realesr.errors import UsageError
-from realesr.graph_options import DEFAULT_OPSET, GraphOptions, GraphPrecision
-from realesr.zoo import DEFAULT_MODEL
+from realesr.models.graph_options import DEFAULT_OPSET, GraphOptions, GraphPrecision
+from realesr.models.zoo import DEFAULT_MODEL
 
 Target = Literal["onnx", "tensorrt", "tensorrt-rtx"]
 SUFFIXES: dict[str, str] = {"onnx": ".onnx", "tensorrt": ".engine", "tensorrt-rtx": ".engine"}

@@ -7,20 +7,21 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from realesr.engines import model_facts
-from realesr.engines.tensorrt_library import require
+from realesr.engines.nvidia.tensorrt_library import require
 from realesr.errors import RealesrError, UsageError
 from realesr.export.onnx_export import ExportReport, Say, beside, check_target, export_onnx
 from realesr.export.proof import Proof
 from realesr.export.request import ExportOptions
 from realesr.export.sidecar import facts_of_file
-from realesr.graph_options import GraphOptions
-from realesr.onnx_graph import graph_bytes
-from realesr.weights import Weights
-from realesr.zoo import Progress, load_model
+from realesr.models.graph_options import GraphOptions
+from realesr.models.onnx_graph import graph_bytes
+from realesr.models.weights import Weights
+from realesr.models.zoo import load_model
+from realesr.progress import AmountCallback
 
 if TYPE_CHECKING:
-    from realesr.engines.tensorrt_library import Library
-    from realesr.engines.tensorrt_sidecar import ShapeProfile
+    from realesr.engines.nvidia.tensorrt_library import Library
+    from realesr.engines.nvidia.tensorrt_sidecar import ShapeProfile
 
 OnBuild = Callable[[float, str], None]
 """Called with the share of a build that is done, 0 to 1, and what the builder does."""
@@ -41,7 +42,7 @@ class Listener:
 
     say: Say = lambda text: None
     on_proof: Callable[[Proof], None] = lambda proof: None
-    on_download: Progress | None = None
+    on_download: AmountCallback | None = None
     on_build: OnBuild = lambda share, phase: None
 
 
@@ -58,7 +59,7 @@ def export_network(options: ExportOptions, listener: Listener | None = None) -> 
         EngineError: an engine cannot be built, or does not compute what the network does.
     """
     listener = listener or Listener()
-    network = load_model(options.model, denoise=options.denoise, progress=listener.on_download)
+    network = load_model(options.model, denoise=options.denoise, on_progress=listener.on_download)
     if options.kind == "onnx":
         return _to_onnx(options, network, listener)
     check_target(options.target(_name(network)), overwrite=options.overwrite)
@@ -93,7 +94,7 @@ def _to_onnx(options: ExportOptions, network: Weights | Path, listener: Listener
 
 def _engine_beside(options: ExportOptions, network: Weights, path: Path, listener: Listener) -> tuple[Artefact, ...]:
     """The engine that comes with an fp16 file where TensorRT is installed; that it cannot be built is no error."""
-    from realesr.engines.tensorrt_library import installed
+    from realesr.engines.nvidia.tensorrt_library import installed
 
     if not installed():
         return ()
@@ -120,7 +121,7 @@ def _reference(network: Weights, folder: Path) -> Path:
 
 
 def _to_tensorrt(options: ExportOptions, onnx_path: Path, reference: Path | None, listener: Listener) -> Artefact:
-    from realesr.engines.tensorrt_sidecar import sidecar_path
+    from realesr.engines.nvidia.tensorrt_sidecar import sidecar_path
     from realesr.export.tensorrt_build import LIMIT_SECONDS, WORKSPACE_BYTES, TensorrtOptions, export_tensorrt
 
     library = _library(options)

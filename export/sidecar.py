@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any, Self
 
 import realesr
-from realesr.engine import Values
-from realesr.graph_options import GraphOptions
-from realesr.weights import Weights
+from realesr.engine import IoDtype
+from realesr.models.graph_options import GraphOptions
+from realesr.models.weights import Weights
 
 _PACKAGES = ("onnx", "onnxruntime", "numpy")
 
@@ -39,7 +39,7 @@ class OnnxSidecar:
     precision: str
     fp32_layers: tuple[str, ...]
     """Convolutions of an fp16 body that stayed float32."""
-    values: Values
+    values: IoDtype
     """Type of input and output."""
     input_shape: tuple[int | str, ...]
     """(N, 3, H, W); names stand for sizes that are open."""

@@ -5,9 +5,6 @@ onnx file -> child: parse, build, write -> proof on this GPU, if it is for it ->
 
 import dataclasses
 import math
-import os
-import shutil
-import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,16 +12,16 @@ from pathlib import Path
 import realesr
 from realesr.engine import Precision
 from realesr.engines import model_facts
-from realesr.engines.cuda_memory import GpuFacts, gpu_facts
-from realesr.engines.facts import ModelFacts
-from realesr.engines.tensorrt_library import LIBRARIES, Library
-from realesr.engines.tensorrt_sidecar import ShapeProfile, Sidecar, sidecar_path, text_from_sidecar
-from realesr.errors import OutputError, UsageError
+from realesr.engines.memory_cost import ENLARGED_PIECES, PIECES
+from realesr.engines.nvidia.cuda_memory import GpuFacts, gpu_facts
+from realesr.engines.nvidia.tensorrt_library import LIBRARIES, Library
+from realesr.engines.nvidia.tensorrt_sidecar import ShapeProfile, Sidecar, sidecar_path, text_from_sidecar
+from realesr.errors import UsageError
 from realesr.export.tensorrt_child import BuildResult, BuildTask
 from realesr.export.tensorrt_process import build_apart
 from realesr.export.tensorrt_proof import prove
-from realesr.memory import LARGEST_TILE_PX
-from realesr.whole_file import file_sha256
+from realesr.machine.whole_file import file_sha256, folder_beside, not_written, put_in_place
+from realesr.models.facts import ModelFacts
 
 __all__ = ["ShapeProfile", "TensorrtOptions", "TensorrtReport", "export_tensorrt", "profile_for"]
 
@@ -90,14 +87,13 @@ def profile_for(facts: ModelFacts, *, read_px: int | None = None, max_batch: int
     Args:
         facts: of the network.
         read_px: side of the largest tile with its overlap, where it was asked for; the profile never gets smaller
-            than what `realesr.memory.tile_px_for` chooses of itself.
+            than what was measured to be best on a CPU.
         max_batch: largest batch that is to run at once. Parts of one image are copied while another computes, so
             larger ones gain little.
     """
-    from realesr.architectures import RRDB
-
     multiple = facts.multiple_of
-    largest = LARGEST_TILE_PX[type(facts.architecture)] if facts.architecture else LARGEST_TILE_PX[RRDB]
+    is_enlarged = facts.architecture is None or facts.architecture.has_enlarged_convolutions
+    largest = (ENLARGED_PIECES if is_enlarged else PIECES).largest_tile_px
     best = _round_up(largest * multiple, multiple)
     most = max(best, _round_up(read_px or 1, multiple))
     return ShapeProfile(
@@ -121,26 +117,20 @@ def export_tensorrt(onnx_path: Path, target: Path, options: TensorrtOptions) -> 
         OutputError: the target cannot be written.
     """
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        folder = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}-"))
+        with folder_beside(target) as folder:
+            part = folder / target.name
+            task = _task(onnx_path, part, options)
+            result = build_apart(task, limit_seconds=options.limit_seconds, on_progress=options.on_progress)
+            sidecar = _described(onnx_path, part, options, result)
+            _write_sidecar(sidecar, part)
+            sidecar = dataclasses.replace(sidecar, proof=prove(part, options.reference or onnx_path, options.device))
+            _write_sidecar(sidecar, part)
+            # The old sidecar goes first: an engine without one is refused, one beside a wrong one would not be.
+            sidecar_path(target).unlink(missing_ok=True)
+            put_in_place(part, target)
+            put_in_place(sidecar_path(part), sidecar_path(target))
     except OSError as error:
-        raise _not_written(target, error) from error
-    try:
-        part = folder / target.name
-        task = _task(onnx_path, part, options)
-        result = build_apart(task, limit_seconds=options.limit_seconds, on_progress=options.on_progress)
-        sidecar = _described(onnx_path, part, options, result)
-        _write_sidecar(sidecar, part)
-        sidecar = dataclasses.replace(sidecar, proof=prove(part, options.reference or onnx_path, options.device))
-        _write_sidecar(sidecar, part)
-        # The old sidecar goes first: an engine without one is refused, one beside a wrong one would not be.
-        sidecar_path(target).unlink(missing_ok=True)
-        os.replace(part, target)
-        os.replace(sidecar_path(part), sidecar_path(target))
-    except OSError as error:
-        raise _not_written(target, error) from error
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+        raise not_written(target, error, "free some space, or choose another folder") from error
     return TensorrtReport(engine=target, sidecar=sidecar)
 
 
@@ -205,12 +195,6 @@ def precision_of(onnx_path: Path) -> Precision:
 
 def _write_sidecar(sidecar: Sidecar, engine: Path) -> None:
     sidecar_path(engine).write_text(text_from_sidecar(sidecar), encoding="utf-8")
-
-
-def _not_written(target: Path, error: OSError) -> OutputError:
-    return OutputError(
-        f"{target} cannot be written ({error.strerror or error}): free some space, or choose another folder"
-    )
 
 
 def _round_up(value: int, multiple: int) -> int:

@@ -18,8 +18,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from realesr.engines.tensorrt_library import Library, last_words, load, new_log, one_line, targets
+from realesr.engines.nvidia.tensorrt_library import Library, last_words, load, new_log, one_line, targets
 from realesr.errors import EngineError, MissingDependency, ModelError, RealesrError, UsageError
+from realesr.machine.whole_file import whole_file
 
 ERRORS: dict[str, type[RealesrError]] = {
     kind.__name__: kind for kind in (UsageError, ModelError, EngineError, MissingDependency)
@@ -149,7 +150,7 @@ def _current_gpu(task: BuildTask) -> Any:
     """
     if task.library == "tensorrt-rtx":
         return contextlib.nullcontext()
-    from realesr.engines.cuda_memory import open_cuda
+    from realesr.engines.nvidia.cuda_memory import open_cuda
 
     return open_cuda(task.device).active()
 
@@ -289,13 +290,8 @@ def _save_timing_cache(config: Any, task: BuildTask) -> None:
     """Not worth an error: the next build only takes longer."""
     if not task.timing_cache:
         return
-    path = Path(task.timing_cache)
-    part = path.with_name(f"{path.name}.{os.getpid()}.part")
-    try:
+    with contextlib.suppress(OSError), whole_file(Path(task.timing_cache)) as part:
         part.write_bytes(memoryview(config.get_timing_cache().serialize()))
-        part.replace(path)
-    except OSError:
-        part.unlink(missing_ok=True)
 
 
 def _engine_layers(trt: Any, log: Any, content: Any) -> int:

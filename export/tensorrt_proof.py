@@ -5,10 +5,10 @@ from pathlib import Path
 from typing import Any
 
 from realesr.engine import Engine
-from realesr.engines.cuda_memory import gpu_facts
-from realesr.engines.onnxruntime_engine import open_onnxruntime
-from realesr.engines.tensorrt_engine import check_gpu, open_tensorrt
-from realesr.engines.tensorrt_sidecar import ShapeProfile, read_sidecar
+from realesr.engines.nvidia.cuda_memory import gpu_facts
+from realesr.engines.nvidia.tensorrt_engine import check_gpu, open_tensorrt
+from realesr.engines.nvidia.tensorrt_sidecar import ShapeProfile, read_sidecar
+from realesr.engines.onnx_runtime.engine import open_onnxruntime
 from realesr.errors import EngineError, MissingDependency
 from realesr.export import proof
 

@@ -1,8 +1,8 @@
 """The Python API: `upscale` for one image, `Upscaler` to keep a network open for many images or files."""
 
-import math
 import threading
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from types import TracebackType
@@ -11,40 +11,25 @@ from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from realesr import file_job, pixels
-from realesr.engine import Engine, EngineSpec, NearestEngine, SizeRule
+from realesr.engine import Engine, NearestEngine
 from realesr.errors import RealesrError, UsageError
-from realesr.file_job import Progress, UpscaleResult
-from realesr.memory import (
-    SHARE_OF_FREE_MEMORY,
-    StripBudget,
-    free_bytes,
-    one_piece_px_for,
-    strip_budget,
-    tile_px_for,
-)
+from realesr.images import arrays as pixels
 from realesr.options import FileOptions, ImageOptions, NetworkOptions
-from realesr.pipeline import Job, enlarge, enlarge_to_rows
-from realesr.tiled import Network, Tiling
+from realesr.progress import AmountCallback
+from realesr.runtime import file_job
+from realesr.runtime.engine_pool import EnginePool
+from realesr.runtime.file_job import UpscaleResult
+from realesr.runtime.pipeline import EnlargeJob, enlarge, enlarge_to_rows
+from realesr.runtime.tiling import overlap_for, tiling_for
 
 if TYPE_CHECKING:
     from PIL import Image
 
-    from realesr.engines import ModelFacts
-    from realesr.weights import Weights
+    from realesr.engines import ChosenEngine
+    from realesr.models.facts import ModelFacts
+    from realesr.models.weights import Weights
 
 ImageLike = TypeVar("ImageLike", "Image.Image", NDArray[Any])
-
-BLEND_OVERLAP_PX = 32
-"""Overlap of networks whose receptive radius is too large to be exact; in pixels of the network's own grid."""
-EXACT_OVERLAP_PX = 128
-"""Overlap at which x4plus differs from the untiled result by at most one 8-bit level (benchmarks/bench_seams.py)."""
-BAND_BYTES = 200_000_000
-"""Most that the result of one row of tiles takes where the tile was not asked for; up to three are held at once."""
-GPU_BAND_BYTES = 800_000_000
-"""The same where tiles lie in a GPU's memory: 1,024 rows of a photo 4,000 px wide."""
-CHEAP_RADIUS_PX = 40
-"""Up to this receptive radius tiles overlap by all of it, and are exact."""
 
 
 def upscale(
@@ -124,9 +109,9 @@ class Upscaler:
         tile_px: int | None = None,
         overlap_px: int | None = None,
         exact: bool = False,
-        on_download: Progress | None = None,
+        on_download: AmountCallback | None = None,
     ) -> None:
-        self.options = NetworkOptions(
+        network = NetworkOptions(
             model=str(model),
             denoise=denoise,
             engine=engine,
@@ -139,11 +124,23 @@ class Upscaler:
             overlap_px=overlap_px,
             exact=exact,
         )
-        self._devices = self.options.devices
-        self._model, self._facts = _load_model(self.options, on_download)
-        self._networks: dict[str, Network] = {}
+        self._open(network, on_download)
+
+    @classmethod
+    def from_options(cls, options: NetworkOptions, on_download: AmountCallback | None = None) -> Self:
+        """Open the network that `options` describes; raises what the class does."""
+        upscaler = cls.__new__(cls)
+        upscaler._open(options, on_download)
+        return upscaler
+
+    def _open(self, options: NetworkOptions, on_download: AmountCallback | None) -> None:
+        """Load the network and open its first engine."""
+        self.options = options
+        self._devices = options.devices
+        self._model, self._facts = _load_model(options, on_download)
+        self._pools: dict[str, EnginePool] = {}
         self._opening = threading.Lock()
-        self.network_for(bits=8)
+        self.pool_for(bits=8)
 
     @property
     def scale(self) -> int:
@@ -153,11 +150,11 @@ class Upscaler:
     @property
     def choice(self) -> str:
         """Which engine runs where, and why, in one line; empty where both were asked for."""
-        network = self.network_for(bits=8)
-        spec = network.spec
-        if not spec.chosen_because:
+        pool = self.pool_for(bits=8)
+        spec = pool.spec
+        if not pool.chosen_because:
             return ""
-        return f"{spec.name} {spec.precision} on {network.devices}: {spec.chosen_because}"
+        return f"{spec.name} {spec.precision} on {pool.devices}: {pool.chosen_because}"
 
     def upscale(
         self, image: ImageLike, scale: float | None = None, *, alpha: Literal["network", "lanczos"] = "network"
@@ -187,15 +184,15 @@ class Upscaler:
 
     def _upscale_array(self, array: NDArray[Any], options: ImageOptions) -> NDArray[Any]:
         planes, info = pixels.planes_from_array(array)
-        network = self.network_for(bits=info.bits)
-        if info.bits == 16 and network.spec.values == "uint8":
+        pool = self.pool_for(bits=info.bits)
+        if info.bits == 16 and pool.spec.io_dtype == "uint8":
             raise UsageError(
                 f"got {array.dtype} values and a network of 8 bits: expected uint8, or a network that takes float32"
             )
         constant = None
         if info.has_alpha and planes[-1].min() == planes[-1].max():
             constant = float(planes[-1, 0, 0])
-        job = Job(info=info, network=network, options=options, constant_alpha=constant)
+        job = EnlargeJob(info=info, pool=pool, options=options, constant_alpha=constant)
         if array.dtype.kind == "f":
             return pixels.array_from_planes(np.concatenate(list(enlarge(iter([planes]), job)), axis=1), array)
         rows = np.concatenate(list(enlarge_to_rows(iter([planes]), job)))
@@ -208,7 +205,7 @@ class Upscaler:
         *,
         image: ImageOptions | None = None,
         file: FileOptions | None = None,
-        on_progress: Progress | None = None,
+        on_progress: AmountCallback | None = None,
     ) -> UpscaleResult:
         """Enlarge a file into another, in bounded memory; see `file_job.upscale_file`.
 
@@ -228,7 +225,7 @@ class Upscaler:
         return file_job.upscale_file(
             source,
             target,
-            network_for=lambda bits: self.network_for(bits=bits),
+            pool_for=lambda bits: self.pool_for(bits=bits),
             model=self._facts.name,
             image=image or ImageOptions(),
             file=file or FileOptions(),
@@ -237,9 +234,9 @@ class Upscaler:
 
     def close(self) -> None:
         """Free the network."""
-        for network in self._networks.values():
-            network.close()
-        self._networks.clear()
+        for pool in self._pools.values():
+            pool.close()
+        self._pools.clear()
 
     def __enter__(self) -> Self:
         return self
@@ -249,47 +246,54 @@ class Upscaler:
     ) -> None:
         self.close()
 
-    def network_for(self, *, bits: int) -> Network:
-        """The open network for images of this depth: 16 bit takes float32 unless a precision was asked for."""
+    def pool_for(self, *, bits: int) -> EnginePool:
+        """Return the open network for images of this depth: 16 bit takes float32 unless a precision was asked for."""
         precision = self.options.precision
         if bits == 16 and precision == "auto" and not isinstance(self._model, Path):  # a file has its own
             precision = "fp32"
         with self._opening:
-            if precision not in self._networks:
-                self._networks[precision] = self._open_network(precision)
-            return self._networks[precision]
+            if precision not in self._pools:
+                self._pools[precision] = self._open_pool(precision)
+            return self._pools[precision]
 
-    def _open_network(self, precision: str) -> Network:
+    def _open_pool(self, precision: str) -> EnginePool:
         first = self._open_engine(precision, self._devices[0], self.options.engine)
-        for network in self._networks.values():
-            if network.spec.precision == first.spec.precision:
-                first.close()
-                return network
-        engines = [first]
+        for pool in self._pools.values():
+            if pool.spec.precision == first.engine.spec.precision:
+                first.engine.close()
+                return pool
+        engines, name = [first.engine], first.engine.spec.name
         try:
             for device in self._devices[1:]:
-                engines.append(self._open_engine(precision, device, first.spec.name))
+                engines.append(self._open_engine(precision, device, name).engine)
         except RealesrError:
             for engine in engines:
                 engine.close()
             raise
         open_fp32 = None
-        if first.spec.precision != "fp32" and not isinstance(self._model, Path):
-            open_fp32 = partial(self._open_engine, "fp32", engine_name=first.spec.name)
-        return Network(*engines, tiling=tiling_for(self._facts, self.options, first.spec), open_fp32=open_fp32)
+        if first.engine.spec.precision != "fp32" and not isinstance(self._model, Path):
+            open_fp32 = partial(self._open_fp32, engine_name=name)
+        return EnginePool(
+            *engines,
+            tiling=tiling_for(self._facts, self.options, first.engine, tuned_tile_px=first.tuned_tile_px),
+            open_fp32=open_fp32,
+            chosen_because=first.chosen_because,
+        )
 
-    def _open_engine(self, precision: str, device: str, engine_name: str) -> Engine:
-        from realesr.engines import open_engine
+    def _open_fp32(self, device: str, engine_name: str) -> Engine:
+        return self._open_engine("fp32", device, engine_name).engine
+
+    def _open_engine(self, precision: str, device: str, engine_name: str) -> "ChosenEngine":
+        from realesr.engines import ChosenEngine, open_chosen_engine
         from realesr.engines.engine_options import checked_options
-        from realesr.tta import SelfEnsembleEngine
+        from realesr.runtime.tta import SelfEnsembleEngine
 
         options = self.options
-        engine: Engine
         if self._model is None:
             checked_options("nearest", options.options, {})
-            engine = NearestEngine(self._facts.scale)
+            chosen = ChosenEngine(engine=NearestEngine(self._facts.scale))
         else:
-            engine = open_engine(
+            chosen = open_chosen_engine(
                 self._model,
                 engine=engine_name,
                 device=device,
@@ -298,113 +302,25 @@ class Upscaler:
                 options=options.options,
                 engine_file=self._engine_file,
             )
-        return SelfEnsembleEngine(engine) if options.tta else engine
+        return replace(chosen, engine=SelfEnsembleEngine(chosen.engine)) if options.tta else chosen
 
     def _engine_file(self, device: str, precision: str, may_build: bool) -> Path:
-        """The network as a TensorRT engine, for tiles of every size that it will be given."""
+        """Return the network as a TensorRT engine's file, for tiles of every size that it will be given."""
         from realesr.export.engine_cache import cached_engine
-        from realesr.memory import SMALLEST_TILE_PX
+        from realesr.runtime.tile_size import SMALLEST_TILE_PX
 
         assert self._model is not None
         read_px = (self.options.tile_px or SMALLEST_TILE_PX) + 2 * overlap_for(self._facts, self.options)
         return cached_engine(self._model, device=device, precision=precision, read_px=read_px, may_build=may_build)
 
 
-def overlap_for(facts: "ModelFacts", options: NetworkOptions) -> int:
-    """What tiles of this network read beyond what they answer for: what was asked for, else what it needs."""
-    radius = math.inf if facts.radius_px is None else facts.radius_px
-    if options.overlap_px is not None:
-        return options.overlap_px
-    if options.exact or radius <= CHEAP_RADIUS_PX:
-        return int(min(radius, EXACT_OVERLAP_PX * facts.multiple_of))
-    return BLEND_OVERLAP_PX * facts.multiple_of
-
-
-def tiling_for(facts: "ModelFacts", options: NetworkOptions, spec: EngineSpec) -> Tiling:
-    """How images are cut for this network: what was asked for, else what it needs and the free memory allows."""
-    radius = math.inf if facts.radius_px is None else facts.radius_px
-    overlap = overlap_for(facts, options)
-    if spec.size.fixed_px is not None:
-        return _fixed_tiling(options, spec.size, overlap, radius)
-    blend = overlap < radius
-    room = (spec.size.maximum_px or math.inf) - 2 * overlap
-    if (options.tile_px or 1) > room:
-        raise UsageError(
-            f"{Path(options.model).name} takes tiles of at most {spec.size.maximum_px} px with all that they overlap: "
-            f"got an overlap of {overlap} px"
-            + (f" and --tile {options.tile_px}" if options.tile_px else "")
-            + ", expected less"
-        )
-    if options.tile_px is not None:
-        return Tiling(tile_px=options.tile_px, overlap_px=overlap, blend=blend)
-    free = free_bytes()
-    read = tile_px_for(facts.architecture, spec.name, free, spec.precision, spec.device_free_bytes)
-    read = min(read, spec.best_tile_px or read)
-    tile_px = int(min(max(read - 2 * overlap, read // 2), room))
-    return Tiling(
-        tile_px=tile_px,
-        overlap_px=overlap,
-        blend=blend,
-        band_bytes=band_bytes_for(spec, free),
-        one_piece_px=_one_piece_px(facts, options, spec, free),
-        strips=_strip_budget(facts, options, spec, free),
-    )
-
-
-def band_bytes_for(spec: EngineSpec, free: int) -> int:
-    """Most that the result of one row of tiles takes: more where a GPU's large tiles would be cut down by it."""
-    if spec.device_free_bytes is None:
-        return BAND_BYTES
-    held = 12 if spec.joins_tiles else 3  # of three rows of tiles; joined on the GPU they come as uint8, a quarter
-    return int(max(BAND_BYTES, min(GPU_BAND_BYTES, free * SHARE_OF_FREE_MEMORY / held)))
-
-
-def _one_piece_px(facts: "ModelFacts", options: NetworkOptions, spec: EngineSpec, free: int) -> int:
-    """Area up to which images are not cut; 0 where strips do as well, or where 'realesr tune' has measured tiles."""
-    is_measured = spec.first_rows_px is not None or spec.best_tile_px is not None
-    if facts.architecture is None or is_measured or not _is_open(options, spec):
-        return 0
-    return one_piece_px_for(facts.architecture, spec.name, free, spec.precision)
-
-
-def _strip_budget(facts: "ModelFacts", options: NetworkOptions, spec: EngineSpec, free: int) -> StripBudget | None:
-    """What strips may take; none where tiles were asked for, or are all there is."""
-    architecture = facts.architecture
-    if architecture is None or spec.first_rows_px is None or not _is_open(options, spec):
-        return None
-    halo = min(architecture.radius_px, EXACT_OVERLAP_PX * architecture.multiple_of)
-    return strip_budget(architecture, spec.name, free, halo, spec.precision, is_exact=options.exact)
-
-
-def _is_open(options: NetworkOptions, spec: EngineSpec) -> bool:
-    """Whether there is a choice but tiles: nobody asked for them, and not on GPUs, where nothing else was measured."""
-    return options.overlap_px is None and spec.device == "cpu" and len(options.devices) == 1
-
-
-def _fixed_tiling(options: NetworkOptions, size: SizeRule, overlap: int, radius: float) -> Tiling:
-    """The same for a file that takes one size: what was not asked for makes room."""
-    assert size.fixed_px is not None
-    side = min(size.fixed_px)
-    if options.overlap_px is None and not options.exact:
-        overlap = min(overlap, side // 4 // size.multiple_of * size.multiple_of)
-    room = side - 2 * overlap
-    if room < 1 or options.tile_px not in (None, room):
-        height, width = size.fixed_px
-        raise UsageError(
-            f"{Path(options.model).name} takes only tiles of {width} x {height} px with all that they overlap: got an "
-            f"overlap of {overlap} px"
-            + (f" and --tile {options.tile_px}" if options.tile_px else "")
-            + ", expected "
-            + (f"--tile {room}, or none" if room >= 1 else "a smaller one, or a network that takes all sizes")
-        )
-    return Tiling(tile_px=max(size.fixed_px) - 2 * overlap, overlap_px=overlap, blend=overlap < radius)
-
-
-def _load_model(options: NetworkOptions, on_download: Progress | None) -> tuple["Weights | Path | None", "ModelFacts"]:
+def _load_model(
+    options: NetworkOptions, on_download: AmountCallback | None
+) -> tuple["Weights | Path | None", "ModelFacts"]:
     from realesr.engines import model_facts
-    from realesr.zoo import ZOO, load_model
+    from realesr.models.zoo import ZOO, load_model
 
     if options.engine == "nearest" and options.model in ZOO:
         return None, model_facts(ZOO[options.model])  # a dry run needs no weights
-    model = load_model(options.model, denoise=options.denoise, progress=on_download)
+    model = load_model(options.model, denoise=options.denoise, on_progress=on_download)
     return model, model_facts(model)

@@ -1,6 +1,5 @@
-"""What a way of running a network looks like from outside, and the smallest one: `NearestEngine`."""
+"""The protocol of engines, which are ways of running a network, and the smallest engine: `NearestEngine`."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from types import TracebackType
 from typing import TYPE_CHECKING, Literal, Protocol, Self
@@ -9,14 +8,32 @@ import numpy as np
 from numpy.typing import NDArray
 
 from realesr.errors import BadShape, EngineError
+from realesr.progress import ProgressCallback, no_progress
 
 if TYPE_CHECKING:
-    from realesr.strips import Strips
-    from realesr.tile_rows import TileRows
-    from realesr.tiles import TilePlan
+    from realesr.models.architecture import Architecture
+    from realesr.runtime.strips import Strips
+    from realesr.runtime.tile_rows import TileRows
+    from realesr.runtime.tiles import TilePlan
+
+__all__ = [
+    "MAX_BATCH",
+    "Engine",
+    "EngineBase",
+    "EngineSpec",
+    "IoDtype",
+    "NearestEngine",
+    "PieceSizes",
+    "Precision",
+    "ProgressCallback",
+    "SizeRule",
+    "TileJoiningEngine",
+    "check_batch",
+    "no_progress",
+]
 
 Precision = Literal["fp32", "fp16", "bf16"]
-Values = Literal["float32", "uint8"]
+IoDtype = Literal["float32", "uint8"]
 
 MAX_BATCH = 8
 """Of engines that know no limit of their own. An assumption: more tiles at once only take more memory."""
@@ -45,6 +62,21 @@ class SizeRule:
 
 
 @dataclass(frozen=True, kw_only=True)
+class PieceSizes:
+    """How large pieces of an image an engine should be given, as measured; in pixels of the network's own grid.
+
+    That is the grid of its first convolution: the image's, or a coarser one behind a pixel-unshuffle.
+    """
+
+    largest_tile_px: int = 512
+    """Side of a tile with all that it overlaps; larger ones take more memory and gain nothing."""
+    largest_strip_px: int = 65_536
+    """Rows times columns of a strip."""
+    smallest_image_in_strips_px: int = 0
+    """Height times width of an image; smaller ones are faster in tiles."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class EngineSpec:
     """Facts about an open engine."""
 
@@ -54,33 +86,22 @@ class EngineSpec:
     """Output pixels per input pixel and side."""
     precision: Precision
     """Arithmetic of the network's body; `run` takes and gives float32 in any case."""
-    values: Values = "float32"
+    io_dtype: IoDtype = "float32"
     """What the network itself takes and gives: a "uint8" one has only the 256 levels of images of 8 bits."""
     device: str
     """Where it runs: "cpu", "cuda:0", ..."""
     size: SizeRule = SizeRule()
+    pieces: PieceSizes = PieceSizes()
     max_batch: int = 1
     """Largest N that `run` takes."""
     best_batch: int = 1
     """N that is fastest, at most `max_batch`."""
     first_rows_px: int | None = None
     """Fewest rows of an image's first strip; none where the engine has no strips."""
-    best_tile_px: int | None = None
-    """Side of the tile that 'realesr tune' found to be the fastest, with what it overlaps; none without it."""
     joins_tiles: bool = False
-    """Whether `open_tile_rows` works: the engine joins the tiles of an image in its device's memory."""
+    """Whether it is a `TileJoiningEngine`: it joins the tiles of an image in its device's memory."""
     device_free_bytes: int | None = None
     """Free memory of the device when the network was open; none where that is the host's."""
-    chosen_because: str = ""
-    """Why the automatic choice took this engine and device; empty where both were asked for."""
-
-
-OnShare = Callable[[float], None]
-"""Called with the share of a run that is done, from 0 to 1, never less than before. What it raises ends the run."""
-
-
-def not_told(_share: float) -> None:
-    """For a run that nobody watches."""
 
 
 class Engine(Protocol):
@@ -91,11 +112,12 @@ class Engine(Protocol):
         """Facts about this engine; they do not change while it is open."""
         ...
 
-    def run(self, batch: NDArray[np.float32]) -> NDArray[np.float32]:
+    def run(self, batch: NDArray[np.float32], on_progress: ProgressCallback | None = None) -> NDArray[np.float32]:
         """Enlarge a batch.
 
         Args:
             batch: (N, 3, h, w) float32 RGB in [0, 1], C-contiguous, N <= spec.max_batch.
+            on_progress: called now and then from the calling thread by an engine that knows how far it is.
 
         Returns:
             (N, 3, h * scale, w * scale) float32 RGB, not clamped, owned by the caller.
@@ -104,10 +126,6 @@ class Engine(Protocol):
             OutOfMemory: the batch does not fit; the engine stays usable for a smaller one.
             BadShape: the batch breaks `spec.size` or `spec.max_batch`.
         """
-        ...
-
-    def run_watched(self, batch: NDArray[np.float32], on_share: OnShare) -> NDArray[np.float32]:
-        """The same as `run`; an engine that knows how far it is tells so, from the thread that calls this."""
         ...
 
     def open_strips(self, width_px: int, height_px: int, *, rows_px: int) -> "Strips":
@@ -125,15 +143,16 @@ class Engine(Protocol):
         """
         ...
 
-    def open_tile_rows(self, plan: "TilePlan", *, eight_bit: bool) -> "TileRows":
-        """Begin an image whose tiles are joined by the engine, where `spec.joins_tiles` says that this can be done.
+    def bytes_for(
+        self, architecture: "Architecture", height_px: int, width_px: int, *, in_strips: bool = False
+    ) -> float:
+        """Return the memory that the engine takes to enlarge a piece of an image, beside the weights, as measured.
 
         Args:
-            plan: how the image is cut.
-            eight_bit: whether the result is wanted clamped and rounded to uint8, not as float32.
-
-        Raises:
-            EngineError: the engine does not join tiles.
+            architecture: of the network, or of one like it where the file does not tell.
+            height_px: height of a tile, or of every strip but the first, which is higher by the receptive radius.
+            width_px: width of the tile or of the strip.
+            in_strips: whether the piece is a strip: its states from strip to strip are counted too.
         """
         ...
 
@@ -168,24 +187,33 @@ def check_batch(batch: NDArray[np.float32], spec: EngineSpec) -> None:
         )
 
 
+class TileJoiningEngine(Engine, Protocol):
+    """An engine that joins the tiles of an image in its device's memory, where `spec.joins_tiles` says so."""
+
+    def open_tile_rows(self, plan: "TilePlan", *, eight_bit: bool) -> "TileRows":
+        """Begin an image.
+
+        Args:
+            plan: how the image is cut.
+            eight_bit: whether the result is wanted clamped and rounded to uint8, not as float32.
+        """
+        ...
+
+
 class EngineBase:
-    """`with` for engines: leaving the block closes them. No strips and nothing told of a run, unless they have it."""
+    """A base for engines: `with` closes them, and there are no strips unless they have them."""
 
-    def run(self, batch: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Enlarge a batch; see `Engine.run`. Every engine has its own."""
-        raise NotImplementedError
-
-    def run_watched(self, batch: NDArray[np.float32], on_share: OnShare) -> NDArray[np.float32]:
-        """The same as `run`; see `Engine.run_watched`."""
-        return self.run(batch)
+    spec: EngineSpec
 
     def open_strips(self, width_px: int, height_px: int, *, rows_px: int) -> "Strips":
         """Refuse; see `Engine.open_strips`."""
         raise EngineError(f"{type(self).__name__} has no strips for {width_px} x {height_px} px: expected tiles")
 
-    def open_tile_rows(self, plan: "TilePlan", *, eight_bit: bool) -> "TileRows":
-        """Refuse; see `Engine.open_tile_rows`."""
-        raise EngineError(f"{type(self).__name__} does not join the tiles of an image: expected single tiles")
+    def bytes_for(
+        self, architecture: "Architecture", height_px: int, width_px: int, *, in_strips: bool = False
+    ) -> float:
+        """Return the size of the result, of an engine that was not measured; see `Engine.bytes_for`."""
+        return 3.0 * 4 * height_px * width_px * self.spec.scale**2
 
     def close(self) -> None:
         """Nothing to free."""
@@ -213,7 +241,7 @@ class NearestEngine(EngineBase):
             best_batch=max_batch,
         )
 
-    def run(self, batch: NDArray[np.float32]) -> NDArray[np.float32]:
+    def run(self, batch: NDArray[np.float32], on_progress: ProgressCallback | None = None) -> NDArray[np.float32]:
         """Enlarge a batch by repeating pixels; see `Engine.run`."""
         check_batch(batch, self.spec)
         return batch.repeat(self.spec.scale, axis=2).repeat(self.spec.scale, axis=3)

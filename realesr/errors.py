@@ -1,10 +1,10 @@
 """Every error that realesr raises on purpose, as one tree. Each class carries the exit code of the command line.
 
 RealesrError                  1   base class: never raised itself
-├── UsageError                2   what was asked makes no sense: the message says what would
-├── InputError                1   the input cannot be read as what it was taken for
-├── OutputError               1   the output cannot be written, or cannot hold what it was given
-│   └── OutputExists          1   there is a file of that name, and overwriting was not asked for
+├── UsageError                2   an option or argument makes no sense: the message says what would
+├── InputError                1   an input cannot be read
+├── OutputError               1   an output cannot be written, or its format cannot hold the image
+│   └── OutputExists          1   the output exists, and it may not be overwritten
 ├── ModelError                1   weights that are unknown, damaged or of no known architecture
 ├── EngineError               1   an engine cannot be opened or failed while running
 │   ├── OutOfMemory           1   the batch does not fit; a smaller one may
@@ -14,14 +14,24 @@ RealesrError                  1   base class: never raised itself
 ├── TrainingError             1   training came to a loss that is not finite
 └── MissingDependency         1   an optional package is needed: the message has the line that installs it
 
-A message is one line: what was got, what was expected, what to do.
+A message is one line: what was got, what was expected, what to do. It names options in words, never as command-line
+flags: an error carries the name of the option that would help, and the command line adds which flag sets it.
 """
 
 
 class RealesrError(Exception):
-    """Base of all errors that realesr raises on purpose."""
+    """Base of all errors that realesr raises on purpose.
+
+    Args:
+        message: one line.
+        option: field of an options dataclass, such as "overwrite", that would help.
+    """
 
     exit_code = 1
+
+    def __init__(self, message: str = "", *, option: str | None = None) -> None:
+        super().__init__(message)
+        self.option = option
 
 
 class UsageError(RealesrError, ValueError):
@@ -39,18 +49,18 @@ class OutputError(RealesrError):
 
 
 class OutputExists(OutputError):  # noqa: N818
-    """There is a file of that name already, and overwriting was not asked for."""
+    """The output exists already, and it may not be overwritten."""
 
 
 class ModelError(RealesrError):
-    """A network is unknown, its file is damaged, or its architecture is not one of ours."""
+    """A network is unknown, its file is damaged, or its architecture is not known."""
 
 
 class EngineError(RealesrError):
     """An engine cannot be opened, or failed while running."""
 
 
-class OutOfMemory(EngineError):  # noqa: N818 - the field's own word for it
+class OutOfMemory(EngineError):  # noqa: N818 - the field's own term
     """A batch does not fit into the device's memory; a smaller one may."""
 
 

@@ -1,4 +1,4 @@
-"""What can be asked of an upscale, checked once, before anything is opened."""
+"""The options of an upscale, checked once, before anything is opened."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -10,50 +10,57 @@ MAX_SCALE = 16.0
 
 
 def check_engine_options(options: Mapping[str, str]) -> None:
-    """Raise UsageError where a name or a value is no text; which there are, only the engine knows."""
+    """Raise UsageError where a name or a value is not text; which names there are, only the engine knows."""
     for name, value in options.items():
         for part in (name, value):
             if not isinstance(part, str):
-                raise UsageError(f"got the option {name}={value} of type {type(part).__name__}, expected text")
+                raise UsageError(
+                    f"got the option {name}={value} of type {type(part).__name__}, expected text", option="options"
+                )
 
 
 @dataclass(frozen=True, kw_only=True)
 class NetworkOptions:
-    """Which network runs, where and how."""
+    """Which network runs, and where and how it runs."""
 
     model: str = "realesrgan-x4plus"
-    """Name in the zoo, or a path to .onnx, .safetensors, .pth or ncnn files."""
+    """Name in the zoo, or path to .onnx, .safetensors, .pth or ncnn files."""
     denoise: float | None = None
-    """0 keeps noise, 1 removes most; only for networks with a partner to blend with."""
+    """Denoising strength: 0 keeps noise, 1 removes the most. Only for networks with a partner to blend with."""
     engine: str = "auto"
+    """ "auto", or a name of `realesr.engines.ENGINE_NAMES`."""
     device: str = "auto"
-    """One device, or several with commas between them, which share the tiles: "cuda:0,1"."""
+    """One device, or several separated by commas, which share the tiles: "cuda:0,1"."""
     precision: str = "auto"
-    """"auto", "fp32", "fp16" or "bf16"."""
+    """ "auto", "fp32", "fp16" or "bf16"."""
     threads: int | None = None
-    """CPU threads; none takes every core that this process may use."""
+    """CPU threads, at least 1; None uses every core that this process may use."""
     options: Mapping[str, str] = field(default_factory=dict, hash=False)
-    """Options of the engine by name, such as {"mode": "graphs"}: switches that no other engine has."""
+    """Options of the engine by name, such as {"mode": "graphs"}: switches that only this engine has."""
     tta: bool = False
-    """Mean over eight flips and transposes: eight times slower."""
+    """Average over the eight flips and transposes: eight times slower."""
     tile_px: int | None = None
-    """Side of what one tile answers for; none follows the free memory."""
+    """Side of the tiles in input pixels without their overlap, at least 16; None derives it from the free memory."""
     overlap_px: int | None = None
-    """What a tile reads beyond that on each side; none follows the network."""
+    """Overlap of the tiles on each side in input pixels; None derives it from the network."""
     exact: bool = False
-    """Overlap so wide that tiles differ from the whole image by at most one 8-bit level."""
+    """Choose an overlap so wide that tiles differ from the whole image by at most one 8-bit level."""
 
     @property
     def devices(self) -> tuple[str, ...]:
-        """The devices one by one: "cuda:0,1" -> ("cuda:0", "cuda:1"), "cpu" -> ("cpu",)."""
+        """Return the devices one by one: "cuda:0,1" -> ("cuda:0", "cuda:1"), "cpu" -> ("cpu",)."""
         names: list[str] = []
         for part in map(str.strip, self.device.lower().split(",")):
             kind = names[-1].partition(":")[0] if names else ""
             name = f"{kind}:{part}" if part.isdigit() and kind else part
             if not name or name.isdigit() or (name == "auto" and "," in self.device):
-                raise UsageError(f"got --device {self.device}, expected one name, or several like cuda:0,1")
+                raise UsageError(
+                    f"got device {self.device}, expected one name, or several like cuda:0,1", option="device"
+                )
             if name in names:
-                raise UsageError(f"got --device {self.device}, which has {name} twice: name each device once")
+                raise UsageError(
+                    f"got device {self.device}, which has {name} twice: name each device once", option="device"
+                )
             names.append(name)
         return tuple(names)
 
@@ -61,33 +68,39 @@ class NetworkOptions:
         _ = self.devices  # raises where the list is bad
         check_engine_options(self.options)
         if self.denoise is not None and not 0 <= self.denoise <= 1:
-            raise UsageError(f"got --denoise {self.denoise:g}, expected a number from 0 to 1")
+            raise UsageError(f"got denoise {self.denoise:g}, expected a number from 0 to 1", option="denoise")
         if self.precision not in ("auto", "fp32", "fp16", "bf16"):
-            raise UsageError(f"got --precision {self.precision}, expected auto, fp32, fp16 or bf16")
+            raise UsageError(f"got precision {self.precision}, expected auto, fp32, fp16 or bf16", option="precision")
         if self.threads is not None and self.threads < 1:
-            raise UsageError(f"got --threads {self.threads}, expected at least 1")
+            raise UsageError(f"got threads {self.threads}, expected at least 1", option="threads")
+        self._check_tiling()
+
+    def _check_tiling(self) -> None:
+        """Raise UsageError where the tile, the overlap or both together are invalid."""
         if self.tile_px is not None and self.tile_px < 16:
-            raise UsageError(f"got --tile {self.tile_px}, expected at least 16 px")
+            raise UsageError(f"got tile_px {self.tile_px}, expected at least 16 px", option="tile_px")
         if self.overlap_px is not None and self.overlap_px < 0:
-            raise UsageError(f"got --overlap {self.overlap_px}, expected 0 px or more")
+            raise UsageError(f"got overlap_px {self.overlap_px}, expected 0 px or more", option="overlap_px")
         if self.exact and self.overlap_px is not None:
-            raise UsageError("got --exact and --overlap: --exact chooses the overlap; give one of them")
+            raise UsageError(
+                f"got exact and overlap_px {self.overlap_px}: exact chooses the overlap itself", option="exact"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
 class ImageOptions:
-    """What is done to the pixels of one image."""
+    """How the pixels of an image are enlarged."""
 
     scale: float | None = None
-    """Output pixels per input pixel and side, 1 to 16; none takes the network's own."""
+    """Output pixels per input pixel and side, 1 to 16; None is the network's own scale."""
     alpha: Literal["network", "lanczos"] = "network"
     """How an alpha channel is enlarged."""
 
     def __post_init__(self) -> None:
         if self.scale is not None and not 1 <= self.scale <= MAX_SCALE:
-            raise UsageError(f"got --scale {self.scale:g}, expected a number from 1 to {MAX_SCALE:g}")
+            raise UsageError(f"got scale {self.scale:g}, expected a number from 1 to {MAX_SCALE:g}", option="scale")
         if self.alpha not in ("network", "lanczos"):
-            raise UsageError(f"got --alpha {self.alpha}, expected network or lanczos")
+            raise UsageError(f"got alpha {self.alpha}, expected network or lanczos", option="alpha")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,21 +108,22 @@ class FileOptions:
     """How files are read and written."""
 
     format: str | None = None
-    """"png", "jpeg", "tiff", "webp" or "avif"; none follows the target's suffix, then the input."""
+    """ "png", "jpeg", "tiff", "webp" or "avif"; None follows the output's suffix, then the input."""
     quality: int | None = None
-    """1 to 100, for JPEG, WebP and AVIF."""
+    """1 to 100, for JPEG, WebP and AVIF; None is 95, 90 and 80."""
     overwrite: bool = False
+    """Replace an output that exists."""
     strip: bool = False
     """Leave out metadata."""
     page: int = 0
     """Page of a multi-page file, from 0."""
     max_pixels: int | None = None
-    """Largest input area that is read; none takes the reader's own cap."""
+    """Largest input area that is read, in pixels; None is `realesr.images.reader.MAX_PIXELS`."""
 
     def __post_init__(self) -> None:
         if self.quality is not None and not 1 <= self.quality <= 100:
-            raise UsageError(f"got --quality {self.quality}, expected 1 to 100")
+            raise UsageError(f"got quality {self.quality}, expected 1 to 100", option="quality")
         if self.page < 0:
-            raise UsageError(f"got --page {self.page}, expected 0 or more")
+            raise UsageError(f"got page {self.page}, expected 0 or more", option="page")
         if self.max_pixels is not None and self.max_pixels < 1:
-            raise UsageError(f"got --max-pixels {self.max_pixels}, expected at least 1")
+            raise UsageError(f"got max_pixels {self.max_pixels}, expected at least 1", option="max_pixels")

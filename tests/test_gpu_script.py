@@ -273,7 +273,7 @@ def test_every_file_with_a_test_for_a_gpu_is_run_but_tensorrts(gpu_pytest: Any) 
         for path in (ROOT / "tests").rglob("test_*.py")
         if re.search(r"mark\.(cuda)\b", path.read_text()) and path != Path(__file__)
     }
-    assert marked - set(files) == {"tests/engines/test_tensorrt_engine.py"}
+    assert marked - set(files) == {"tests/engines/nvidia/test_tensorrt_engine.py"}
 
 
 def test_tests_are_collected_without_openvino() -> None:

@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from realesr.architectures import RRDB, Compact
-from realesr.engines.torch_engine import open_torch
+from realesr.engines.pytorch.engine import open_torch
 from realesr.errors import MissingDependency, UsageError
+from realesr.models.compact import Compact
+from realesr.models.rrdb import RRDB
 from realesr.networks import build_with
 from tests.engines.small_models import small_model
 
@@ -145,7 +146,7 @@ def test_the_rehearsal_measures_every_way_in_order_of_importance(gpu_tiles: Any)
     assert "CUDA" in upscale["mode=graphs"]["skipped"]
     assert "takes 120 s" in upscale["mode=compile"]["skipped"]
     engine = [row for row in rows if row["what"] == "engine" and "skipped" not in row]
-    assert {row["model"] for row in engine} == {"dense", "compact"}
+    assert {row["model"] for row in engine} == {"large", "fast"}
     assert all(row["whole_s"] > 0 and row["gpu_s"] > 0 and row["matrix_percent"] > 0 for row in engine)
 
 

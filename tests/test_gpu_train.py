@@ -14,8 +14,9 @@ import pytest
 import torch
 from PIL import Image
 
-from realesr.architectures import RRDB, Compact
-from realesr.weights import read_weights
+from realesr.models.compact import Compact
+from realesr.models.rrdb import RRDB
+from realesr.models.weights import read_weights
 from tests.engines.small_models import small_model
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"

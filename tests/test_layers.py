@@ -1,7 +1,8 @@
-"""The arrows between the folders, read from the imports of every file; nothing is imported to find out."""
+"""What each room may know, read from the imports of every file; nothing is imported to find out."""
 
 import ast
 import functools
+import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,24 +13,42 @@ ROOT = Path(__file__).parents[1]
 PACKAGES = {"realesr": "realesr", "engines": "realesr.engines", "export": "realesr.export", "train": "realesr.train"}
 """Folder of the repository -> name that it is imported by."""
 
+SHARED = {"errors", "options", "progress", "engine"}
+"""Modules of `realesr/` itself that rooms share: errors, options, callbacks, and the protocol of engines."""
+
 ALLOWED = {
-    "core": {"core"},
-    "engines": {"core", "engines"},
-    "export": {"core", "engines", "export"},
-    "train": {"core", "train"},
-    "api": {"core", "engines", "export", "train", "api"},
-    "face": {"core", "api"},
-    "cli": {"core", "engines", "export", "train", "api", "face", "cli"},
+    "errors": set(),
+    "progress": set(),
+    "options": {"errors"},
+    "engine": {"errors", "progress"},
+    "machine": {"errors"},
+    "images": {"machine", "errors", "options"},
+    "models": {"machine", "errors", "progress"},
+    "networks": {"models", "errors"},
+    "runtime": {"images", "models", "machine", *SHARED},
+    "engines": {"runtime", "images", "models", "machine", "networks", *SHARED},
+    "export": {"engines", "runtime", "images", "models", "machine", "networks", *SHARED},
+    "train.degrade": {"images", "machine", "errors"},
+    "train.data": {"train.degrade", "images", "machine", "errors"},
+    "train": {"train.data", "train.degrade", "runtime", "images", "models", "machine", "networks", *SHARED},
+    "api": {"engines", "export", "runtime", "images", "models", "machine", *SHARED},
+    "face": {"api", "runtime", "errors", "options"},
+    "cli": {
+        *("api", "face", "engines", "export", "train", "train.data", "train.degrade"),
+        *("runtime", "images", "models", "machine", *SHARED),
+    },
 }
-"""Layer -> layers that it may import. `face` is `realesr/__init__.py`, the public names."""
+"""Room -> rooms that it may import, beside itself. No two rooms import each other, and none imports one above it.
+
+`face` is `realesr/__init__.py`, the public names; every other module of `realesr/` itself is a room of its own.
+"""
 
 LIGHT_LIBRARIES = {*sys.stdlib_module_names, "typer"}
 """What a module may import outside functions if `realesr --help` is to be instant."""
 
 TORCH_OWNERS = (
     "realesr.networks",
-    "realesr.engines.torch_",
-    "realesr.engines.triton_",
+    "realesr.engines.pytorch",
     "realesr.export.from_torch",
     "realesr.train",
 )
@@ -49,14 +68,15 @@ def module_files() -> dict[str, Path]:
 MODULES = module_files()
 
 
-def layer(module: str) -> str:
-    """The layer that a module of ours belongs to."""
+def room(module: str) -> str:
+    """The room that a module of ours belongs to."""
     if module == "realesr":
         return "face"
     if module == "realesr.__main__":
         return "cli"
-    second = module.split(".")[1]
-    return second if second in ("engines", "export", "train", "api", "cli") else "core"
+    _, first, *rest = module.split(".")
+    inner = f"{first}.{rest[0]}" if rest else first
+    return inner if inner in ALLOWED else first
 
 
 def imported_names(node: ast.Import | ast.ImportFrom, package: str) -> list[str]:
@@ -75,7 +95,7 @@ def is_ours(name: str) -> bool:
 
 
 def own_module(name: str) -> str:
-    """The module of ours that a dotted name lies in: `realesr.tiles.plan_tiles` -> `realesr.tiles`."""
+    """The module of ours that a dotted name lies in: `realesr.runtime.tiles.plan_tiles` -> `realesr.runtime.tiles`."""
     while name and name not in MODULES:
         name = name.rpartition(".")[0]
     return name
@@ -119,9 +139,9 @@ def faults(module: str, source: str, *, is_package: bool = False) -> list[str]:
     package = module if is_package else module.rpartition(".")[0]
     everywhere = [(node, name) for node in statements(tree, functions=True) for name in imported_names(node, package)]
     found = [
-        f"{module} ({layer(module)}) imports {name} ({layer(own_module(name))})"
+        f"{module} ({room(module)}) imports {name} ({room(own_module(name))})"
         for _, name in everywhere
-        if is_ours(name) and layer(own_module(name)) not in ALLOWED[layer(module)]
+        if is_ours(name) and room(own_module(name)) not in {room(module), *ALLOWED[room(module)]}
     ]
     found += [
         f"{module} imports {name} by its folder"
@@ -133,17 +153,34 @@ def faults(module: str, source: str, *, is_package: bool = False) -> list[str]:
         found += [
             f"{module} imports {name}" for _, name in everywhere if name.split(".")[0] in ("torch", "torchvision")
         ]
-    if layer(module) == "cli":
+    if room(module) == "cli":
         found += [
             f"{module} imports {name} outside functions"
             for name in names_at_once(module, source, is_package=is_package)
-            if is_ours(name) and layer(own_module(name)) != "cli" and not is_light(own_module(name))
+            if is_ours(name) and room(own_module(name)) != "cli" and not is_light(own_module(name))
         ]
     return found
 
 
-def test_every_folder_has_modules() -> None:
-    assert {layer(module) for module in MODULES} == set(ALLOWED)
+def test_every_room_has_modules_and_a_promise() -> None:
+    assert {room(module) for module in MODULES} == set(ALLOWED)
+
+
+def test_no_two_rooms_import_each_other() -> None:
+    for name, allowed in ALLOWED.items():
+        assert all(name not in ALLOWED[other] for other in allowed), name
+
+
+def test_no_file_but_those_of_models_and_networks_names_an_architecture() -> None:
+    names = re.compile(r"rrdb|compact|srvgg|\bspan\b|esrgan_arch", re.IGNORECASE)
+    word = re.compile(r"\bcompact(ly|ed|ion)\b", re.IGNORECASE)
+    found = [
+        f"{module}: {match[0]}"
+        for module, file in MODULES.items()
+        if room(module) not in ("models", "networks")
+        for match in names.finditer(word.sub("", file.read_text(encoding="utf-8")))
+    ]
+    assert found == []
 
 
 @pytest.mark.parametrize("module", MODULES)
@@ -155,18 +192,24 @@ def test_imports_follow_the_arrows(module: str) -> None:
 @pytest.mark.parametrize(
     ("module", "source"),
     [
-        ("realesr.tiles", "from realesr.engines import open_engine"),
-        ("realesr.tiles", "def f():\n    import realesr.engines"),
-        ("realesr.tiles", "from realesr import api"),
-        ("realesr.tiles", "import torch.nn"),
-        ("realesr.tiles", "import engines"),
-        ("realesr.engines.torch_engine", "from realesr.export import anything"),
-        ("realesr.engines.torch_engine", "from realesr.cli.app import main"),
-        ("realesr.engines.onnxruntime_engine", "try:\n    import torch\nexcept ImportError:\n    pass"),
-        ("realesr.engines.onnxruntime_engine", "from .. import train"),
+        ("realesr.runtime.tiles", "from realesr.engines import open_engine"),
+        ("realesr.runtime.tiles", "def f():\n    import realesr.engines"),
+        ("realesr.runtime.tiles", "from realesr import api"),
+        ("realesr.runtime.tiles", "import torch.nn"),
+        ("realesr.runtime.tiles", "import engines"),
+        ("realesr.images.exif", "from realesr.models.zoo import ZOO"),
+        ("realesr.images.exif", "from realesr.runtime.rows import Band"),
+        ("realesr.models.zoo", "from realesr.engine import Precision"),
+        ("realesr.machine.memory", "from realesr.options import NetworkOptions"),
+        ("realesr.networks.rrdb", "from realesr.runtime.rows import Band"),
+        ("realesr.engine", "from realesr.models.architecture import Architecture"),
+        ("realesr.engines.pytorch.engine", "from realesr.export import anything"),
+        ("realesr.engines.pytorch.engine", "from realesr.cli.app import main"),
+        ("realesr.engines.onnx_runtime.engine", "try:\n    import torch\nexcept ImportError:\n    pass"),
+        ("realesr.engines.onnx_runtime.engine", "from .. import train"),
         ("realesr.train.trainer", "from realesr.engines import open_engine"),
         ("realesr.cli.app", "from realesr.api import upscale"),
-        ("realesr.cli.app", "try:\n    from realesr.tiles import plan_tiles\nfinally:\n    pass"),
+        ("realesr.cli.app", "try:\n    from realesr.runtime.tiles import plan_tiles\nfinally:\n    pass"),
         ("realesr", "from realesr.cli import main"),
     ],
 )
@@ -178,10 +221,10 @@ def test_an_import_against_the_arrows_is_found(module: str, source: str) -> None
     ("module", "source"),
     [
         ("realesr.export.from_torch", "import torch\nfrom realesr.engines import open_engine"),
-        ("realesr.engines.torch_engine", "import torch\nfrom realesr.networks.rrdb import RRDBNet"),
+        ("realesr.engines.pytorch.engine", "import torch\nfrom realesr.networks.rrdb import RRDBNet"),
         ("realesr.cli.app", "def f():\n    from realesr.api import upscale"),
         ("realesr.cli.app", "from .console import Console\nfrom realesr.errors import UsageError"),
-        ("realesr.tiles", "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    import realesr.engines"),
+        ("realesr.runtime.tiles", "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    import realesr.engines"),
     ],
 )
 def test_an_import_along_the_arrows_is_none(module: str, source: str) -> None:

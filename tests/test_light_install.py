@@ -20,7 +20,7 @@ import sys
 for name in {blocked!r}:
     sys.modules[name] = None
 """
-HEAVY = {"numpy", "PIL", "onnx", "onnxruntime", "pyvips", "rich", "pooch", "requests", "safetensors", "torch", "psutil"}
+HEAVY = {"numpy", "PIL", "onnx", "onnxruntime", "pyvips", "rich", "requests", "safetensors", "torch", "psutil"}
 
 
 def normal(name: str) -> str:
@@ -87,7 +87,8 @@ def test_import_of_the_command_line_loads_nothing_heavy(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "module", ["realesr.api", "realesr.engines", "realesr.zoo", "realesr.weights", "realesr.onnx_graph"]
+    "module",
+    ["realesr.api", "realesr.engines", "realesr.models.zoo", "realesr.models.weights", "realesr.models.onnx_graph"],
 )
 def test_modules_import_in_a_light_install(module: str, tmp_path: Path) -> None:
     result = run_light(f"import {module}", tmp_path)

@@ -10,7 +10,7 @@ import realesr
 
 
 def names_for_type_checkers() -> set[str]:
-    """What `realesr/__init__.py` imports below `if TYPE_CHECKING`."""
+    """Return the names that `realesr/__init__.py` imports below `if TYPE_CHECKING`."""
     tree = ast.parse(Path(realesr.__file__).read_text(encoding="utf-8"))
     blocks = [node for node in tree.body if isinstance(node, ast.If)]
     imports = [node for block in blocks for node in block.body if isinstance(node, ast.ImportFrom)]

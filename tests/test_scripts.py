@@ -101,7 +101,7 @@ def test_the_sample_photo_is_what_its_script_makes() -> None:
     from PIL import Image
 
     made = runpy.run_path(str(ROOT / "examples" / "make_portrait.py"))["portrait_jpeg"]()
-    with Image.open(io.BytesIO(made)) as new, Image.open(ROOT / "examples" / "portrait.jpg") as committed:
+    with Image.open(io.BytesIO(made)) as new, Image.open(ROOT / "export" / "portrait.jpg") as committed:
         assert new.size == committed.size == (160, 200)
         difference = np.abs(np.asarray(new, float) - np.asarray(committed, float))
     assert difference.mean() < 1.0

@@ -1,1 +1,1 @@
-"""Training of networks: nothing in this version."""
+"""Trains Real-ESRGAN's networks: degraded photos and given pairs, two stages, recipes, checkpoints."""

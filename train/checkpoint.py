@@ -1,7 +1,6 @@
-"""What a run writes down: checkpoints to go on from, networks for other programs. Each is whole or not there at all."""
+"""Writes checkpoints to go on from and networks for other programs, each of them whole or not at all."""
 
 import json
-import os
 import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -11,11 +10,12 @@ import torch
 from safetensors.torch import save
 from torch import Tensor
 
-from realesr.architectures import RRDB, Compact
 from realesr.errors import InputError, OutputError
+from realesr.machine.whole_file import remove_unfinished, whole_file, whole_folder
+from realesr.models.architecture import Architecture
 
 FORM = 1
-"""Of checkpoints. One with a higher number was written by a later realesr."""
+"""Version of the form of checkpoints. One with a higher number was written by a later realesr."""
 
 FOLDER = "checkpoints"
 _STATE = "state.pt"
@@ -26,18 +26,15 @@ State = Mapping[str, Any]
 
 
 def write_file(path: Path, write: Callable[[Path], object]) -> None:
-    """Let `write` make a file under another name beside `path`, see it onto the disk, and rename it.
+    """Let `write` make a file under a temporary name, flush it to the disk, and rename it to `path`.
 
     Raises:
         OutputError: the disk is full or cannot be written; what was there under this name is still there.
     """
-    part = path.with_name(f".{path.name}.part")
     try:
-        write(part)
-        _to_disk(part)
-        os.replace(part, path)
+        with whole_file(path) as part:
+            write(part)
     except (OSError, RuntimeError) as error:  # torch's writer raises RuntimeError where the disk is full
-        part.unlink(missing_ok=True)
         raise OutputError(_disk_problem(path, error)) from error
 
 
@@ -47,26 +44,20 @@ def write_checkpoint(run: Path, iteration: int, state: State, facts: Mapping[str
     Args:
         run: the run's folder.
         iteration: how many have been done.
-        state: of networks, optimisers, pools: everything that is no plain fact.
-        facts: recipe and counters, for people as well; JSON.
+        state: the tensors of networks, optimisers and pools.
+        facts: recipe and counters as JSON, which people read as well.
         keep: how many checkpoints stay.
 
     Raises:
         OutputError: the disk is full or cannot be written; all earlier checkpoints are still there.
     """
     folder = run / FOLDER / f"{iteration:08d}"
-    part = folder.with_name(f".{folder.name}.part")
     try:
-        shutil.rmtree(part, ignore_errors=True)
-        part.mkdir(parents=True)
-        torch.save(dict(state), part / _STATE)
-        (part / _FACTS).write_text(json.dumps({"form": FORM, "iteration": iteration, **facts}, indent=1))
-        for file in part.iterdir():
-            _to_disk(file)
-        shutil.rmtree(folder, ignore_errors=True)
-        os.replace(part, folder)
+        remove_unfinished(folder.parent)  # of a process that was killed: each has the size of a checkpoint
+        with whole_folder(folder) as part:
+            torch.save(dict(state), part / _STATE)
+            (part / _FACTS).write_text(json.dumps({"form": FORM, "iteration": iteration, **facts}, indent=1))
     except (OSError, RuntimeError) as error:
-        shutil.rmtree(part, ignore_errors=True)
         raise OutputError(_disk_problem(folder, error)) from error
     for old in checkpoints(run)[:-keep]:
         shutil.rmtree(old, ignore_errors=True)
@@ -74,13 +65,13 @@ def write_checkpoint(run: Path, iteration: int, state: State, facts: Mapping[str
 
 
 def checkpoints(run: Path) -> list[Path]:
-    """The run's whole checkpoints, the oldest first."""
+    """Return the run's whole checkpoints, the oldest first."""
     folder = run / FOLDER
     return sorted(path for path in folder.glob("[0-9]*") if (path / _FACTS).exists()) if folder.is_dir() else []
 
 
 def read_facts(checkpoint: Path) -> dict[str, Any]:
-    """The plain facts of a checkpoint.
+    """Return the plain facts of a checkpoint.
 
     Raises:
         InputError: it is damaged, or was written by a later realesr.
@@ -98,7 +89,7 @@ def read_facts(checkpoint: Path) -> dict[str, Any]:
 
 
 def read_state(checkpoint: Path) -> dict[str, Any]:
-    """The state of a checkpoint; nothing in the file is run.
+    """Return the state of a checkpoint; no code in the file is run.
 
     Raises:
         InputError: it is damaged.
@@ -110,7 +101,7 @@ def read_state(checkpoint: Path) -> dict[str, Any]:
     return state
 
 
-def write_networks(run: Path, name: str, ema: State, raw: State, architecture: RRDB | Compact) -> Path:
+def write_networks(run: Path, name: str, ema: State, raw: State, architecture: Architecture) -> Path:
     """Write the generator as `name`.safetensors (its mean) and `name`.pth (mean and raw, as BasicSR names them).
 
     Args:
@@ -121,23 +112,24 @@ def write_networks(run: Path, name: str, ema: State, raw: State, architecture: R
         architecture: goes into the file's metadata where keys and shapes do not tell it.
 
     Returns:
-        Path of the .safetensors file, which `realesr upscale -m` takes.
+        Path of the .safetensors file, which `load_model` takes.
     """
     path = write_network(run / f"{name}.safetensors", ema, architecture)
     mean, weights = _plain(ema), _plain(raw)
-    write_file(run / f"{name}.pth", lambda part: torch.save({"params": weights, "params_ema": mean}, part))
+    write_file(run / f"{name}.pth", lambda part: _save_torch({"params": weights, "params_ema": mean}, part))
     return path
 
 
-def write_network(path: Path, state: State, architecture: RRDB | Compact) -> Path:
-    """Write one state dict as a .safetensors file, which `realesr upscale -m` takes; returns the path.
+def write_network(path: Path, state: State, architecture: Architecture) -> Path:
+    """Write one state dict as a .safetensors file, which `load_model` takes; return the path.
 
     Raises:
         OutputError: the disk is full or cannot be written.
     """
-    metadata: dict[str, str] = {"activation": architecture.activation} if isinstance(architecture, Compact) else {}
-    weights = _plain(state)
-    write_file(path, lambda part: part.write_bytes(save(weights, metadata)))
+    # Keys and shapes do not tell all activations apart; see `realesr.models.recognition.recognise`.
+    activation = getattr(architecture, "activation", None)
+    content = save(_plain(state), None if activation is None else {"activation": activation})
+    write_file(path, lambda part: part.write_bytes(content))
     return path
 
 
@@ -148,13 +140,14 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def _plain(state: State) -> dict[str, Tensor]:
-    """Float32 tensors of their own on the CPU, contiguous: what both forms of file want."""
+    """Return contiguous float32 copies on the CPU, which both file formats want."""
     return {key: value.detach().to("cpu", torch.float32).contiguous().clone() for key, value in state.items()}
 
 
-def _to_disk(path: Path) -> None:
-    with path.open("rb+") as file:
-        os.fsync(file.fileno())
+def _save_torch(values: Mapping[str, Any], path: Path) -> None:
+    """Write a .pth file; as torch sees no path, the temporary name does not get into it."""
+    with path.open("wb") as file:
+        torch.save(dict(values), file)
 
 
 def _disk_problem(path: Path, error: Exception) -> str:

@@ -1,4 +1,4 @@
-"""One process or many: torchrun's environment is honoured, and `--gpus N` starts torchrun itself."""
+"""Trains in one process or many: those that torchrun has started, or started here by torchrun."""
 
 import os
 import subprocess
@@ -16,22 +16,22 @@ from realesr.errors import UsageError
 
 @dataclass(frozen=True, kw_only=True)
 class World:
-    """This process among all that train together."""
+    """The rank of this process among all that train together, and its device."""
 
     rank: int
     size: int
     device: torch.device
     rank_here: int = 0
-    """Among the processes of this machine."""
+    """Rank among the processes of this machine."""
 
     @property
     def is_first(self) -> bool:
-        """Whether this process writes and speaks for all."""
+        """Return whether this process writes files and messages for all."""
         return self.rank == 0
 
 
 def join_world(device: str = "auto") -> World:
-    """Meet the other processes that torchrun has started; alone where it has not.
+    """Join the processes that torchrun has started; without it, this process is alone.
 
     Args:
         device: "auto" takes a GPU where there is one, "cpu" and "cuda" force it.
@@ -48,18 +48,18 @@ def join_world(device: str = "auto") -> World:
 
 
 def leave_world() -> None:
-    """Say goodbye to the others, if there are any."""
+    """Leave the process group, if there is one."""
     if dist.is_available() and dist.is_initialized():
         dist.destroy_process_group()
 
 
 def is_torchrun() -> bool:
-    """Whether torchrun has started this process."""
+    """Return whether torchrun has started this process."""
     return "WORLD_SIZE" in os.environ
 
 
 def run_on_gpus(count: int, device: str, arguments: Sequence[str]) -> int:
-    """Start `count` processes of `realesr` with these arguments on this machine; returns the exit code.
+    """Start `count` processes of `realesr` with these arguments on this machine; return the exit code.
 
     Raises:
         UsageError: there are fewer GPUs, and the device is not "cpu".
@@ -67,7 +67,7 @@ def run_on_gpus(count: int, device: str, arguments: Sequence[str]) -> int:
     there = torch.cuda.device_count()
     if count < 1 or (there < count and device != "cpu"):
         raise UsageError(
-            f"got --gpus {count}, expected 1 to {there}, which torch sees here (or --device cpu, to try it)"
+            f"got {count} GPUs, expected 1 to {there}, which torch sees here (or the device cpu, to try it)"
         )
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={count}"]
     threads = max(1, (os.cpu_count() or 1) // count)
@@ -75,8 +75,8 @@ def run_on_gpus(count: int, device: str, arguments: Sequence[str]) -> int:
     return subprocess.run([*command, "-m", "realesr", *arguments], env=environment, check=False).returncode
 
 
-def shared(module: nn.Module, world: World) -> nn.Module:
-    """The module, wrapped so that gradients are the mean over all processes."""
+def data_parallel(module: nn.Module, world: World) -> nn.Module:
+    """Return the module, wrapped so that gradients are the mean over all processes."""
     if world.size == 1:
         return module
     ids = [world.device.index] if world.device.type == "cuda" else None
@@ -84,16 +84,16 @@ def shared(module: nn.Module, world: World) -> nn.Module:
     return DistributedDataParallel(module, device_ids=ids, broadcast_buffers=False)
 
 
-def all_agree(flag: Tensor, world: World) -> bool:
-    """Whether a flag is true in every process. Waits for the device."""
+def true_in_all(flag: Tensor, world: World) -> bool:
+    """Return whether a flag is true in every process. Waits for the device."""
     if world.size > 1:
         flag = flag.to(torch.int32)
         dist.all_reduce(flag, dist.ReduceOp.MIN)
     return bool(flag)
 
 
-def any_asks(flag: bool, world: World) -> bool:
-    """Whether a flag is true in some process."""
+def true_in_any(flag: bool, world: World) -> bool:
+    """Return whether a flag is true in some process."""
     if world.size == 1:
         return flag
     asked = torch.tensor(int(flag), device=world.device)
@@ -102,7 +102,7 @@ def any_asks(flag: bool, world: World) -> bool:
 
 
 def mean_of_all(values: dict[str, Tensor], world: World) -> dict[str, float]:
-    """Each value's mean over all processes. Waits for the device, so it is for every so many iterations."""
+    """Return each value's mean over all processes. Waits for the device: call it once in many iterations."""
     if not values:
         return {}
     stacked = torch.stack([value.detach().float() for value in values.values()])
@@ -113,7 +113,7 @@ def mean_of_all(values: dict[str, Tensor], world: World) -> dict[str, float]:
 
 
 def wait_for_all(world: World) -> None:
-    """Go on once every process has come here."""
+    """Wait until every process has called this."""
     if world.size > 1:
         dist.barrier()
 
@@ -122,9 +122,9 @@ def _device(name: str, local_rank: int) -> torch.device:
     if name not in ("auto", "cpu", "cuda", "mps"):
         raise UsageError(f"got the device {name}, expected auto, cpu, cuda or mps")
     if name == "cuda" and not torch.cuda.is_available():
-        raise UsageError("got the device cuda, but torch sees no NVIDIA GPU here: expected --device cpu")
+        raise UsageError("got the device cuda, but torch sees no NVIDIA GPU here: expected cpu")
     if name == "mps" and not torch.backends.mps.is_available():
-        raise UsageError("got the device mps, but torch sees no Apple GPU here: expected --device cpu")
+        raise UsageError("got the device mps, but torch sees no Apple GPU here: expected cpu")
     if name == "cuda" or (name == "auto" and torch.cuda.is_available()):
         torch.cuda.set_device(local_rank)
         return torch.device("cuda", local_rank)

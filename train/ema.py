@@ -1,4 +1,4 @@
-"""The running mean of a network's weights: what is validated, saved and used."""
+"""Keeps the running mean of a network's weights, which is validated, saved and used."""
 
 import copy
 from collections.abc import Mapping
@@ -21,16 +21,16 @@ class Ema:
 
     @torch.no_grad()
     def update(self, module: nn.Module) -> None:
-        """mean <- decay * mean + (1 - decay) * module."""
+        """Set the mean to decay * mean + (1 - decay) * module."""
         mean = [each.detach() for each in self.module.parameters()]
         torch._foreach_lerp_(mean, [each.detach() for each in module.parameters()], 1 - self.decay)
         for own, other in zip(self.module.buffers(), module.buffers(), strict=True):
             own.copy_(other)
 
     def state_dict(self) -> dict[str, Any]:
-        """Tensors by the module's own names."""
+        """Return tensors by the module's own names."""
         return self.module.state_dict()
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from a mean that was saved."""
+        """Restore a mean that was saved."""
         self.module.load_state_dict(state)

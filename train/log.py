@@ -1,13 +1,16 @@
-"""What a run says: a line of JSON for every record, TensorBoard where it is installed, one line for people."""
+"""Logs a run: a line of JSON for every record, TensorBoard where it is installed, one line for people."""
 
 import json
 import time
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 LOG = "log.jsonl"
+
+MessageCallback = Callable[[str], None]
+"""Called with one line of text for people."""
 
 
 class RunLog:
@@ -18,7 +21,7 @@ class RunLog:
         self._board = _open_tensorboard(run)
 
     def write(self, kind: str, iteration: int, values: Mapping[str, Any]) -> None:
-        """Append a record, and see it onto the disk."""
+        """Append a record, and hand it to the system."""
         record = {"time": round(time.time(), 3), "kind": kind, "iteration": iteration, **values}
         self._file.write(json.dumps(record, default=str) + "\n")
         self._file.flush()
@@ -34,8 +37,8 @@ class RunLog:
             self._board.close()
 
 
-class Pace:
-    """Iterations a second over the last records, and the time that is left."""
+class Throughput:
+    """Measures iterations a second over the last records, and estimates the time that is left."""
 
     def __init__(self, iterations: int) -> None:
         self._iterations = iterations
@@ -47,7 +50,7 @@ class Pace:
 
     @property
     def per_second(self) -> float:
-        """Iterations a second; 0 where it is not known yet."""
+        """Return iterations a second; 0 where they are not known yet."""
         if len(self._marks) < 2:
             return 0.0
         (first, began), (last, ended) = self._marks[0], self._marks[-1]
@@ -55,19 +58,19 @@ class Pace:
 
     @property
     def seconds_left(self) -> float:
-        """Until the last iteration; 0 where it is not known yet."""
-        pace = self.per_second
-        return (self._iterations - self._marks[-1][0]) / pace if pace else 0.0
+        """Return the seconds until the last iteration; 0 where they are not known yet."""
+        per_second = self.per_second
+        return (self._iterations - self._marks[-1][0]) / per_second if per_second else 0.0
 
 
 def status_line(
-    iteration: int, iterations: int, losses: Mapping[str, float], pace: Pace, seconds: Mapping[str, float]
+    iteration: int, iterations: int, losses: Mapping[str, float], throughput: Throughput, seconds: Mapping[str, float]
 ) -> str:
-    """ "1200/3000  4.1 it/s  7 min left  l1 0.0312  |  data 1 % degrade 20 % G 79 %"."""
+    """Return a line like "1200/3000  4.1 it/s  7 min left  l1 0.0312  |  data 1 % degrade 20 % G 79 %"."""
     parts = [f"{iteration}/{iterations}"]
-    if pace.per_second:
-        parts.append(f"{pace.per_second:.3g} it/s")
-        parts.append(f"{words_of_time(pace.seconds_left)} left")
+    if throughput.per_second:
+        parts.append(f"{throughput.per_second:.3g} it/s")
+        parts.append(f"{words_of_time(throughput.seconds_left)} left")
     parts.append("  ".join(f"{name} {value:.4g}" for name, value in losses.items()))
     whole = sum(seconds.values())
     if whole:
@@ -76,7 +79,7 @@ def status_line(
 
 
 def words_of_time(seconds: float) -> str:
-    """ "40 s", "7 min", "3.5 h", "2.1 days"."""
+    """Return a duration like "40 s", "7 min", "3.5 h" or "2.1 days"."""
     if seconds < 90:
         return f"{seconds:.0f} s"
     if seconds < 5400:

@@ -1,4 +1,4 @@
-"""Losses, all in float32, each a mean over everything: images are (N, 3, H, W) RGB in [0, 1]."""
+"""Computes losses in float32, each a mean over everything: images are (N, 3, H, W) RGB in [0, 1]."""
 
 from collections.abc import Callable
 
@@ -16,28 +16,28 @@ _VARIANCE_PX = 7
 
 
 def l1(sr: Tensor, hr: Tensor) -> Tensor:
-    """Mean absolute error."""
+    """Return the mean absolute error."""
     return functional.l1_loss(sr.float(), hr.float())
 
 
 def mse(sr: Tensor, hr: Tensor) -> Tensor:
-    """Mean squared error, of which PSNR is the logarithm."""
+    """Return the mean squared error, of which PSNR is the logarithm."""
     return functional.mse_loss(sr.float(), hr.float())
 
 
 def colour_loss(sr: Tensor, hr: Tensor) -> Tensor:
-    """Mean absolute error of the mean colours of squares of COLOUR_PX: blind to texture, it holds the colours."""
+    """Return the mean absolute error of the mean colours of squares of COLOUR_PX: it sees colours, not texture."""
     return l1(_shrunk(sr), _shrunk(hr))
 
 
 def gan_loss(logits: Tensor, real: bool) -> Tensor:
-    """Binary cross-entropy of a discriminator's logits, whatever their shape, with "real" or "not real"."""
+    """Return the binary cross-entropy of a discriminator's logits, of any shape, with "real" or "not real"."""
     logits = logits.float()
     return functional.binary_cross_entropy_with_logits(logits, torch.full_like(logits, float(real)))
 
 
 def artefact_loss(sr: Tensor, mean_sr: Tensor, hr: Tensor) -> Tensor:
-    """Mean absolute error where it looks like an artefact: the locally discriminative loss (LDL).
+    """Return the locally discriminative loss (LDL): the mean absolute error where it looks like an artefact.
 
     A pixel's error counts by the local variance of the residual, times the fifth root of the image's variance; and only
     where it is larger than that of the generator's running mean, which makes fewer artefacts. The residual is summed
@@ -68,11 +68,11 @@ class PerceptualLoss:
     """
 
     def __init__(self, vgg: Callable[[Tensor], list[Tensor]]) -> None:
-        """Take a Vgg19, or what gives as many features of an image."""
+        """Take a Vgg19, or another function that returns as many features of an image."""
         self.vgg = vgg
 
     def __call__(self, sr: Tensor, hr: Tensor) -> Tensor:
-        """The loss; `hr` gets no gradient."""
+        """Return the loss; `hr` gets no gradient."""
         with torch.no_grad():
             wanted = self.vgg(hr)
         losses = [
@@ -87,7 +87,7 @@ def _shrunk(images: Tensor) -> Tensor:
 
 
 def _local_variance(residual: Tensor) -> Tensor:
-    """Sample variance (by n - 1) of the window round each pixel; the border is mirrored."""
+    """Return the sample variance (by n - 1) of the window round each pixel; the border is mirrored."""
     pad = _VARIANCE_PX // 2
     padded = functional.pad(residual, (pad, pad, pad, pad), mode="reflect")
     # Deviations from the image's mean: the difference of two means of squares would lose its digits.

@@ -1,4 +1,4 @@
-"""Scores of images, in float64: PSNR, SSIM, and how far colours are off."""
+"""Scores images in float64: PSNR, SSIM, and the drift of colours."""
 
 import torch
 from torch import Tensor
@@ -15,7 +15,7 @@ DRIFT_PX = 32
 
 
 def psnr(images: Tensor, truth: Tensor, *, border_px: int = 0, luma: bool = False) -> Tensor:
-    """Peak signal-to-noise ratio of each image.
+    """Return the peak signal-to-noise ratio of each image.
 
     Args:
         images: (N, 3, H, W) RGB in [0, 1].
@@ -34,7 +34,7 @@ def psnr(images: Tensor, truth: Tensor, *, border_px: int = 0, luma: bool = Fals
 
 
 def ssim(images: Tensor, truth: Tensor, *, border_px: int = 0, luma: bool = False) -> Tensor:
-    """Structural similarity of each image, the mean over its channels.
+    """Return the structural similarity of each image, the mean over its channels.
 
     It is scikit-image's `structural_similarity` with gaussian_weights=True, sigma=1.5, use_sample_covariance=False,
     data_range=1 and channel_axis: the window has 11 px, and what it does not fit into is left out.
@@ -61,7 +61,7 @@ def ssim(images: Tensor, truth: Tensor, *, border_px: int = 0, luma: bool = Fals
 
 
 def colour_drift(images: Tensor, inputs: Tensor) -> Tensor:
-    """By how much the colours of squares of DRIFT_PX are off from those of what was enlarged.
+    """Return how much the mean colours of squares of DRIFT_PX differ from those of the input.
 
     Not from the truth: what the degradation did to colours is no fault of the network.
 
@@ -91,7 +91,7 @@ def _prepared(images: Tensor, border_px: int, luma: bool, *, least_px: int) -> T
 
 
 def _windowed(images: Tensor) -> Tensor:
-    """Gaussian means, where the whole window lies inside."""
+    """Return Gaussian means, where the whole window lies inside."""
     at = torch.arange(-_SSIM_RADIUS_PX, _SSIM_RADIUS_PX + 1, dtype=torch.float64, device=images.device)
     window = torch.exp(-(at**2) / (2 * _SSIM_SIGMA_PX**2))
     window /= window.sum()

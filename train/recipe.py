@@ -1,37 +1,39 @@
-"""Recipes: all that a run depends on beside its images, read from TOML and checked before anything starts."""
+"""Reads recipes: all that a run depends on beside its images, in TOML, checked before anything starts."""
 
 import copy
 import dataclasses
 import importlib.resources
 import tomllib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from realesr.architectures import RRDB, Compact, UNetDiscriminator
 from realesr.errors import UsageError
-from realesr.train.degrade_recipe import CORRECTED, FAITHFUL, DegradeRecipe
+from realesr.machine.tables import TableError, one_of_tables, read_table, set_key
+from realesr.models.architecture import Architecture
+from realesr.models.discriminator import UNetDiscriminator
+from realesr.models.recognition import FAMILIES
+from realesr.train.degrade.recipe import CORRECTED, FAITHFUL, DegradeRecipe
 from realesr.train.stage_options import StageOptions
-from realesr.train.tables import RecipeError, read_table, set_key
 
 VERSION = 1
-"""Of the form of recipes. A recipe with a higher one was written for a later realesr."""
+"""Version of the form of recipes. A recipe with a higher one was written for a later realesr."""
 
 Stage = Literal["stage1", "stage2"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class DataOptions:
-    """What is read of each image."""
+    """How images are read."""
 
     read_px: int = 400
-    """Side of what is cut from an image and degraded, in HR px. More than the stage's crop_px, so that the borders of
-    blurs and resizes fall away. 400 is Real-ESRGAN's (realesrgan_dataset.py)."""
+    """Side of the crops that are cut from images and degraded, in HR px. More than the stage's crop_px, so that the
+    borders of blurs and resizes fall away. 400 is Real-ESRGAN's (realesrgan_dataset.py)."""
     flip: bool = True
-    """Half of the samples are mirrored."""
+    """Whether half of the samples are mirrored."""
     rotate: bool = False
-    """Half are flipped upside down, half have their axes swapped."""
+    """Whether half are flipped upside down, and half have their axes swapped."""
     workers: int = 4
     """Processes that read images; 0 reads in the training process."""
     pair_share: float = 0.0
@@ -51,7 +53,7 @@ class DataOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class ValidationOptions:
-    """How a run is watched."""
+    """How a run is validated."""
 
     every: int = 5000
     """Iterations between validations; 0 never validates."""
@@ -77,7 +79,7 @@ class ValidationOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class SaveOptions:
-    """What is kept of a run."""
+    """How often a run is saved, and what is kept."""
 
     every: int = 5000
     """Iterations between checkpoints. The run can be taken up again at each, and after Ctrl-C where it was stopped."""
@@ -94,20 +96,18 @@ DISCRIMINATOR = UNetDiscriminator()
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """A whole recipe."""
+    """All options of a run's two stages."""
 
     version: int = VERSION
     purpose: str = ""
-    """What it is for, in a few words."""
-    rrdb: RRDB | None = None
-    """The network, where it is an RRDBNet."""
-    compact: Compact | None = None
-    """The network, where it is a compact one."""
+    """The purpose of the recipe, in a few words."""
+    architecture: Architecture = field(metadata=one_of_tables("network", FAMILIES))
+    """The generator. In the file it is the table that its family is called, with what differs from the defaults."""
     discriminator: UNetDiscriminator = DISCRIMINATOR
     init: str = "none"
-    """Where stage 1 starts: a network of the zoo, a file or a run's folder; "none" starts from chance."""
+    """Where stage 1 starts: a network of the zoo, a file or a run's folder; "none" is random initialisation."""
     seed: int = 0
-    """Of everything that is drawn."""
+    """Seed of everything that is drawn."""
     degrade: DegradeRecipe = CORRECTED
     data: DataOptions = DataOptions()
     stage1: StageOptions
@@ -119,8 +119,6 @@ class Recipe:
 
     def __post_init__(self) -> None:
         problems = [] if self.log_every >= 1 else [f"got log_every = {self.log_every}, expected 1 or more"]
-        if (self.rrdb is None) == (self.compact is None):
-            raise UsageError("got no network or two, expected one table of [rrdb] and [compact]")
         scale = self.architecture.scale
         if self.stage1.gan or self.stage1.perceptual:
             problems.append("got stage1.gan or stage1.perceptual above 0, expected 0: they are what stage 2 is for")
@@ -139,31 +137,25 @@ class Recipe:
         if problems:
             raise UsageError("; ".join(problems))
 
-    @property
-    def architecture(self) -> RRDB | Compact:
-        """The generator."""
-        architecture = self.rrdb or self.compact
-        if architecture is None:
-            raise UsageError("the recipe has no network")
-        return architecture
-
     def stage(self, name: Stage) -> StageOptions:
-        """The options of one stage."""
+        """Return the options of one stage."""
         return self.stage1 if name == "stage1" else self.stage2
 
     def as_dict(self) -> dict[str, Any]:
-        """Every value, for logs and checkpoints."""
-        return dataclasses.asdict(self)
+        """Return every value as `recipe_from` takes it, for logs and checkpoints."""
+        values = dataclasses.asdict(self)
+        family = next(name for name, kind in FAMILIES.items() if type(self.architecture) is kind)
+        return {family if key == "architecture" else key: value for key, value in values.items()}
 
 
 def recipe_names() -> list[str]:
-    """The recipes that come with realesr."""
+    """Return the names of the recipes that come with realesr."""
     folder = importlib.resources.files("realesr.train").joinpath("recipes")
     return sorted(file.name.removesuffix(".toml") for file in folder.iterdir() if file.name.endswith(".toml"))
 
 
 def recipe_text(name_or_path: str) -> str:
-    """The TOML text of a recipe.
+    """Return the TOML text of a recipe.
 
     Raises:
         UsageError: no recipe has this name, and there is no such file.
@@ -189,7 +181,7 @@ def read_recipe(name_or_path: str, changes: Sequence[str] = ()) -> Recipe:
         changes: like "stage1.batch=4"; they go over the file.
 
     Raises:
-        RecipeError: all that is wrong, a line each with key, value, what was expected, and the nearest key.
+        TableError: all that is wrong, a line each with key, value, what was expected, and the nearest key.
         UsageError: the recipe cannot be found, or is no TOML.
     """
     try:
@@ -211,12 +203,12 @@ def recipe_from(table: dict[str, Any], what: str = "the recipe", changes: Sequen
     table = _with_degradation(table, problems)
     recipe = read_table(Recipe, table, "", problems)
     if problems:
-        raise RecipeError(what, problems)
+        raise TableError(what, problems)
     return recipe
 
 
 def _with_degradation(table: dict[str, Any], problems: list[str]) -> dict[str, Any]:
-    """[degrade] names what it starts from: arithmetic = "corrected" (the default) or "faithful"."""
+    """Read [degrade], whose defaults depend on its arithmetic: "corrected" or "faithful"."""
     degrade = table.get("degrade", {})
     if not isinstance(degrade, dict):
         return table  # read_table says that it is no table

@@ -1,4 +1,4 @@
-"""What a training run was asked for, and what that comes to: recipe, images, and the run's folder."""
+"""Turns the options of a training run into its recipe, images and folder."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -6,7 +6,7 @@ from pathlib import Path
 
 from realesr.errors import InputError, UsageError
 from realesr.train.checkpoint import checkpoints, read_facts
-from realesr.train.image_list import find_pairs, find_training_images
+from realesr.train.data.image_list import find_pairs, find_training_images
 from realesr.train.recipe import Recipe, Stage, read_recipe, recipe_from
 from realesr.train.start import NOTHING
 from realesr.train.validation import hold_out
@@ -29,7 +29,7 @@ _FREE_TO_CHANGE = (
 
 @dataclass(frozen=True, kw_only=True)
 class Request:
-    """What was asked for, as on the command line."""
+    """The options of a run, which the command line has by the same names."""
 
     stage: Stage
     out: Path
@@ -37,37 +37,45 @@ class Request:
     data: Sequence[Path] | None = None
     """Folders, images and lists of images to degrade."""
     gt: Sequence[Path] | None = None
+    """The large images (ground truth) of given pairs."""
     lq: Sequence[Path] | None = None
-    """Given pairs."""
+    """The small images (low quality) of given pairs."""
     val_gt: Path | None = None
+    """The large images of given pairs to validate on."""
     val_lq: Path | None = None
-    """Given pairs to validate on."""
+    """The small images of given pairs to validate on."""
     recipe: str | None = None
+    """Name of a recipe, or path of a .toml file; None for that of the run in `init`, else DEFAULT_RECIPE."""
     changes: Sequence[str] | None = None
-    """Like "stage1.batch=4"."""
+    """Changes of the recipe, like "stage1.batch=4"."""
     init: str | None = None
+    """Where the generator starts: a network of the zoo, a file, a run's folder, or "none"."""
     init_d: Path | None = None
+    """Weights where the discriminator starts."""
     vgg: Path | None = None
+    """VGG19's file; None for the one in the cache, which is downloaded where it is missing."""
     device: str = "auto"
+    """ "auto", "cpu", "cuda" or "mps"."""
     debug: bool = False
+    """Whether the run is a short trial in a folder of its own."""
 
     def __post_init__(self) -> None:
         if not self.data and not self.gt:
-            raise UsageError("got no images: expected --data PHOTOS, or pairs by --gt and --lq")
+            raise UsageError("got no images: expected photos (data), or pairs (gt and lq)")
         if bool(self.gt) != bool(self.lq):
-            raise UsageError("got one of --gt and --lq, expected both: pairs need the large and the small images")
+            raise UsageError("got one of gt and lq, expected both: pairs need the large and the small images")
         if (self.val_gt is None) != (self.val_lq is None):
-            raise UsageError("got one of --val-gt and --val-lq, expected both or none")
+            raise UsageError("got one of val_gt and val_lq, expected both or none")
 
     @property
     def run(self) -> Path:
-        """The run's folder; that of a trial is another one."""
+        """Return the run's folder; with `debug` it is another one."""
         return self.out.with_name(f"{self.out.name}-debug") if self.debug else self.out
 
 
 @dataclass(frozen=True, kw_only=True)
 class Images:
-    """What is trained and validated on."""
+    """The images that are trained and validated on."""
 
     train: tuple[Path, ...]
     held_out: tuple[Path, ...]
@@ -77,7 +85,7 @@ class Images:
 
 
 def recipe_for(request: Request) -> Recipe:
-    """The recipe that was asked for; without one, that of the run where stage 2 starts.
+    """Return the recipe that was named; without a name, that of the run where stage 2 starts.
 
     Raises:
         UsageError: it cannot be found, or has faults.
@@ -89,11 +97,11 @@ def recipe_for(request: Request) -> Recipe:
         recipe = recipe_from(table, f"the recipe of {init_run}", changes)
     else:
         recipe = read_recipe(request.recipe or DEFAULT_RECIPE, changes)
-    return short(recipe) if request.debug else recipe
+    return shortened(recipe) if request.debug else recipe
 
 
-def short(recipe: Recipe) -> Recipe:
-    """The same, with eight iterations, two saves and two validations."""
+def shortened(recipe: Recipe) -> Recipe:
+    """Return the recipe with eight iterations, two saves and two validations."""
     half = DEBUG_ITERATIONS // 2
     return replace(
         recipe,
@@ -106,22 +114,22 @@ def short(recipe: Recipe) -> Recipe:
 
 
 def init_for(request: Request, recipe: Recipe) -> str:
-    """Where the generator starts.
+    """Return where the generator starts.
 
     Raises:
-        UsageError: stage 2 without `--init`.
+        UsageError: stage 2 without `init`.
     """
     if request.init is not None:
         return request.init
     if request.stage == "stage2":
         raise UsageError(
-            "stage2 got no --init: expected the run's folder of stage 1, like --init runs/net, or --init none"
+            "stage2 got no init: expected where it starts, like runs/net, the folder of stage 1's run, or none"
         )
     return recipe.init or NOTHING
 
 
 def find_images(request: Request, recipe: Recipe) -> Images:
-    """All images that there are, those for validation apart.
+    """Find all images, and hold out those for validation.
 
     Raises:
         InputError: there are none, some are missing, or pairs do not match.
@@ -129,8 +137,7 @@ def find_images(request: Request, recipe: Recipe) -> Images:
     """
     if request.data and request.gt and not recipe.data.pair_share:
         raise UsageError(
-            "got photos and pairs, but data.pair_share is 0: expected the pairs' share of a batch, like "
-            "--set data.pair_share=0.5"
+            "got photos and pairs, but data.pair_share is 0: expected the recipe to have the pairs' share, like 0.5"
         )
     found = find_training_images(list(request.data)) if request.data else []
     pairs = tuple(find_pairs(list(request.gt), list(request.lq))) if request.gt and request.lq else ()
@@ -149,7 +156,7 @@ def find_images(request: Request, recipe: Recipe) -> Images:
 
 
 def check_same_run(run: Path, old: dict[str, object], new: dict[str, object]) -> None:
-    """Make sure that a run goes on as it began.
+    """Raise where a run would not go on as it began.
 
     Raises:
         UsageError: the recipe differs in what is learned; the keys are named.
@@ -162,14 +169,14 @@ def check_same_run(run: Path, old: dict[str, object], new: dict[str, object]) ->
     ]
     if differing:
         shown = "; ".join(differing[:5]) + (f"; and {len(differing) - 5} more" if len(differing) > 5 else "")
-        raise UsageError(f"{run} was begun otherwise ({shown}): give it the same recipe, or another --out")
+        raise UsageError(f"{run} was begun otherwise ({shown}): give it the same recipe, or another folder")
 
 
 def _hold_out_pairs(
     pairs: tuple[tuple[Path, Path], ...], count: int
 ) -> tuple[tuple[tuple[Path, Path], ...], tuple[tuple[Path, Path], ...]]:
     if not pairs:
-        raise InputError("found no images: expected photos below --data, or pairs below --gt and --lq")
+        raise InputError("found no images: expected photos (data), or pairs (gt and lq)")
     _, held = hold_out([hr for hr, _ in pairs], count)
     chosen = set(held)
     kept = tuple(pair for pair in pairs if pair[0] not in chosen) or pairs
@@ -177,7 +184,7 @@ def _hold_out_pairs(
 
 
 def _flat(table: object, where: str = "") -> dict[str, object]:
-    """{"a": {"b": 1}} -> {"a.b": 1}; tuples as JSON has them."""
+    """Return nested tables with dotted keys, {"a": {"b": 1}} as {"a.b": 1}; tuples become lists, as in JSON."""
     if not isinstance(table, dict):
         return {where: list(table) if isinstance(table, tuple) else table}
     flat: dict[str, object] = {}

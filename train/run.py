@@ -1,7 +1,6 @@
-"""An open run: its folder, networks, images and logs; how it is begun, taken up again, saved and validated."""
+"""Opens a run with its folder, networks, images and logs; resumes, saves and validates it."""
 
 import shutil
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -10,33 +9,30 @@ import torch
 from torch import nn
 
 from realesr import networks
-from realesr.train import request as asked
 from realesr.train.checkpoint import checkpoints, read_facts, read_state, write_checkpoint, write_file, write_networks
-from realesr.train.distributed import World, shared, wait_for_all
-from realesr.train.loader import TrainingData
-from realesr.train.log import Pace, RunLog
+from realesr.train.data.loader import TrainingData
+from realesr.train.data.pair_pool import PairPool
+from realesr.train.distributed import World, data_parallel, wait_for_all
+from realesr.train.log import MessageCallback, RunLog, Throughput
 from realesr.train.losses import PerceptualLoss
-from realesr.train.pair_pool import PairPool
 from realesr.train.recipe import Recipe
-from realesr.train.request import Images, Request
+from realesr.train.request import Images, Request, check_same_run, find_images, init_for, recipe_for
 from realesr.train.stage_options import StageOptions
 from realesr.train.start import start_discriminator, start_generator
 from realesr.train.timing import Stopwatch
-from realesr.train.train_state import TrainState, make_state, plain
+from realesr.train.train_state import TrainState, make_state, unwrapped
 from realesr.train.validation import ValidationSet, degraded_set, given_set, grid_picture, validate
 from realesr.train.vgg import find_vgg, load_vgg
 
 BEST, LAST = "best", "last"
 
 AGAIN, ROLLED_BACK = "-again.json", "-rolled-back.json"
-"""How the records of a failure end that came a second time, before and after the run was rolled back for it."""
-
-Say = Callable[[str], None]
+"""Ends of the names of records of a failure that came a second time, before and after the run was rolled back."""
 
 
 @dataclass(kw_only=True)
-class Run:
-    """Everything that is open while training goes on."""
+class TrainingRun:
+    """The state of a run while it trains: networks, images, logs and counters."""
 
     request: Request
     recipe: Recipe
@@ -48,49 +44,49 @@ class Run:
     perceptual: PerceptualLoss | None
     pool: PairPool | None
     watch: Stopwatch
-    pace: Pace
+    throughput: Throughput
     log: RunLog | None
-    """Only the first process writes one."""
+    """Log of the run, which only the first process writes."""
     best_psnr: float = float("-inf")
-    shifts: int = 0
+    rollbacks: int = 0
     """How often the run was rolled back; each time other batches come."""
     padded: int = 0
     """Samples of this process that were smaller than what is read, and were padded."""
     scores: dict[str, float] = field(default_factory=dict)
-    """Of the last validation."""
+    """Scores of the last validation."""
 
     @property
     def options(self) -> StageOptions:
-        """Of the stage that is run."""
+        """Return the options of the stage that is run."""
         return self.recipe.stage(self.request.stage)
 
     @property
     def seed(self) -> int:
-        """Of what is drawn."""
-        return self.recipe.seed + 1_000_003 * self.shifts
+        """Return the seed of everything that is drawn."""
+        return self.recipe.seed + 1_000_003 * self.rollbacks
 
     @property
     def is_done(self) -> bool:
-        """Whether the last iteration has been done."""
+        """Return whether the last iteration has been done."""
         return self.state.iteration >= self.options.iterations
 
 
-def open_run(request: Request, world: World, say: Say) -> Run:
-    """Begin a run, or take it up where its last checkpoint is.
+def open_run(request: Request, world: World, say: MessageCallback) -> TrainingRun:
+    """Begin a run, or resume it from its last checkpoint.
 
     Raises:
         RealesrError: whatever is wrong with recipe, images or networks; nothing was begun.
     """
-    recipe = asked.recipe_for(request)
+    recipe = recipe_for(request)
     options = recipe.stage(request.stage)
-    images = asked.find_images(request, recipe)
+    images = find_images(request, recipe)
     if request.debug and world.is_first:
         shutil.rmtree(request.run, ignore_errors=True)
     wait_for_all(world)
     checkpoint, rolled_back = _checkpoint_to_go_on_from(request.run, world, say)
     perceptual = _perceptual_loss(request.vgg, world) if options.perceptual else None
     state = _make_state(request, recipe, world, say, fresh=checkpoint is None)
-    run = Run(
+    run = TrainingRun(
         request=request,
         recipe=recipe,
         folder=request.run,
@@ -101,13 +97,13 @@ def open_run(request: Request, world: World, say: Say) -> Run:
         perceptual=perceptual,
         pool=PairPool(recipe.degrade.pool, eight_bit=False) if recipe.degrade.pool else None,
         watch=Stopwatch(world.device),
-        pace=Pace(options.iterations),
+        throughput=Throughput(options.iterations),
         log=None,
     )
     if checkpoint is not None:
         _restore(run, checkpoint, images, say)
         if rolled_back:
-            run.shifts += 1
+            run.rollbacks += 1
             save(run)
     if world.is_first:
         run.folder.mkdir(parents=True, exist_ok=True)
@@ -117,7 +113,7 @@ def open_run(request: Request, world: World, say: Say) -> Run:
     return run
 
 
-def save(run: Run) -> None:
+def save(run: TrainingRun) -> None:
     """Write a checkpoint of all processes, and the network as it is.
 
     Raises:
@@ -133,14 +129,14 @@ def save(run: Run) -> None:
             "pairs": len(run.data.pairs),
             "processes": run.world.size,
             "best_psnr": None if run.best_psnr == float("-inf") else run.best_psnr,
-            "shifts": run.shifts,
+            "shifts": run.rollbacks,
         }
         _write_networks(run, LAST)
         write_checkpoint(run.folder, run.state.iteration, state, facts, keep=run.recipe.save.keep)
     wait_for_all(run.world)
 
 
-def validate_run(run: Run, say: Say) -> None:
+def validate_run(run: TrainingRun, say: MessageCallback) -> None:
     """Score the generator's mean, keep it if it is the best so far, and write a picture of it."""
     if run.validation is None or run.log is None:
         return
@@ -162,26 +158,26 @@ def validate_run(run: Run, say: Say) -> None:
 
 
 def failures_folder(run: Path) -> Path:
-    """Where a run writes what it failed on."""
+    """Return the folder of the records of batches that a run failed on."""
     return run / "failures"
 
 
 def _perceptual_loss(path: Path | None, world: World) -> PerceptualLoss:
-    """One process of each machine fetches the file where it is not there; the others then find it."""
+    """Load VGG19; one process of each machine fetches the file where it is missing, and the others then find it."""
     if world.rank_here == 0:
         find_vgg(path)
     wait_for_all(world)
     return PerceptualLoss(load_vgg(find_vgg(path)).to(world.device))
 
 
-def _make_state(request: Request, recipe: Recipe, world: World, say: Say, *, fresh: bool) -> TrainState:
-    """The networks; fresh ones get their first weights, others will get those of the checkpoint."""
+def _make_state(request: Request, recipe: Recipe, world: World, say: MessageCallback, *, fresh: bool) -> TrainState:
+    """Make the networks; fresh ones get their first weights, others will get those of the checkpoint."""
     options = recipe.stage(request.stage)
     torch.manual_seed(recipe.seed)
     generator = networks.build(recipe.architecture)
     discriminator = networks.build(recipe.discriminator) if options.gan else None
     if fresh:
-        say(start_generator(generator, recipe.architecture, asked.init_for(request, recipe)))
+        say(start_generator(generator, recipe.architecture, init_for(request, recipe)))
         if request.init_d is not None and discriminator is not None:
             say(start_discriminator(discriminator, recipe.discriminator, request.init_d))
     state = make_state(generator, discriminator, options, world.device)
@@ -194,7 +190,7 @@ def _make_state(request: Request, recipe: Recipe, world: World, say: Say, *, fre
 def _ready(module: nn.Module, options: StageOptions, world: World) -> nn.Module:
     if options.compile:
         module.compile()
-    return shared(module, world)
+    return data_parallel(module, world)
 
 
 def _training_data(images: Images, recipe: Recipe, options: StageOptions) -> TrainingData:
@@ -220,8 +216,8 @@ def _validation_set(images: Images, recipe: Recipe) -> ValidationSet:
     return degraded_set(images.held_out, recipe.degrade, recipe.validation, scale=scale)
 
 
-def _checkpoint_to_go_on_from(run: Path, world: World, say: Say) -> tuple[Path | None, bool]:
-    """The last checkpoint; where the run failed twice after it, the one before, and True."""
+def _checkpoint_to_go_on_from(run: Path, world: World, say: MessageCallback) -> tuple[Path | None, bool]:
+    """Return the last checkpoint; where the run failed twice after it, the one before, and True."""
     there = checkpoints(run)
     repeated = sorted(failures_folder(run).glob(f"*{AGAIN}"))
     wait_for_all(world)
@@ -238,13 +234,13 @@ def _checkpoint_to_go_on_from(run: Path, world: World, say: Say) -> tuple[Path |
     return chosen, True
 
 
-def _restore(run: Run, checkpoint: Path, images: Images, say: Say) -> None:
+def _restore(run: TrainingRun, checkpoint: Path, images: Images, say: MessageCallback) -> None:
     facts, state = read_facts(checkpoint), read_state(checkpoint)
     before, now = ({"stage": facts["stage"], **facts["recipe"]}, {"stage": run.request.stage, **run.recipe.as_dict()})
-    asked.check_same_run(run.folder, before, now)
+    check_same_run(run.folder, before, now)
     run.state.load_state_dict(state["train"])
     run.best_psnr = float("-inf") if facts["best_psnr"] is None else facts["best_psnr"]
-    run.shifts = facts["shifts"]
+    run.rollbacks = facts["shifts"]
     say(f"going on at iteration {run.state.iteration} of {run.options.iterations}")
     if (facts["images"], facts["pairs"]) != (len(images.train), len(images.pairs)):
         say(f"the run was begun with {facts['images']} images and {facts['pairs']} pairs, and goes on with others")
@@ -254,8 +250,8 @@ def _restore(run: Run, checkpoint: Path, images: Images, say: Say) -> None:
         run.pool.load_state_dict(state["pools"][run.world.rank], run.world.device)
 
 
-def _pools(run: Run) -> list[Any]:
-    """The pools of all processes, in the first one."""
+def _pools(run: TrainingRun) -> list[Any]:
+    """Return the pools of all processes in the first one."""
     if run.pool is None:
         return []
     own = run.pool.state_dict()
@@ -268,12 +264,12 @@ def _pools(run: Run) -> list[Any]:
     return gathered or []
 
 
-def _write_networks(run: Run, name: str) -> None:
-    raw = plain(run.state.generator)
+def _write_networks(run: TrainingRun, name: str) -> None:
+    raw = unwrapped(run.state.generator)
     write_networks(run.folder, name, run.state.ema.module.state_dict(), raw.state_dict(), run.recipe.architecture)
 
 
-def _facts(run: Run, images: Images) -> dict[str, Any]:
+def _facts(run: TrainingRun, images: Images) -> dict[str, Any]:
     from importlib.metadata import version
 
     return {
@@ -289,7 +285,7 @@ def _facts(run: Run, images: Images) -> dict[str, Any]:
     }
 
 
-def _say_images(images: Images, say: Say) -> None:
+def _say_images(images: Images, say: MessageCallback) -> None:
     parts = [f"{len(images.train)} images"] if images.train else []
     parts += [f"{len(images.pairs)} pairs"] if images.pairs else []
     held = len(images.held_out) or len(images.validation_pairs)

@@ -1,4 +1,4 @@
-"""What one stage of training does with its batches: sizes, losses and their weights, optimisers, arithmetic.
+"""Holds the options of one stage of training: sizes, losses and their weights, optimisers, arithmetic.
 
 Defaults are those of Real-ESRGAN's released option files (options/train_realesrnet_x4plus.yml and
 train_realesrgan_x4plus.yml) where those name a value; everything else is off.
@@ -12,27 +12,30 @@ from realesr.errors import UsageError
 
 @dataclass(frozen=True, kw_only=True)
 class StageOptions:
-    """One stage. Weights of 0 leave a loss out, and what it needs with it."""
+    """The options of one stage. A weight of 0 leaves a loss out, and what it needs with it."""
 
     iterations: int
     """Steps of the generator's optimiser; 1 or more."""
     batch: int = 12
     """Samples a process and step; 1 or more."""
     crop_px: int = 256
-    """Side of the truth that the networks see, in HR px; a multiple of the scale (and of 8 with a discriminator)."""
+    """Side of the HR crops that the networks see, in HR px; a multiple of the scale (and of 8 with a discriminator)."""
     learning_rate: float = 2e-4
-    """Adam's, of the generator; above 0."""
+    """Learning rate of Adam for the generator; above 0."""
     d_learning_rate: float = 1e-4
-    """Adam's, of the discriminator; above 0."""
+    """Learning rate of Adam for the discriminator; above 0."""
     beta1: float = 0.9
+    """Decay of the mean of gradients in both Adams, 0 to below 1."""
     beta2: float = 0.99
+    """Decay of the mean of squared gradients in both Adams, 0 to below 1."""
     milestones: tuple[int, ...] = ()
     """Iterations at which both learning rates are multiplied by `gamma`."""
     gamma: float = 0.5
+    """Factor of the learning rates at each milestone; above 0."""
     warm_up: int = 0
     """Iterations over which the learning rates rise from 0; 0 starts at once."""
     ema_decay: float = 0.999
-    """0 to below 1, a step."""
+    """Decay of the exponential moving average of the generator's weights, a step; 0 to below 1."""
     l1: float = 1.0
     """Weight of the mean absolute error."""
     mse: float = 0.0
@@ -48,6 +51,7 @@ class StageOptions:
     l1_sharp: bool = True
     """Whether L1 (and mse and artefact) compare with the sharpened truth."""
     perceptual_sharp: bool = True
+    """Whether the VGG19 loss compares with the sharpened truth."""
     gan_sharp: bool = False
     """Whether the discriminator's real images are sharpened."""
     gan_ramp: int = 0
@@ -55,16 +59,17 @@ class StageOptions:
     d_warm_up: int = 0
     """First iterations in which only the discriminator learns."""
     d_every: int = 1
-    """The generator steps once in so many iterations; the discriminator always."""
+    """Iterations from one step of the generator to the next; the discriminator steps in each."""
     accumulate: int = 1
     """Parts into which a batch is cut, one after the other, to save memory; divides the batch."""
     clip_norm: float | None = None
     """Largest norm of the gradients of each network; none leaves them."""
     bf16: bool = True
-    """Networks run in bfloat16 (autocast); losses and degradation never do."""
+    """Whether the networks run in bfloat16 (autocast); losses and degradation never do."""
     channels_last: bool = True
+    """Whether tensors have the memory layout NHWC, which is faster on most devices."""
     compile: bool = False
-    """torch.compile of the networks."""
+    """Whether the networks are compiled by torch.compile."""
 
     def __post_init__(self) -> None:
         problems = list(self._problems())
@@ -73,7 +78,7 @@ class StageOptions:
 
     @property
     def needs_sharp(self) -> bool:
-        """Whether some loss looks at the sharpened truth, which takes time to make."""
+        """Return whether some loss uses the sharpened truth, which takes time to make."""
         pixels = self.l1_sharp and (self.l1 > 0 or self.mse > 0 or self.artefact > 0)
         return pixels or (self.perceptual_sharp and self.perceptual > 0) or (self.gan_sharp and self.gan > 0)
 
@@ -93,7 +98,7 @@ class StageOptions:
         yield from self._misfits()
 
     def _misfits(self) -> Iterator[str]:
-        """Values that do not go together."""
+        """Yield what is wrong with values that do not go together."""
         if self.accumulate >= 1 and self.batch % self.accumulate:
             yield f"got accumulate = {self.accumulate}, expected a divisor of batch = {self.batch}"
         if self.gan and self.crop_px % 8:
@@ -118,4 +123,4 @@ _LEAST: dict[str, float] = {
     "d_every": 1,
     "accumulate": 1,
 }
-"""Option -> its least value."""
+"""Least value of each option."""

@@ -1,26 +1,25 @@
-"""Where a run starts: a network of the zoo, a file, another run's folder, or chance."""
+"""Gives networks their first weights: of the zoo, a file or another run's folder, or random ones."""
 
-from dataclasses import replace
+from dataclasses import asdict
 from pathlib import Path
 
 import torch
 from torch import nn
 
-from realesr.architectures import RRDB, Architecture, UNetDiscriminator
 from realesr.errors import ModelError
-from realesr.weights import DiscriminatorWeights, Weights, read_any_weights
-from realesr.zoo import Progress, load_model
+from realesr.models.architecture import Architecture
+from realesr.models.discriminator import UNetDiscriminator
+from realesr.models.weights import DiscriminatorWeights, Weights, read_any_weights
+from realesr.models.zoo import load_model
 
 NOTHING = "none"
 
 
-def start_generator(
-    generator: nn.Module, architecture: Architecture, init: str, *, progress: Progress | None = None
-) -> str:
-    """Give the generator the weights of `init`; "none" leaves those of chance.
+def start_generator(generator: nn.Module, architecture: Architecture, init: str) -> str:
+    """Give the generator the weights of `init`; "none" leaves its random initialisation.
 
-    Of an RRDBNet that differs in its scale only, all but the first convolution is taken, which sees another number of
-    channels; so the authors began RealESRGAN_x2plus.
+    Of a network that differs in its scale only, all arrays of the same shape are taken; so the authors began
+    RealESRGAN_x2plus, whose first convolution alone reads another number of channels than that of x4plus.
 
     Returns:
         One line that says what was done.
@@ -29,8 +28,8 @@ def start_generator(
         ModelError: the network cannot be had, or is of another architecture.
     """
     if init == NOTHING:
-        return f"{architecture.title} starts from chance"
-    weights = load_model(init, progress=progress)
+        return f"{architecture.title} starts from random initialisation"
+    weights = load_model(init)
     if not isinstance(weights, Weights):
         raise ModelError(f"{init} is an .onnx file, which training cannot go on from: expected .safetensors or .pth")
     if weights.architecture == architecture:
@@ -42,7 +41,7 @@ def start_generator(
     taken = {key: value for key, value in _tensors(weights).items() if value.shape == own[key].shape}
     generator.load_state_dict(taken, strict=False)
     left = ", ".join(key for key in own if key not in taken)
-    return f"{architecture.title} starts from {init} but for {left}, which start from chance"
+    return f"{architecture.title} starts from {init} but for {left}, which have random initialisation"
 
 
 def start_discriminator(discriminator: nn.Module, architecture: UNetDiscriminator, path: Path) -> str:
@@ -59,7 +58,10 @@ def start_discriminator(discriminator: nn.Module, architecture: UNetDiscriminato
 
 
 def _differ_in_scale(found: Architecture, wanted: Architecture) -> bool:
-    return isinstance(found, RRDB) and isinstance(wanted, RRDB) and replace(found, scale=wanted.scale) == wanted
+    if type(found) is not type(wanted):
+        return False
+    fields, others = (asdict(each) for each in (found, wanted))  # type: ignore[call-overload]  # both are dataclasses
+    return {**fields, "scale": 0} == {**others, "scale": 0}
 
 
 def _tensors(weights: Weights | DiscriminatorWeights) -> dict[str, torch.Tensor]:

@@ -1,4 +1,4 @@
-"""One step of each stage: networks, losses, optimisers, mean. Nothing here waits for the device but `may_step`."""
+"""Does one step of each stage: networks, losses, optimisers, mean. Only `may_step` waits for the device."""
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -9,23 +9,25 @@ from torch.nn.parallel import DistributedDataParallel
 
 from realesr.errors import UsageError
 from realesr.train.losses import PerceptualLoss, artefact_loss, colour_loss, gan_loss, l1, mse
+from realesr.train.schedule import gan_weight, learning_rate_at, set_learning_rate
 from realesr.train.stage_options import StageOptions
-from realesr.train.train_state import TrainState, learning_rate_at, plain, set_learning_rate
+from realesr.train.train_state import TrainState, unwrapped
 
 Timed = Callable[[str], AbstractContextManager[None]]
-"""Counts the time within as that of a part: "G" (with the whole way back of its losses), "VGG", "D", "optimiser"."""
+"""Called with the name of a part, returns a context whose time counts as that part's: "G" (with the backward pass of
+all its losses), "VGG", "D", "optimiser"."""
 
 MayStep = Callable[[Tensor], bool]
-"""Is given whether all losses and gradients are finite, and says whether the optimiser may step: for all processes."""
+"""Called with whether all losses and gradients are finite; returns whether the optimisers of all processes may step."""
 
 
 class StepError(ArithmeticError):
-    """Losses or gradients are not finite; no weight was changed by them."""
+    """Raised where losses or gradients are not finite; no weight was changed by them."""
 
     def __init__(self, losses: dict[str, Tensor]) -> None:
         super().__init__("losses or gradients are not finite")
         self.losses = losses
-        """By name, as far as they were computed."""
+        """Losses by name, as far as they were computed."""
 
 
 def _untimed(_: str) -> AbstractContextManager[None]:
@@ -42,7 +44,7 @@ def psnr_step(
     may_step: MayStep = bool,
     timed: Timed = _untimed,
 ) -> dict[str, Tensor]:
-    """One iteration of stage 1: pixel losses, the generator, its mean.
+    """Do one iteration of stage 1: pixel losses, the generator, its mean.
 
     Args:
         state: changed in place; its iteration goes up by one.
@@ -50,8 +52,8 @@ def psnr_step(
         hr: (N, 3, h * scale, w * scale), the truth.
         sharp: `hr`, sharpened.
         options: of the stage.
-        may_step: is asked before an optimiser steps.
-        timed: is told what is done.
+        may_step: called before an optimiser steps; see `MayStep`.
+        timed: called with the name of each part; see `Timed`.
 
     Returns:
         Losses, and the generator's norm of gradients, without gradients of their own.
@@ -78,7 +80,7 @@ def gan_step(
     may_step: MayStep = bool,
     timed: Timed = _untimed,
 ) -> dict[str, Tensor]:
-    """One iteration of stage 2: the generator against the discriminator, then the discriminator.
+    """Do one iteration of stage 2: the generator against the discriminator, then the discriminator.
 
     The discriminator sees what the generator made before its own step. Source of the order: Real-ESRGAN,
     realesrgan/models/realesrgan_model.py, optimize_parameters. Arguments, results and errors are those of `psnr_step`;
@@ -101,12 +103,6 @@ def gan_step(
     return losses
 
 
-def gan_weight(iteration: int, options: StageOptions) -> float:
-    """Weight of the adversarial loss once so many iterations have been done; it rises after the warm-up."""
-    since = iteration - options.d_warm_up
-    return options.gan * (min(1.0, (since + 1) / options.gan_ramp) if options.gan_ramp else 1.0)
-
-
 def _generator_step(
     state: TrainState,
     lr: Tensor,
@@ -117,15 +113,15 @@ def _generator_step(
     may_step: MayStep,
     timed: Timed,
 ) -> tuple[dict[str, Tensor], Tensor]:
-    """Step the generator; returns its losses, and what it made, without gradients."""
+    """Step the generator; return its losses, and what it made, without gradients."""
     state.g_optimiser.zero_grad(set_to_none=True)
     sums: dict[str, Tensor] = {}
     outputs = []
     parts = options.accumulate
     with _frozen(state.discriminator):
         for number, (lr_part, hr_part, sharp_part) in enumerate(_parts(parts, lr, hr, sharp)):
-            last = _synchronised(state.generator, only_if=number == parts - 1)
-            with last, _norms_moving(state.discriminator, only_if=number == 0):
+            last = _gradients_synchronised(state.generator, only_if=number == parts - 1)
+            with last, _spectral_norm_updates(state.discriminator, only_if=number == 0):
                 with timed("G"), _autocast(lr.device, options):
                     sr = state.generator(_laid_out(lr_part, options)).float()
                 losses = _losses(state, lr_part, sr, hr_part, sharp_part, options, perceptual, timed)
@@ -136,7 +132,7 @@ def _generator_step(
     rate = learning_rate_at(options.learning_rate, state.iteration, options)
     with timed("optimiser"):
         sums["g_norm"] = _step(state.generator, state.g_optimiser, rate, sums, options, may_step)
-        state.ema.update(plain(state.generator))
+        state.ema.update(unwrapped(state.generator))
     return sums, torch.cat(outputs)
 
 
@@ -150,7 +146,7 @@ def _losses(
     perceptual: PerceptualLoss | None,
     timed: Timed,
 ) -> dict[str, Tensor]:
-    """Each loss that has a weight, unweighted, with gradients."""
+    """Return each loss that has a weight, unweighted, with gradients."""
     truth = sharp if options.l1_sharp else hr
     losses = {}
     with timed("G"):
@@ -169,7 +165,7 @@ def _losses(
             losses["perceptual"] = perceptual(sr, sharp if options.perceptual_sharp else hr)
     if options.gan and state.discriminator is not None:
         with timed("D"), _autocast(lr.device, options):
-            logits = plain(state.discriminator)(_laid_out(sr, options))
+            logits = unwrapped(state.discriminator)(_laid_out(sr, options))
         losses["gan"] = gan_loss(logits, real=True)
     return losses
 
@@ -182,7 +178,7 @@ def _weighted(losses: dict[str, Tensor], iteration: int, options: StageOptions) 
 def _discriminator_step(
     state: TrainState, fake: Tensor, real: Tensor, options: StageOptions, may_step: MayStep, timed: Timed
 ) -> dict[str, Tensor]:
-    """Step the discriminator; the loss is the sum of both means."""
+    """Step the discriminator, whose loss is the sum of both means; return its losses."""
     discriminator, optimiser = state.discriminator, state.d_optimiser
     if discriminator is None or optimiser is None:
         raise AssertionError("gan_step has checked this")
@@ -192,8 +188,8 @@ def _discriminator_step(
     with timed("D"):
         for name, images in (("real", real), ("fake", fake)):
             for number, (part,) in enumerate(_parts(parts, images)):
-                last = _synchronised(discriminator, only_if=number == parts - 1 and name == "fake")
-                with last, _norms_moving(discriminator, only_if=number == 0):
+                last = _gradients_synchronised(discriminator, only_if=number == parts - 1 and name == "fake")
+                with last, _spectral_norm_updates(discriminator, only_if=number == 0):
                     with _autocast(real.device, options):
                         logits = discriminator(_laid_out(part, options)).float()
                     loss = gan_loss(logits, real=name == "real")
@@ -213,7 +209,7 @@ def _step(
     options: StageOptions,
     may_step: MayStep,
 ) -> Tensor:
-    """Clip, ask, step; returns the norm of the gradients before they were clipped."""
+    """Clip, ask, step; return the norm of the gradients before they were clipped."""
     gradients = [each.grad for each in module.parameters() if each.grad is not None]
     norm = nn.utils.get_total_norm(gradients)
     finite = torch.stack([norm.detach(), *losses.values()]).isfinite().all()
@@ -231,7 +227,7 @@ def _parts(count: int, *batches: Tensor) -> Iterator[tuple[Tensor, ...]]:
 
 
 def _add(sums: dict[str, Tensor], losses: dict[str, Tensor], parts: int) -> None:
-    """Means over the parts of a batch, which are of one size."""
+    """Add a part's share to the means over a batch, whose parts are of one size."""
     for name, loss in losses.items():
         share = loss.detach() / parts
         sums[name] = sums[name] + share if name in sums else share
@@ -245,16 +241,16 @@ def _autocast(device: torch.device, options: StageOptions) -> AbstractContextMan
     return torch.autocast(device.type, torch.bfloat16, enabled=options.bf16)
 
 
-def _synchronised(module: nn.Module, *, only_if: bool) -> AbstractContextManager[None]:
-    """Gradients go round the processes with the last part of a batch."""
+def _gradients_synchronised(module: nn.Module, *, only_if: bool) -> AbstractContextManager[None]:
+    """Let processes exchange gradients only with the last part of a batch."""
     if isinstance(module, DistributedDataParallel) and not only_if:
         return module.no_sync()
     return nullcontext()
 
 
 @contextmanager
-def _norms_moving(module: nn.Module | None, *, only_if: bool) -> Iterator[None]:
-    """Spectral norm takes one step for each batch, not for each part of it: else the parts would not be the batch."""
+def _spectral_norm_updates(module: nn.Module | None, *, only_if: bool) -> Iterator[None]:
+    """Let spectral norm take one step a batch, not one a part: else the parts would not add up to the batch."""
     if module is None or only_if:
         yield
         return
@@ -267,7 +263,7 @@ def _norms_moving(module: nn.Module | None, *, only_if: bool) -> Iterator[None]:
 
 @contextmanager
 def _frozen(module: nn.Module | None) -> Iterator[None]:
-    """Its parameters get no gradients; what goes through it does."""
+    """Give a module's parameters no gradients within the block; what goes through it gets them."""
     if module is None:
         yield
         return

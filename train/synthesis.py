@@ -1,26 +1,26 @@
-"""From a batch of the loader to what the networks learn from: degraded, cropped, mixed with earlier ones, sharpened."""
+"""Makes training pairs of a batch of the loader: degraded, cropped, mixed with earlier ones, sharpened."""
 
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from realesr.train.apply import apply, crop_pair
-from realesr.train.degradation import Degradation
-from realesr.train.degrade_recipe import DegradeRecipe
+from realesr.train.data.loader import Batch
+from realesr.train.data.pair_pool import PairPool
+from realesr.train.degrade.apply import apply, crop_pair
+from realesr.train.degrade.degradation import Degradation
+from realesr.train.degrade.draw import draw
+from realesr.train.degrade.filters import sharpen
+from realesr.train.degrade.recipe import DegradeRecipe
 from realesr.train.distributed import World
-from realesr.train.draw import draw
-from realesr.train.filters import sharpen
-from realesr.train.loader import Batch
-from realesr.train.pair_pool import PairPool
 
 _DRAWS, _POOL = 1, 2
-"""What a generator is for; part of its seed."""
+"""Purpose of a random generator, part of its seed."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Pairs:
-    """One step's images, on the device, float32 RGB in [0, 1]."""
+    """The images of one step, on the device, float32 RGB in [0, 1]."""
 
     lr: Tensor
     """(N, 3, crop / scale, crop / scale)."""
@@ -29,7 +29,7 @@ class Pairs:
     sharp: Tensor
     """`hr`, sharpened; `hr` itself where no loss looks at it."""
     drawn: Degradation | None
-    """What the degraded ones went through; None where all are given pairs."""
+    """The degradation of those that were degraded; None where all are given pairs."""
 
 
 def make_pairs(
@@ -95,7 +95,7 @@ def _to_device(images: Tensor, device: torch.device) -> Tensor:
 
 
 def _generator(*seeds: int) -> torch.Generator:
-    """A generator whose numbers follow from these numbers, and from nothing else."""
+    """Return a random generator whose numbers follow from these seeds, and from nothing else."""
     mixed = 0
     for seed in seeds:
         mixed = (mixed * 6_364_136_223_846_793_005 + seed + 1_442_695_040_888_963_407) % 2**63

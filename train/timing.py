@@ -1,4 +1,4 @@
-"""Where the time of training goes. On a GPU events are put between the kernels; nothing waits for them until asked."""
+"""Times the parts of training. On a GPU events are put between the kernels; only `seconds` waits for them."""
 
 import time
 from collections.abc import Iterator
@@ -20,7 +20,7 @@ class Stopwatch:
 
     @contextmanager
     def __call__(self, part: str) -> Iterator[None]:
-        """Count what happens within as `part`. Parts within parts would be counted twice."""
+        """Count the time within the block as that of `part`. Parts within parts would be counted twice."""
         if self._is_cuda and part not in ("data", "save"):
             begin, end = _event(), _event()
             begin.record()
@@ -37,7 +37,7 @@ class Stopwatch:
             self._add(part, time.perf_counter() - started)
 
     def seconds(self) -> dict[str, float]:
-        """Seconds of each part since the last call. Waits for the GPU."""
+        """Return the seconds of each part since the last call. Waits for the GPU."""
         if self._events:
             torch.cuda.synchronize()
         for part, begin, end in self._events:

@@ -1,4 +1,4 @@
-"""Everything that training changes: networks, their mean, optimisers, and the count of iterations."""
+"""Holds everything that training changes: networks, their mean, optimisers, and the count of iterations."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,30 +14,30 @@ from realesr.train.stage_options import StageOptions
 
 @dataclass(kw_only=True)
 class TrainState:
-    """A run between two iterations. The modules may be wrapped for many processes once they are here."""
+    """The state of a run between two iterations. The modules may be wrapped for many processes once they are here."""
 
     generator: nn.Module
     discriminator: nn.Module | None
     ema: Ema
-    """Of the generator."""
+    """Running mean of the generator's weights."""
     g_optimiser: torch.optim.Adam
     d_optimiser: torch.optim.Adam | None
     iteration: int = 0
-    """How many have been done."""
+    """Iterations that have been done."""
 
     def state_dict(self) -> dict[str, Any]:
-        """Tensors, numbers and texts: what torch.load reads with `weights_only`."""
+        """Return tensors, numbers and texts, which torch.load reads with `weights_only`."""
         return {
             "iteration": self.iteration,
-            "generator": plain(self.generator).state_dict(),
+            "generator": unwrapped(self.generator).state_dict(),
             "ema": self.ema.state_dict(),
             "g_optimiser": self.g_optimiser.state_dict(),
-            "discriminator": None if self.discriminator is None else plain(self.discriminator).state_dict(),
+            "discriminator": None if self.discriminator is None else unwrapped(self.discriminator).state_dict(),
             "d_optimiser": None if self.d_optimiser is None else self.d_optimiser.state_dict(),
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from what `state_dict` gave.
+        """Restore what `state_dict` returned.
 
         Raises:
             ModelError: it is of other networks; the first difference is named.
@@ -46,11 +46,11 @@ class TrainState:
             raise ModelError(
                 "the checkpoint and the recipe differ in whether there is a discriminator: they are of two stages"
             )
-        _load(plain(self.generator), state["generator"], "generator")
+        _load(unwrapped(self.generator), state["generator"], "generator")
         _load(self.ema.module, state["ema"], "generator's mean")
         self.g_optimiser.load_state_dict(state["g_optimiser"])
         if self.discriminator is not None and self.d_optimiser is not None:
-            _load(plain(self.discriminator), state["discriminator"], "discriminator")
+            _load(unwrapped(self.discriminator), state["discriminator"], "discriminator")
             self.d_optimiser.load_state_dict(state["d_optimiser"])
         self.iteration = int(state["iteration"])
 
@@ -74,21 +74,8 @@ def make_state(
     )
 
 
-def learning_rate_at(base: float, iteration: int, options: StageOptions) -> float:
-    """The learning rate of the step that follows after `iteration` have been done."""
-    passed = sum(iteration >= milestone for milestone in options.milestones)
-    rise = min(1.0, (iteration + 1) / options.warm_up) if options.warm_up else 1.0
-    return base * options.gamma**passed * rise
-
-
-def set_learning_rate(optimiser: torch.optim.Optimizer, rate: float) -> None:
-    """Of all of an optimiser's parameters."""
-    for group in optimiser.param_groups:
-        group["lr"] = rate
-
-
-def plain(module: nn.Module) -> nn.Module:
-    """The module itself, where it is wrapped for many processes."""
+def unwrapped(module: nn.Module) -> nn.Module:
+    """Return the module without the wrapper for many processes, where it has one."""
     inner: nn.Module = getattr(module, "module", module)
     return inner
 

@@ -1,9 +1,9 @@
-"""The loop: a batch, a step, and now and then a record, a validation, a checkpoint."""
+"""Runs the training loop: a batch, a step, and now and then a record, a validation, a checkpoint."""
 
 import math
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
@@ -13,24 +13,22 @@ from torch import Tensor
 
 from realesr.errors import TrainingError
 from realesr.train.checkpoint import write_json
-from realesr.train.distributed import all_agree, any_asks, join_world, leave_world, mean_of_all
-from realesr.train.loader import Batch, batches
-from realesr.train.log import status_line
+from realesr.train.data.loader import Batch, batches
+from realesr.train.distributed import join_world, leave_world, mean_of_all, true_in_all, true_in_any
+from realesr.train.log import MessageCallback, status_line
 from realesr.train.request import Request
-from realesr.train.run import AGAIN, LAST, Run, failures_folder, open_run, save, validate_run
+from realesr.train.run import AGAIN, LAST, TrainingRun, failures_folder, open_run, save, validate_run
 from realesr.train.steps import StepError, gan_step, psnr_step
 from realesr.train.synthesis import Pairs, make_pairs
 
-Say = Callable[[str], None]
 
-
-def train(request: Request, *, say: Say, show: Say) -> Path | None:
+def train(request: Request, *, say: MessageCallback, show: MessageCallback) -> Path | None:
     """Train until the last iteration, from the beginning or from where the run was stopped.
 
     Args:
-        request: what was asked for.
-        say: is told what happens, a line each.
-        show: is given the one line that changes while training goes on.
+        request: the options of the run.
+        say: called with each message.
+        show: called with each version of the one line of status.
 
     Returns:
         Path of the network, in the first process.
@@ -57,7 +55,7 @@ def train(request: Request, *, say: Say, show: Say) -> Path | None:
     return run.folder / f"{LAST}.safetensors" if world.is_first else None
 
 
-def _train(run: Run, say: Say, show: Say) -> None:
+def _train(run: TrainingRun, say: MessageCallback, show: MessageCallback) -> None:
     options, world, first = run.options, run.world, run.state.iteration
     stream = batches(
         run.data,
@@ -68,13 +66,13 @@ def _train(run: Run, say: Say, show: Say) -> None:
         world=world.size,
         workers=run.recipe.data.workers,
     )
-    run.pace.at(run.state.iteration)
-    with _stop_asked() as asked:
+    run.throughput.at(run.state.iteration)
+    with _stop_signals() as signals:
         while not run.is_done:
             losses = _iterate(run, stream)
-            _record(run, losses, show)
-            stop = any_asks(bool(asked), world)
-            _keep(run, say, stop=stop)
+            _log_losses(run, losses, show)
+            stop = true_in_any(bool(signals), world)
+            _validate_and_save(run, say, stop=stop)
             if stop:
                 say(f"stopped at iteration {run.state.iteration}; the same command goes on from there")
                 raise KeyboardInterrupt
@@ -84,8 +82,8 @@ def _train(run: Run, say: Say, show: Say) -> None:
     say(f"done: {run.options.iterations} iterations; realesr upscale photo.jpg -m {run.folder}")
 
 
-def _iterate(run: Run, stream: Iterator[Batch]) -> dict[str, Tensor]:
-    """One iteration; returns its losses."""
+def _iterate(run: TrainingRun, stream: Iterator[Batch]) -> dict[str, Tensor]:
+    """Do one iteration; return its losses."""
     with run.watch("data"):
         batch = next(stream)
     run.padded += batch.padded
@@ -105,12 +103,12 @@ def _iterate(run: Run, stream: Iterator[Batch]) -> dict[str, Tensor]:
     try:
         return _step(run, pairs)
     except StepError as failure:
-        raise _failed(run, batch, pairs, failure.losses) from failure
+        raise _non_finite_error(run, batch, pairs, failure.losses) from failure
 
 
-def _step(run: Run, pairs: Pairs) -> dict[str, Tensor]:
+def _step(run: TrainingRun, pairs: Pairs) -> dict[str, Tensor]:
     def may_step(finite: Tensor) -> bool:
-        return all_agree(finite, run.world)
+        return true_in_all(finite, run.world)
 
     images = (pairs.lr, pairs.hr, pairs.sharp)
     if run.request.stage == "stage1":
@@ -118,22 +116,22 @@ def _step(run: Run, pairs: Pairs) -> dict[str, Tensor]:
     return gan_step(run.state, *images, run.options, run.perceptual, may_step=may_step, timed=run.watch)
 
 
-def _record(run: Run, losses: dict[str, Tensor], show: Say) -> None:
-    """Every so many iterations: write the losses down, and show where the run is."""
+def _log_losses(run: TrainingRun, losses: dict[str, Tensor], show: MessageCallback) -> None:
+    """Log the losses and show the status line, every so many iterations."""
     iteration = run.state.iteration
     if iteration % run.recipe.log_every and not run.is_done:
         return
     values = mean_of_all(losses, run.world)
-    run.pace.at(iteration)
+    run.throughput.at(iteration)
     seconds = run.watch.seconds()
     if run.log is not None:
-        pace = {"iterations_per_second": run.pace.per_second, "padded": run.padded}
+        pace = {"iterations_per_second": run.throughput.per_second, "padded": run.padded}
         run.log.write("losses", iteration, {**values, **pace, "seconds": seconds})
-    show(status_line(iteration, run.options.iterations, values, run.pace, seconds))
+    show(status_line(iteration, run.options.iterations, values, run.throughput, seconds))
 
 
-def _keep(run: Run, say: Say, *, stop: bool) -> None:
-    """Validate and save, each when it is its turn."""
+def _validate_and_save(run: TrainingRun, say: MessageCallback, *, stop: bool) -> None:
+    """Validate and save, each when it is due."""
     iteration, recipe = run.state.iteration, run.recipe
     with run.watch("save"):
         if recipe.validation.every and (iteration % recipe.validation.every == 0 or run.is_done):
@@ -142,8 +140,8 @@ def _keep(run: Run, say: Say, *, stop: bool) -> None:
             save(run)
 
 
-def _failed(run: Run, batch: Batch, pairs: Pairs, losses: dict[str, Tensor]) -> TrainingError:
-    """Write down what the batch was; returns the error that ends the run."""
+def _non_finite_error(run: TrainingRun, batch: Batch, pairs: Pairs, losses: dict[str, Tensor]) -> TrainingError:
+    """Write down what the batch was; return the error that ends the run."""
     folder = failures_folder(run.folder)
     folder.mkdir(parents=True, exist_ok=True)
     name = f"{run.state.iteration:08d}-rank{run.world.rank}"
@@ -161,21 +159,21 @@ def _failed(run: Run, batch: Batch, pairs: Pairs, losses: dict[str, Tensor]) -> 
 
 
 @contextmanager
-def _stop_asked() -> Iterator[list[int]]:
+def _stop_signals() -> Iterator[list[int]]:
     """Collect Ctrl-C and SIGTERM instead of ending at once; a second one ends at once."""
-    came: list[int] = []
+    signals: list[int] = []
 
     def on_signal(number: int, _frame: FrameType | None) -> None:
-        if came:
+        if signals:
             raise KeyboardInterrupt
-        came.append(number)
+        signals.append(number)
 
     if threading.current_thread() is not threading.main_thread():
-        yield came
+        yield signals
         return
     before: dict[int, Any] = {number: signal.signal(number, on_signal) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        yield came
+        yield signals
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

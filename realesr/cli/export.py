@@ -1,4 +1,4 @@
-"""`realesr export`: words -> one options object -> `realesr.export.run.export_network`."""
+"""`realesr export`: writes a network as an ONNX file or a TensorRT engine."""
 
 import re
 from collections.abc import Callable
@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from realesr.errors import UsageError
-from realesr.graph_options import DEFAULT_OPSET, NEWEST_OPSET, OLDEST_OPSET
+from realesr.models.graph_options import DEFAULT_OPSET, NEWEST_OPSET, OLDEST_OPSET
 
 from .options import OUTPUT, Debug, Json, Quiet
 
 if TYPE_CHECKING:
     from realesr.export.proof import Proof
 
-    from .console import Words
+    from .console import Messages
 
 GRAPH = "Graph"
 BUILD = "TensorRT"
@@ -162,15 +162,15 @@ def export(
     """Write a network as a file for other programs and GPUs.
 
     Every file is first compared with the float32 network, on pictures; it gets its name only if it computes the same.
-    A JSON beside it tells what it is, from what it was made, and the figures of that proof. The path of each file goes
+    A JSON beside it has what it is, from what it was made, and the figures of that proof. The path of each file goes
     to stdout, the figures to stderr; realesr upscale -m FILE takes it.
 
     Exit codes: 0 done, 1 failed or not proven, 2 wrong usage, 130 stopped by Ctrl-C.
     """
     from . import console
 
-    words = console.Words(quiet=quiet, debug=debug)
-    with console.errors_reported(words):
+    messages = console.Messages(quiet=quiet, debug=debug)
+    with console.errors_reported(messages):
         from realesr.export.request import ExportOptions
         from realesr.export.run import Listener, export_network
 
@@ -189,16 +189,16 @@ def export(
             limit_minutes=limit_minutes,
             timing_cache=None if timing_cache is None else timing_cache.expanduser(),
         )
-        with words.download(model) as on_download:
+        with messages.download(model) as on_download:
             listener = Listener(
-                say=words.say,
-                on_proof=lambda proof: show_proof(proof, words),
+                say=messages.say,
+                on_proof=lambda proof: show_proof(proof, messages),
                 on_download=on_download,
-                on_build=quarters(words.say),
+                on_build=quarters(messages.say),
             )
             artefacts = export_network(options, listener)
         for artefact in artefacts:
-            show_artefact(artefact.path, artefact.facts, words)
+            show_artefact(artefact.path, artefact.facts, messages)
             if json:
                 console.json_line({"path": artefact.path, **artefact.facts})
             else:
@@ -206,10 +206,10 @@ def export(
 
 
 def parsed_shape(text: str) -> tuple[int, int, int]:
-    """ "1x256x192" -> (1, 256, 192).
+    """Parse a batch, height and width: "1x256x192" -> (1, 256, 192).
 
     Raises:
-        UsageError: it is none.
+        UsageError: the text has another form.
     """
     found = re.fullmatch(r"(\d+)x(\d+)x(\d+)", text)
     if found is None:
@@ -219,41 +219,41 @@ def parsed_shape(text: str) -> tuple[int, int, int]:
 
 
 def quarters(say: Callable[[str], None]) -> Callable[[float, str], None]:
-    """Tells each quarter of a build once."""
-    told = 0
+    """Return a callback that prints each quarter of a build once."""
+    printed = 0
 
     def on_build(share: float, phase: str) -> None:
-        nonlocal told
-        if int(share * 4) > told:
-            told = int(share * 4)
-            say(f"{told * 25} % built")
+        nonlocal printed
+        if int(share * 4) > printed:
+            printed = int(share * 4)
+            say(f"{printed * 25} % built")
 
     return on_build
 
 
-def show_proof(proof: "Proof", words: "Words") -> None:
-    """The figures of every picture, as a table on stderr."""
+def show_proof(proof: "Proof", messages: "Messages") -> None:
+    """Print the figures of every picture as a table on stderr."""
     limits = proof.tolerance
-    wanted = f"at least {limits.min_psnr_db:g} dB"
+    required = f"at least {limits.min_psnr_db:g} dB"
     if limits.max_levels < 255:
-        wanted += f" and at most {limits.max_levels:g} levels"
+        required += f" and at most {limits.max_levels:g} levels"
     rows = [
         (row.picture, " x ".join(map(str, row.shape)), f"{row.max_levels:.3f}", f"{row.mean_levels:.4f}",
          f"{row.psnr_db:.1f}" if row.max_levels else "equal")
         for row in proof.rows
     ]  # fmt: skip
     verdict = "holds" if proof.holds else "FAILS"
-    title = f"{proof.of}: {wanted}: {verdict}"
-    words.table(title, ("picture", "shape", "max of 255", "mean of 255", "PSNR dB"), rows)
+    title = f"{proof.of}: {required}: {verdict}"
+    messages.table(title, ("picture", "shape", "max of 255", "mean of 255", "PSNR dB"), rows)
 
 
-def show_artefact(path: Path, facts: dict[str, Any], words: "Words") -> None:
-    """One line on stderr for a file that was written, and one for layers that stayed float32."""
+def show_artefact(path: Path, facts: dict[str, Any], messages: "Messages") -> None:
+    """Print one line on stderr for a file that was written, and one for layers that stayed float32."""
     from .console import megabytes
 
     if isinstance(facts.get("proof"), str):
-        words.say(f"{path.name}: {facts['proof']}")
+        messages.say(f"{path.name}: {facts['proof']}")
     kept = facts.get("fp32_layers")
     if kept:
-        words.say(f"{path.name}: float32 stayed {', '.join(kept)}")
-    words.say(f"{path.name}  {facts['precision']}, {megabytes(path.stat().st_size)}, described in {path.name}.json")
+        messages.say(f"{path.name}: float32 stayed {', '.join(kept)}")
+    messages.say(f"{path.name}  {facts['precision']}, {megabytes(path.stat().st_size)}, described in {path.name}.json")

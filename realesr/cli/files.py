@@ -1,6 +1,6 @@
-"""Which files are read and which are written. Only `find_images`, `output_at` and `job_state` look at the disk.
+"""Plans which files are read and which are written. Only `find_images`, `output_at` and `job_state` read the disk.
 
-paths --find_images--> Found (image, folder below the one that was named) --plan_jobs--> Job (source, target)
+paths --find_images--> Found (image, its folder below the named one) --plan_jobs--> Job (source, target)
 """
 
 import os
@@ -11,13 +11,10 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from realesr.errors import InputError, UsageError
-from realesr.image_info import OutputFormat
-from realesr.image_kinds import IMAGE_SUFFIXES
-from realesr.output_format import SUFFIXES, suffix_for
-
-LOSSLESS = ("png", "tiff")
-"""Formats that have no quality to choose."""
+from realesr.errors import InputError, OutputError, OutputExists, UsageError
+from realesr.images.info import OutputFormat
+from realesr.images.kinds import IMAGE_SUFFIXES, ImageKind, expected_kind, find_kind
+from realesr.images.output_format import SUFFIXES, check_target, format_of, output_format, output_path
 
 FOLDS_CASE = sys.platform in ("win32", "darwin")
 """Whether A.png and a.png are one file on this system's usual disks."""
@@ -32,11 +29,13 @@ class Found:
     path: Path
     below: Path = Path()
     """Its folder, relative to the folder that was named; mirrored below the output folder."""
+    kind: ImageKind | None = None
+    """Kind of image that the file holds; None where that is not known, and the suffix counts."""
 
 
 @dataclass(frozen=True)
 class Job:
-    """One file to read and the one to write."""
+    """A file to read and the one to write."""
 
     source: Path
     target: Path
@@ -44,7 +43,7 @@ class Job:
 
 @dataclass(frozen=True)
 class Output:
-    """Where results go, as `-o` and `--format` say it."""
+    """Place and format of the results, as `-o` and `--format` state them."""
 
     path: Path | None = None
     """None: beside each input."""
@@ -56,9 +55,10 @@ class Output:
 def find_images(
     paths: Iterable[Path], *, recursive: bool, output: Path | None = None
 ) -> tuple[list[Found], list[tuple[Path, InputError]]]:
-    """Files as they are, folders as the images in them, each image once; and the paths that hold none.
+    """Return the images at these paths, each once, and the paths without images.
 
-    Left out of folders: hidden files, what an earlier run wrote beside its source, and `output` where it lies below.
+    A file stands for itself, a folder for the images in it, without hidden files, outputs of an earlier run that lie
+    beside their sources, and the folder `output`.
     """
     found: dict[Path, Found] = {}
     failures: list[tuple[Path, InputError]] = []
@@ -74,10 +74,11 @@ def find_images(
 
 
 def _images_at(path: Path, recursive: bool, output: Path | None) -> list[Found]:
+    """Return the image at `path`, or those in it; raise InputError where there is none."""
     if not path.exists():
         raise InputError(f"{path} does not exist: expected an image or a folder with images")
     if not path.is_dir():
-        return [Found(path)]
+        return [_found(path)]
     skipped = output.resolve() if output is not None and output.resolve() != path.resolve() else None
     images = [image for folder in _folders(path, recursive, skipped) for image in _images_in(folder, path)]
     if not images:
@@ -89,7 +90,7 @@ def _images_at(path: Path, recursive: bool, output: Path | None) -> list[Found]:
 
 
 def _folders(root: Path, recursive: bool, skipped: Path | None) -> Iterator[Path]:
-    """The folder itself, then those below it, without hidden ones, links and `skipped`."""
+    """Yield the folder itself, then those below it, without hidden ones, links and `skipped`."""
     yield root
     if recursive:
         for folder in _folders_in(root):
@@ -98,17 +99,27 @@ def _folders(root: Path, recursive: bool, skipped: Path | None) -> Iterator[Path
 
 
 def _folders_in(folder: Path) -> Iterator[Path]:
+    """Yield the folders that lie directly in a folder, without hidden ones and links."""
     return (
         item for item in sorted(folder.iterdir()) if item.is_dir() and not _is_hidden(item) and not item.is_symlink()
     )
 
 
 def _images_in(folder: Path, root: Path) -> list[Found]:
+    """Return the images that lie directly in a folder at or below `root`."""
     visible = (item for item in sorted(folder.iterdir()) if not _is_hidden(item))
     images = [item for item in visible if item.suffix.lower() in IMAGE_SUFFIXES and item.is_file()]
     names = {image.name for image in images}
     below = folder.relative_to(root)
-    return [Found(image, below) for image in images if not is_own_output(image.name, names)]
+    return [_found(image, below) for image in images if not is_own_output(image.name, names)]
+
+
+def _found(path: Path, below: Path = Path()) -> Found:
+    """Return an image with its kind; what is wrong with a file is reported when it is enlarged."""
+    try:
+        return Found(path, below, find_kind(path))
+    except InputError:
+        return Found(path, below)
 
 
 def _is_hidden(path: Path) -> bool:
@@ -116,17 +127,17 @@ def _is_hidden(path: Path) -> bool:
 
 
 def is_own_output(name: str, names: Collection[str]) -> bool:
-    """Whether `name` looks like what an earlier run made of another of `names`, as photo_x4.png of photo.jpg."""
+    """Return whether `name` looks like the output of another of `names`, as photo_x4.png of photo.jpg."""
     match = OWN_OUTPUT.fullmatch(Path(name).stem)
     if match is None:
         return False
     source = match["source"]
     others = [Path(other) for other in names if other != name]
-    return any(source in (other.stem, _full_stem(other)) for other in others)
+    return any(source in (other.stem, _stem_with_suffix(other)) for other in others)
 
 
 def output_at(text: str | None, *, many: bool, wanted: OutputFormat | None) -> Output:
-    """What `-o` and `--format` mean.
+    """Return the output that `-o` and `--format` state.
 
     A path with the suffix of a format that can be written is a file, everything else a folder.
 
@@ -157,13 +168,8 @@ def output_at(text: str | None, *, many: bool, wanted: OutputFormat | None) -> O
     return Output(path, is_folder=False, format=named)
 
 
-def format_of(path: Path) -> OutputFormat | None:
-    """The format that a suffix means, or None where it is not one that can be written."""
-    return SUFFIXES.get(path.suffix.lower())
-
-
 def plan_jobs(found: Sequence[Found], *, scale: float, output: Output, folds_case: bool = FOLDS_CASE) -> list[Job]:
-    """The target of every image; no two the same, and none of them an image that is read.
+    """Return a job for every image; no two have the same target, and no target is an image that is read.
 
     Images of one name (photo.bmp, photo.png) that would be written to one file keep their suffix in its name
     (photo_bmp_x4.png, photo_png_x4.png).
@@ -174,22 +180,26 @@ def plan_jobs(found: Sequence[Found], *, scale: float, output: Output, folds_cas
     if output.path is not None and not output.is_folder:
         jobs = [Job(image.path, output.path) for image in found]
     else:
-        jobs = _named_apart(found, scale, output, folds_case)
-    _check_none_is_written_twice(jobs, folds_case)
-    _check_none_is_an_input(jobs, folds_case)
+        jobs = _jobs_with_distinct_names(found, scale, output, folds_case)
+    _check_targets_differ(jobs, folds_case)
+    _check_no_target_is_an_input(jobs, folds_case)
     return jobs
 
 
-def _named_apart(found: Sequence[Found], scale: float, output: Output, folds_case: bool) -> list[Job]:
+def _jobs_with_distinct_names(found: Sequence[Found], scale: float, output: Output, folds_case: bool) -> list[Job]:
+    """Return a job for every image; where short names coincide, the target's name has the source's suffix in it."""
     short = [Job(image.path, _target(image, scale, output)) for image in found]
     uses = Counter(_key(job.target, folds_case) for job in short)
     return [
-        job if uses[_key(job.target, folds_case)] == 1 else Job(image.path, _target(image, scale, output, full=True))
+        job
+        if uses[_key(job.target, folds_case)] == 1
+        else Job(image.path, _target(image, scale, output, keeps_suffix=True))
         for image, job in zip(found, short, strict=True)
     ]
 
 
-def _check_none_is_written_twice(jobs: Iterable[Job], folds_case: bool) -> None:
+def _check_targets_differ(jobs: Iterable[Job], folds_case: bool) -> None:
+    """Raise UsageError where two images would be written to one file."""
     writers: dict[str, Job] = {}
     for job in jobs:
         first = writers.setdefault(_key(job.target, folds_case), job)
@@ -200,7 +210,8 @@ def _check_none_is_written_twice(jobs: Iterable[Job], folds_case: bool) -> None:
             )
 
 
-def _check_none_is_an_input(jobs: Sequence[Job], folds_case: bool) -> None:
+def _check_no_target_is_an_input(jobs: Sequence[Job], folds_case: bool) -> None:
+    """Raise UsageError where an output would replace an input."""
     sources = {_key(job.source, folds_case): job.source for job in jobs}
     for job in jobs:
         overwritten = sources.get(_key(job.target, folds_case))
@@ -208,31 +219,37 @@ def _check_none_is_an_input(jobs: Sequence[Job], folds_case: bool) -> None:
             raise UsageError(f"{job.source} would be written over the input {overwritten}: choose another -o")
 
 
-def _target(image: Found, scale: float, output: Output, *, full: bool = False) -> Path:
-    folder = image.path.parent if output.path is None else output.path / image.below
-    stem = _full_stem(image.path) if full else image.path.stem
-    suffix = suffix_for(output.format or format_of(image.path) or "png", image.path)
-    return folder / f"{stem}_x{scale:g}{suffix}"
+def _target(image: Found, scale: float, output: Output, *, keeps_suffix: bool = False) -> Path:
+    """Return the path of an image's output; its name has the source's suffix in it where `keeps_suffix` is true."""
+    fmt = output_format(image.kind or expected_kind(image.path), None, output.format)
+    folder = None if output.path is None else output.path / image.below
+    source = image.path
+    if keeps_suffix and source.suffix:
+        source = source.with_name(_stem_with_suffix(source) + source.suffix)
+    return output_path(source, scale, fmt, folder)
 
 
-def _full_stem(path: Path) -> str:
+def _stem_with_suffix(path: Path) -> str:
+    """Return the stem with the suffix in it: photo.bmp -> "photo_bmp"."""
     return f"{path.stem}_{path.suffix.removeprefix('.')}" if path.suffix else path.stem
 
 
 def _key(path: Path, folds_case: bool) -> str:
-    """Equal for two paths that mean one file; `..` is taken out as text, links are not followed."""
+    """Return a text that is equal for two paths of one file; `..` is resolved as text, links are not followed."""
     text = os.path.abspath(path)
     return text.casefold() if folds_case else text
 
 
 def job_state(job: Job, *, overwrite: bool) -> str | None:
-    """Why a job is not done: its target exists; None where it is to be done.
+    """Return why a job is skipped: its target exists; None where it is to be done.
 
     Raises:
         UsageError: the target is the source under another name (a link), which must not be overwritten.
     """
-    if not job.target.exists():
-        return None
-    if job.source.exists() and job.target.samefile(job.source):
-        raise UsageError(f"{job.target} is the input {job.source} itself: choose another -o")
-    return None if overwrite else f"{job.target} exists: skipped (--overwrite writes it anew)"
+    try:
+        check_target(job.source, job.target, overwrite=overwrite)
+    except OutputExists:
+        return f"{job.target} exists: skipped (--overwrite writes it anew)"
+    except OutputError as error:
+        raise UsageError(str(error), option=error.option) from None
+    return None

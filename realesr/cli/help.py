@@ -1,4 +1,4 @@
-"""Plain `--help`: options grouped in panels, one column for all groups, examples kept line by line. No rich."""
+"""Formats `--help`: options grouped in panels, one column for all groups, examples line by line. Without rich."""
 
 from typing import Any
 
@@ -7,7 +7,7 @@ from typer.core import TyperCommand, TyperGroup
 OTHER = "Other"
 
 FIRST_COLUMN = 26
-"""Widest first column, in characters; what is longer stands on a line of its own."""
+"""Widest first column, in characters; a longer entry gets a line of its own."""
 
 
 def write_panels(command: Any, context: Any, formatter: Any) -> None:
@@ -29,7 +29,7 @@ def write_panels(command: Any, context: Any, formatter: Any) -> None:
 
 
 def write_examples(epilog: str | None, formatter: Any) -> None:
-    """Write the epilog as it is: lines that can be copied must not be wrapped."""
+    """Write the epilog without wrapping it, so that its lines can be copied."""
     if epilog:
         with formatter.section("Examples"):
             for line in epilog.splitlines():

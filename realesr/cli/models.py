@@ -1,4 +1,4 @@
-"""`realesr models`: the networks that there are, where they lie, and what a file holds."""
+"""`realesr models`: lists the networks, fetches them, and shows what a file holds."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -9,10 +9,10 @@ import typer
 from realesr.errors import ModelError
 
 from .help import CommandHelp, GroupHelp
-from .messages import Debug, Quiet
+from .output_options import Debug, Quiet
 
 if TYPE_CHECKING:
-    from realesr.zoo import ZooEntry
+    from realesr.models.zoo import ZooEntry
 
 LIST_EXAMPLES = """\
 realesr models                         # a table
@@ -45,8 +45,8 @@ def list_models(context: typer.Context, json: Json = False, debug: Debug = False
         return
     from . import console
 
-    with console.errors_reported(console.Words(debug=debug)):
-        from realesr.zoo import ZOO
+    with console.errors_reported(console.Messages(debug=debug)):
+        from realesr.models.zoo import ZOO
 
         records = [zoo_record(entry) for entry in ZOO.values()]
         if json:
@@ -64,18 +64,18 @@ def fetch(
 ) -> None:
     """Download networks that are not on disk yet, and check them.
 
-    The path of each file goes to stdout. A download that broke off goes on where it ended.
+    The path of each file goes to stdout. A download that broke off continues where it ended.
     """
     from . import console
 
-    words = console.Words(quiet=quiet, debug=debug)
-    with console.errors_reported(words):
-        from realesr import zoo
+    messages = console.Messages(quiet=quiet, debug=debug)
+    with console.errors_reported(messages):
+        from realesr.models import zoo
 
         entries = [known_entry(name) for name in names]
         for entry in entries:
-            with words.download(entry.name) as advance:
-                path = zoo.fetch(entry, progress=advance)
+            with messages.download(entry.name) as on_download:
+                path = zoo.fetch(entry, on_progress=on_download)
             console.result(str(path))
 
 
@@ -97,7 +97,7 @@ def info(
     """
     from . import console
 
-    with console.errors_reported(console.Words(debug=debug)):
+    with console.errors_reported(console.Messages(debug=debug)):
         record = network_record(network)
         if json:
             console.json_line(record)
@@ -106,8 +106,8 @@ def info(
 
 
 def zoo_record(entry: "ZooEntry") -> dict[str, Any]:
-    """What the list says of one network."""
-    from realesr.zoo import find_file
+    """Return the facts about one network of the list."""
+    from realesr.models.zoo import find_file
 
     return {
         "name": entry.name,
@@ -120,19 +120,19 @@ def zoo_record(entry: "ZooEntry") -> dict[str, Any]:
 
 
 def row(record: Mapping[str, Any]) -> tuple[str, ...]:
-    """One line of the table."""
+    """Return one row of the table."""
     size = "-" if record["bytes"] is None else f"{record['bytes'] / 1e6:.1f}"
     on_disk = "no" if record["on_disk"] is None else "yes"
     return (record["name"], f"x{record['scale']}", size, record["licence"], record["purpose"], on_disk)
 
 
 def known_entry(name: str) -> "ZooEntry":
-    """The network of this name.
+    """Return the network of this name.
 
     Raises:
-        ModelError: there is none; the message has the near names.
+        ModelError: there is none; the message has similar names.
     """
-    from realesr.zoo import ZOO, near_names
+    from realesr.models.zoo import ZOO, near_names
 
     if name not in ZOO:
         raise ModelError(f"no network is called {name}: did you mean {', '.join(near_names(name))}?")
@@ -140,8 +140,8 @@ def known_entry(name: str) -> "ZooEntry":
 
 
 def network_record(name_or_path: str) -> dict[str, Any]:
-    """Facts of a network by its name or file; None where one is not known."""
-    from realesr.zoo import ZOO, find_file
+    """Return the facts about a network by its name or file; a fact that is not known is None."""
+    from realesr.models.zoo import ZOO, find_file
 
     entry = ZOO.get(name_or_path)
     if entry is None:
@@ -157,8 +157,8 @@ def network_record(name_or_path: str) -> dict[str, Any]:
 
 
 def weights_record(path: Path) -> dict[str, Any]:
-    """Facts of a file of weights; a discriminator has no scale."""
-    from realesr.weights import read_any_weights
+    """Return the facts about a file of weights; a discriminator has no scale."""
+    from realesr.models.weights import read_any_weights
 
     if not path.exists():
         known_entry(str(path))  # raises: neither a name nor a file
@@ -168,13 +168,13 @@ def weights_record(path: Path) -> dict[str, Any]:
 
 
 def architecture_record(architecture: Any) -> dict[str, Any]:
-    """Facts of an architecture, discriminators included."""
-    fields = ("scale", "parameters", "mac_per_px", "radius_px", "multiple_of")
+    """Return the facts about an architecture, or about a discriminator's."""
+    fields = ("scale", "parameters", "macs_per_px", "radius_px", "multiple_of")
     return {"architecture": architecture.title, **{field: getattr(architecture, field, None) for field in fields}}
 
 
 def onnx_record(path: Path) -> dict[str, Any]:
-    """Facts of an .onnx file; the architecture is known where realesr wrote it."""
+    """Return the facts about an .onnx file; the architecture is known where realesr wrote it."""
     import hashlib
 
     import onnx
@@ -189,7 +189,7 @@ def onnx_record(path: Path) -> dict[str, Any]:
         "file": path,
         "architecture": None,
         "parameters": onnx_parameters(graph),
-        "mac_per_px": None,
+        "macs_per_px": None,
         **known,
         "scale": facts.scale,
         "radius_px": facts.radius_px,
@@ -200,8 +200,8 @@ def onnx_record(path: Path) -> dict[str, Any]:
 
 
 def engine_record(path: Path) -> dict[str, Any]:
-    """Facts of an .engine file, as the JSON beside it has them."""
-    from realesr.engines.tensorrt_sidecar import read_sidecar
+    """Return the facts about an .engine file from the JSON beside it."""
+    from realesr.engines.nvidia.tensorrt_sidecar import read_sidecar
 
     sidecar = read_sidecar(path)
     architecture = sidecar.facts.architecture
@@ -225,14 +225,14 @@ def engine_record(path: Path) -> dict[str, Any]:
 
 
 def onnx_parameters(graph: Any) -> int:
-    """Numbers in the initializers of an ONNX graph."""
+    """Return how many numbers the initializers of an ONNX graph have."""
     import math
 
     return sum(math.prod(tensor.dims) for tensor in graph.initializer)
 
 
 def onnx_input(graph: Any) -> str:
-    """Type and shape that an ONNX graph takes, like "float32 (n, 3, h, w)"."""
+    """Return the type and shape of an ONNX graph's input, like "float32 (n, 3, h, w)"."""
     import onnx
 
     tensor = graph.input[0].type.tensor_type
@@ -241,12 +241,12 @@ def onnx_input(graph: Any) -> str:
 
 
 def readable(record: Mapping[str, Any]) -> dict[str, str]:
-    """The same facts with units, for people."""
-    labels = {"mac_per_px": "cost", "radius_px": "receptive radius", "multiple_of": "sides", "sha256": "SHA-256"}
+    """Return the facts as text with units, for people."""
+    labels = {"macs_per_px": "cost", "radius_px": "receptive radius", "multiple_of": "sides", "sha256": "SHA-256"}
     formats = {
         "scale": "x{}",
         "parameters": "{:,}",
-        "mac_per_px": "{:,.0f} multiply-accumulates per input pixel",
+        "macs_per_px": "{:,.0f} multiply-accumulates per input pixel",
         "radius_px": "{} input pixels",
         "multiple_of": "multiples of {} input pixels; others are padded",
     }

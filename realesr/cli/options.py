@@ -1,4 +1,4 @@
-"""The options of `realesr upscale`: names, ranges and words of help. What they mean is checked in `realesr.options`."""
+"""The options of `realesr upscale`: names, ranges and help. Their values are checked in `realesr.options`."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -7,13 +7,13 @@ from typing import Annotated, Literal
 import typer
 
 from realesr.errors import UsageError
-from realesr.image_info import OutputFormat
+from realesr.images.info import OutputFormat
 
 OUTPUT = "Output"
 IMAGE = "Image"
 NETWORK = "Network"
 SPEED = "Speed and memory"
-WORDS = "Messages"
+MESSAGES = "Messages"
 
 Precision = Literal["auto", "fp32", "fp16", "bf16"]
 Alpha = Literal["network", "lanczos"]
@@ -212,25 +212,27 @@ Overlap = Annotated[
     ),
 ]
 Json = Annotated[
-    bool, typer.Option("--json", rich_help_panel=WORDS, help="One JSON object per file on stdout, one a line.")
+    bool, typer.Option("--json", rich_help_panel=MESSAGES, help="One JSON object per file on stdout, one a line.")
 ]
 Quiet = Annotated[
-    bool, typer.Option("--quiet", rich_help_panel=WORDS, help="Only errors on stderr; results still go to stdout.")
+    bool, typer.Option("--quiet", rich_help_panel=MESSAGES, help="Only errors on stderr; results still go to stdout.")
 ]
-Debug = Annotated[bool, typer.Option("--debug", rich_help_panel=WORDS, help="Show where errors happened (tracebacks).")]
+Debug = Annotated[
+    bool, typer.Option("--debug", rich_help_panel=MESSAGES, help="Show where errors happened (tracebacks).")
+]
 
 
-def engine_options(words: Sequence[str]) -> dict[str, str]:
+def engine_options(pairs: Sequence[str]) -> dict[str, str]:
     """Return the options of the engine by name: ["mode=graphs"] -> {"mode": "graphs"}.
 
     Raises:
-        UsageError: a word that is not KEY=VALUE, or a key that comes twice.
+        UsageError: one is not KEY=VALUE, or a key occurs twice.
     """
     found: dict[str, str] = {}
-    for word in words:
-        key, _, value = map(str.strip, word.partition("="))
+    for pair in pairs:
+        key, _, value = map(str.strip, pair.partition("="))
         if not key or not value:
-            raise UsageError(f"got --option {word}, expected KEY=VALUE, such as mode=graphs")
+            raise UsageError(f"got --option {pair}, expected KEY=VALUE, such as mode=graphs")
         if key in found:
             raise UsageError(f"got --option {key} twice, with {found[key]} and {value}: give it once")
         found[key] = value

@@ -1,7 +1,7 @@
-"""The self-test of `realesr doctor`: every engine runs a small network whose right answer numpy works out by itself.
+"""The self-test of `realesr doctor`: every engine runs a small network, and numpy computes the right answer.
 
 The network has the shape of realesr-animevideov3 and fixed random weights, so nothing is fetched, and its speed can be
-compared with what the README says of that network.
+compared with the one that the README has for that network.
 """
 
 import hashlib
@@ -14,25 +14,25 @@ from typing import TYPE_CHECKING, Any
 from realesr.errors import EngineError, RealesrError
 
 if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
     from realesr.engines import EngineFacts
-    from realesr.weights import Weights
+    from realesr.models.weights import Weights
 
 SIDE_PX = 32
 TIMED_SECONDS = 0.1
-"""Least time for which an engine is run to take its speed; the median of the runs counts."""
+"""Least time for which an engine's speed is measured; the median of the runs counts."""
 
 LEAST_PSNR_DB = {"fp32": 80.0, "fp16": 45.0, "bf16": 30.0}
-"""Below, an engine's result is called wrong. Seen on CPUs: 135, 74 and 56."""
+"""Precision -> PSNR below which an engine's result counts as wrong. Measured on CPUs: 135, 74 and 56."""
 
 WORKS = "works"
+
+SHAPED_LIKE = "realesr-animevideov3"
+_SLOPE = 0.2
 
 
 @dataclass(frozen=True, kw_only=True)
 class SelfTest:
-    """What came of running one engine on one device in one precision."""
+    """The result of one engine on one device in one precision."""
 
     device: str
     precision: str
@@ -47,17 +47,19 @@ class SelfTest:
 
 
 class Trial:
-    """The network, what it is given, and the right answer; made once for all engines."""
+    """The network, its input and the right answer; computed once for all engines."""
 
     def __init__(self) -> None:
         import numpy as np
 
+        from realesr.models.reference import reference_answer
+
         self.weights = random_network()
         self.batch = np.random.default_rng(1).random((1, 3, SIDE_PX, SIDE_PX), np.float32)
-        self.answer = right_answer(self.weights, self.batch[0])[None]
+        self.answer = reference_answer(self.weights.architecture, self.weights.state, self.batch[0])[None]
 
     def checked(self, facts: "EngineFacts") -> dict[str, Any]:
-        """An engine's facts, and what came of each of its devices and precisions, as JSON knows it."""
+        """Test an engine on each of its devices in each precision; return its facts and results in types of JSON."""
         tests = [
             self.tested(facts.name, device, precision) for device in facts.devices for precision in facts.precisions
         ]
@@ -73,7 +75,7 @@ class Trial:
         }
 
     def tested(self, engine: str, device: str, precision: str) -> SelfTest:
-        """Open an engine and run it; a broken driver may raise anything, and is told as the state."""
+        """Open an engine and run it; an error becomes the state. A broken driver may raise anything."""
         try:
             return self._tested(engine, device, precision)
         except Exception as problem:
@@ -108,7 +110,7 @@ class Trial:
         )
 
     def _engine_file(self, device: str, precision: str, may_build: bool) -> Path:
-        """For TensorRT: built the first time, which may take a minute, and then kept."""
+        """Return the network as a TensorRT engine, built the first time, which may take a minute, and then cached."""
         from realesr.export.engine_cache import cached_engine
 
         return cached_engine(
@@ -117,7 +119,7 @@ class Trial:
 
 
 def judged(max_error: float, psnr_db: float, precision: str) -> str:
-    """ "works", or how wrong the result is."""
+    """Return "works", or how wrong the result is."""
     if psnr_db >= LEAST_PSNR_DB[precision]:  # never true of NaN
         return WORKS
     return (
@@ -127,16 +129,16 @@ def judged(max_error: float, psnr_db: float, precision: str) -> str:
 
 
 def random_network() -> "Weights":
-    """A Compact network with fixed random weights that keep the spread of values from layer to layer.
+    """Return a network of SHAPED_LIKE's shape with fixed random weights that keep the spread of values.
 
     Source of the spread: He et al., "Delving Deep into Rectifiers", ICCV 2015, equation 15.
     """
     import numpy as np
 
-    from realesr.architectures import Compact
-    from realesr.weights import Weights
+    from realesr.models.weights import Weights
+    from realesr.models.zoo import ZOO
 
-    architecture = Compact(scale=4, features=64, convs=16)
+    architecture = ZOO[SHAPED_LIKE].architecture
     generator = np.random.default_rng(0)
     state = {}
     for name, shape in architecture.shapes.items():
@@ -146,48 +148,14 @@ def random_network() -> "Weights":
         else:
             is_slope = name.endswith(".weight")
             state[name] = np.full(shape, _SLOPE if is_slope else 0.01, np.float32)
-    last = f"body.{2 * architecture.convs + 2}.weight"
+    last = f"{architecture.convolutions[-1].name}.weight"
     state[last] *= np.float32(0.1)  # real networks add little to the enlarged input, too
     digest = hashlib.sha256(b"".join(state[name].tobytes() for name in sorted(state))).hexdigest()
     return Weights("self-test", architecture, state, digest)
 
 
-_SLOPE = 0.2
-
-
-def right_answer(weights: "Weights", image: "NDArray[np.float32]") -> "NDArray[np.float64]":
-    """(3, h, w) -> (3, 4 h, 4 w) float64: the network of `random_network`, step by step.
-
-    Source: Real-ESRGAN, realesrgan/archs/srvgg_arch.py.
-    """
-    import numpy as np
-
-    scale, convs = weights.architecture.scale, weights.architecture.convs  # type: ignore[union-attr]
-    x = image.astype(np.float64)
-    for layer in range(convs + 2):
-        name = f"body.{2 * layer}"
-        x = _conv(x, weights.state[f"{name}.weight"], weights.state[f"{name}.bias"])
-        if layer <= convs:
-            slopes = weights.state[f"body.{2 * layer + 1}.weight"][:, None, None]
-            x = np.where(x > 0, x, x * slopes)
-    height, width = image.shape[1:]
-    x = x.reshape(3, scale, scale, height, width).transpose(0, 3, 1, 4, 2)
-    return x.reshape(3, height * scale, width * scale) + image.repeat(scale, axis=1).repeat(scale, axis=2)
-
-
-def _conv(
-    x: "NDArray[np.float64]", weight: "NDArray[np.float32]", bias: "NDArray[np.float32]"
-) -> "NDArray[np.float64]":
-    import numpy as np
-
-    padded = np.pad(x, ((0, 0), (1, 1), (1, 1)))
-    windows = np.lib.stride_tricks.sliding_window_view(padded, (3, 3), axis=(1, 2))
-    columns = windows.transpose(0, 3, 4, 1, 2).reshape(x.shape[0] * 9, -1)
-    result = weight.reshape(weight.shape[0], -1).astype(np.float64) @ columns
-    return result.reshape(-1, *x.shape[1:]) + bias[:, None, None]
-
-
 def _median_seconds(step: Any) -> float:
+    """Return the median time of a step, in seconds."""
     times: list[float] = []
     while sum(times) < TIMED_SECONDS:
         started = time.perf_counter()
@@ -197,6 +165,6 @@ def _median_seconds(step: Any) -> float:
 
 
 def _state_of(device: str, tests: list[SelfTest]) -> str:
-    """ "works" where any precision does, else the first trouble."""
+    """Return "works" where any precision does on this device, else the first problem."""
     states = [test.state for test in tests if test.device == device]
     return WORKS if WORKS in states else states[0]

@@ -1,4 +1,4 @@
-"""`realesr train stage1` and `stage2`: words -> one request -> `realesr.train`."""
+"""`realesr train`: trains a network in two stages, and lists the recipes."""
 
 import sys
 from collections.abc import Iterator
@@ -64,13 +64,13 @@ Gt = Annotated[
         metavar="PATH",
         show_default=False,
         rich_help_panel=DATA,
-        help="Of given pairs the large images; they pair with --lq by name. data.pair_share of the recipe mixes both.",
+        help="The large images of given pairs; they pair with --lq by name. data.pair_share of the recipe mixes both.",
     ),
 ]
 Lq = Annotated[
     list[Path] | None,
     typer.Option(
-        "--lq", metavar="PATH", show_default=False, rich_help_panel=DATA, help="Of given pairs the small images."
+        "--lq", metavar="PATH", show_default=False, rich_help_panel=DATA, help="The small images of given pairs."
     ),
 ]
 ValGt = Annotated[
@@ -153,7 +153,7 @@ Gpus = Annotated[
         metavar="N",
         show_default=False,
         rich_help_panel=RUN,
-        help="Train on so many GPUs of this machine; each has a batch of its own.",
+        help="Train on this many GPUs of this machine; each has a batch of its own.",
     ),
 ]
 Debug = Annotated[
@@ -194,8 +194,8 @@ def stage1(
 ) -> None:
     """Train for the smallest error: sure, smooth.
 
-    Photos are degraded while training goes on; nothing has to be prepared. The same command goes on with a run that was
-    stopped. The path of the network goes to stdout; realesr upscale -m FOLDER takes it.
+    Photos are degraded during training; nothing has to be prepared. The same command continues a run that was stopped.
+    The path of the network goes to stdout; realesr upscale -m FOLDER takes it.
 
     On several machines, run on each: torchrun --nnodes 2 --nproc-per-node 8 --rdzv-backend c10d --rdzv-endpoint
     HOST:29500 -m realesr train stage1 --data photos --out runs/net
@@ -270,7 +270,7 @@ def recipes(
     """List the recipes, or show one."""
     from . import console
 
-    with console.errors_reported(console.Words()):
+    with console.errors_reported(console.Messages()):
         with _torch_needed():
             from realesr.train.recipe import read_recipe, recipe_names, recipe_text
 
@@ -281,27 +281,27 @@ def recipes(
         console.table("Recipes", ("name", "for"), rows)
 
 
-def _run(gpus: int | None, *, debug: bool, quiet: bool, **asked: Any) -> None:
-    """Train as asked; `asked` are the fields of `realesr.train.request.Request`."""
+def _run(gpus: int | None, *, debug: bool, quiet: bool, **fields: Any) -> None:
+    """Train on this process's device or on several GPUs; `fields` are those of `realesr.train.request.Request`."""
     from . import console
 
-    words = console.Words(quiet=quiet, debug=debug)
-    with console.errors_reported(words):
+    messages = console.Messages(quiet=quiet, debug=debug)
+    with console.errors_reported(messages):
         with _torch_needed():
             from realesr.train import distributed, trainer
             from realesr.train.request import Request
 
         if gpus is not None and not distributed.is_torchrun():
-            raise typer.Exit(distributed.run_on_gpus(gpus, asked["device"], sys.argv[1:]))
-        with words.status() as show:
-            network = trainer.train(Request(debug=debug, **asked), say=words.say, show=show)
+            raise typer.Exit(distributed.run_on_gpus(gpus, fields["device"], sys.argv[1:]))
+        with messages.status() as show:
+            network = trainer.train(Request(debug=debug, **fields), say=messages.say, show=show)
         if network is not None:
             console.result(str(network))
 
 
 @contextmanager
 def _torch_needed() -> Iterator[None]:
-    """Say how to install torch where it is missing."""
+    """Raise MissingDependency, with the line that installs torch, where torch is missing."""
     try:
         yield
     except ModuleNotFoundError as error:

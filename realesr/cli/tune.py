@@ -1,4 +1,4 @@
-"""`realesr tune`: measure which engine is the fastest for a network on this machine, and keep the answer."""
+"""`realesr tune`: measures which engine is the fastest for a network on this machine, and keeps the answer."""
 
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -10,14 +10,14 @@ import typer
 from realesr.errors import EngineError, UsageError
 
 from . import stopping
-from .messages import Debug, OneJson, Quiet
+from .output_options import Debug, OneJson, Quiet
 
 if TYPE_CHECKING:
     from realesr.engines.trial import Trial
-    from realesr.tuning import Answer, Setting
-    from realesr.weights import Weights
+    from realesr.engines.tuning import Answer, Setting
+    from realesr.models.weights import Weights
 
-    from .console import Words
+    from .console import Messages
 
 EXAMPLES = """\
 realesr tune                          # for realesrgan-x4plus
@@ -38,7 +38,9 @@ def tune(
             help="A name that 'realesr models' lists, or a file of weights: .safetensors, .pth, ncnn's .bin.",
         ),
     ] = "realesrgan-x4plus",
-    seconds: Annotated[float, typer.Option(metavar="S", min=1, help="After this time nothing new is begun.")] = 45,
+    seconds: Annotated[
+        float, typer.Option(metavar="S", min=1, help="Seconds after which nothing new is started.")
+    ] = 45,
     forget: Annotated[
         bool, typer.Option("--forget", help="Delete the answers of all networks, measure nothing.")
     ] = False,
@@ -46,28 +48,28 @@ def tune(
     quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:
-    """Measure what is the fastest here, and keep it.
+    """Measure what is the fastest here, and keep the answer.
 
     Every installed engine enlarges the same tile; then options, numbers of threads and larger tiles are tried with the
-    fastest. 'realesr upscale' takes the answer where engine and precision are left at auto. Precisions below fp32 count
+    fastest. 'realesr upscale' uses the answer where engine and precision are left at auto. Precisions below fp32 count
     only where the result is within 45 dB of it. Let nothing else run meanwhile. An answer holds until the processor,
     the GPUs, the engines or the network change.
 
     Exit codes: 0 an answer is kept, 1 no engine works.
     """
-    from .console import Words, errors_reported
+    from .console import Messages, errors_reported
 
-    words = Words(quiet=quiet, debug=debug)
-    with errors_reported(words):
+    messages = Messages(quiet=quiet, debug=debug)
+    with errors_reported(messages):
         if forget:
             forget_all(json=json)
         else:
-            measure(model, seconds, words, json=json)
+            measure(model, seconds, messages, json=json)
 
 
 def forget_all(*, json: bool) -> None:
-    """Delete all answers and name them."""
-    from realesr.tuning import forget
+    """Delete all answers and print their paths."""
+    from realesr.engines.tuning import forget
 
     from . import console
 
@@ -78,15 +80,15 @@ def forget_all(*, json: bool) -> None:
         console.result("\n".join(f"forgotten: {path}" for path in paths) or "there was nothing to forget")
 
 
-def measure(model: str, seconds: float, words: "Words", *, json: bool) -> None:
-    """Try the settings, keep the answer, show both."""
+def measure(model: str, seconds: float, messages: "Messages", *, json: bool) -> None:
+    """Try the settings, keep the answer, and print both."""
     from realesr.engines.trial import answer_from
-    from realesr.tuning import keep
+    from realesr.engines.tuning import keep
 
     from . import console
 
-    weights = load(model, words)
-    done = tried(weights, seconds, words)
+    weights = load(model, messages)
+    done = try_settings(weights, seconds, messages)
     answer = answer_from(done)
     if answer is None:
         raise EngineError("no engine works here: see 'realesr doctor'")
@@ -95,16 +97,20 @@ def measure(model: str, seconds: float, words: "Words", *, json: bool) -> None:
         console.json_line({"network": weights.name, "trials": list(map(asdict, done)), **asdict(answer), "kept": path})
     else:
         console.table(f"{weights.name}, the fastest first", COLUMNS, table_rows(done))
-        console.result(f"kept: {in_words(answer)}")
-        words.say(f"in {path}; 'realesr tune --forget' deletes it")
+        console.result(f"kept: {answer_in_words(answer)}")
+        messages.say(f"in {path}; 'realesr tune --forget' deletes it")
 
 
-def load(model: str, words: "Words") -> "Weights":
-    """The network's weights."""
-    from realesr.zoo import load_model
+def load(model: str, messages: "Messages") -> "Weights":
+    """Load the network's weights.
 
-    with words.download(model) as advance:
-        loaded = load_model(model, progress=advance)
+    Raises:
+        UsageError: the network is an .onnx file.
+    """
+    from realesr.models.zoo import load_model
+
+    with messages.download(model) as on_download:
+        loaded = load_model(model, on_progress=on_download)
     if isinstance(loaded, Path):
         raise UsageError(
             f"got {model}, expected weights (.safetensors, .pth, ncnn): an .onnx file has one engine on a CPU"
@@ -112,18 +118,18 @@ def load(model: str, words: "Words") -> "Weights":
     return loaded
 
 
-def tried(weights: "Weights", seconds: float, words: "Words") -> list["Trial"]:
-    """Every setting that there was time for; the one under way is shown."""
-    from realesr.api import overlap_for
+def try_settings(weights: "Weights", seconds: float, messages: "Messages") -> list["Trial"]:
+    """Return a trial of every setting that there is time for, and print each as it ends."""
     from realesr.engines import model_facts
     from realesr.engines.trial import trials
     from realesr.options import NetworkOptions
+    from realesr.runtime.tiling import overlap_for
 
     done = []
     overlap_px = overlap_for(model_facts(weights), NetworkOptions(model=weights.name))
     for trial in trials(weights, overlap_px=overlap_px, seconds=seconds):
         stopping.check()
-        words.say("  ".join(cells(trial)))
+        messages.say("  ".join(cells(trial)))
         done.append(trial)
     return done
 
@@ -132,12 +138,12 @@ COLUMNS = ("engine", "device", "precision", "options", "threads", "tile px", "us
 
 
 def table_rows(done: Sequence["Trial"]) -> list[tuple[str, ...]]:
-    """The fastest first, those that failed last."""
+    """Return the rows of the table: the fastest first, those that failed last."""
     return [cells(trial) for trial in sorted(done, key=lambda trial: trial.us_per_px or float("inf"))]
 
 
 def cells(trial: "Trial") -> tuple[str, ...]:
-    """One line of the table; what failed has its reason in place of the time."""
+    """Return one row of the table; a trial that failed has its reason in place of the time."""
     setting = trial.setting
     threads, tile = str(setting.threads or "all"), str(setting.tile_px or "-")
     head = (setting.engine, setting.device, setting.precision, options_in_words(setting) or "-", threads, tile)
@@ -146,8 +152,8 @@ def cells(trial: "Trial") -> tuple[str, ...]:
     return (*head, f"{trial.us_per_px:.4g}", "-" if trial.psnr_db is None else f"{trial.psnr_db:.1f}")
 
 
-def in_words(answer: "Answer") -> str:
-    """One line."""
+def answer_in_words(answer: "Answer") -> str:
+    """Return the answer in one line."""
     best = answer.best
     options = options_in_words(best) + ", " if best.options else ""
     threads = "all cores" if best.threads is None else f"{best.threads} threads"
@@ -157,5 +163,5 @@ def in_words(answer: "Answer") -> str:
 
 
 def options_in_words(setting: "Setting") -> str:
-    """ "mode=graphs join=device"; empty where all are at their default."""
+    """Return the options like "mode=graphs join=device"; empty where all are at their default."""
     return " ".join(f"{name}={value}" for name, value in setting.options.items())

@@ -1,4 +1,4 @@
-"""`realesr upscale`: options -> what is to be done -> one file after the other, none stopped by another's failure."""
+"""`realesr upscale`: enlarges one file after the other; a file's failure does not stop the others."""
 
 import functools
 from collections import Counter
@@ -11,18 +11,20 @@ from typing import TYPE_CHECKING
 import typer
 
 from realesr.errors import OutputExists, UsageError
+from realesr.images.output_format import DEFAULT_QUALITY, format_of
 from realesr.options import FileOptions, ImageOptions, NetworkOptions
 
 from . import options as opt
 from . import stopping
-from .estimate import LONG_SECONDS, Estimate, faster_network, words_of_time
-from .files import LOSSLESS, Job, Output, find_images, format_of, job_state, output_at, plan_jobs
+from .advice import message_with_advice
+from .estimate import LONG_SECONDS, Estimate, duration_in_words, faster_network
+from .files import Job, Output, find_images, job_state, output_at, plan_jobs
 
 if TYPE_CHECKING:
     from realesr.api import Upscaler
-    from realesr.file_job import UpscaleResult
+    from realesr.runtime.file_job import UpscaleResult
 
-    from .console import Words
+    from .console import Messages
 
 EXAMPLES = """\
 realesr upscale photo.jpg                        # photo_x4.jpg beside it
@@ -47,7 +49,7 @@ realesr upscale photo.jpg --debug"""
 
 @dataclass(frozen=True, kw_only=True)
 class Request:
-    """Everything that was asked for."""
+    """The command's arguments, checked."""
 
     paths: Sequence[Path]
     recursive: bool
@@ -87,15 +89,15 @@ def upscale(
 ) -> None:
     """Enlarge images.
 
-    The path of each file that was written goes to stdout, everything else to stderr. Images in folders are left out
-    where an earlier run made them (photo_x4.jpg beside photo.jpg), and where they are hidden.
+    The path of each file that was written goes to stdout, everything else to stderr. Hidden images in folders are left
+    out, and outputs of an earlier run (photo_x4.jpg beside photo.jpg).
 
     Exit codes: 0 all done or skipped, 1 some failed, 2 wrong usage, 130 stopped by Ctrl-C.
     """
-    from .console import Words, errors_reported
+    from .console import Messages, errors_reported
 
-    words = Words(quiet=quiet, debug=debug)
-    with errors_reported(words):
+    messages = Messages(quiet=quiet, debug=debug)
+    with errors_reported(messages):
         request = Request(
             paths=paths,
             recursive=recursive,
@@ -119,59 +121,62 @@ def upscale(
             ),
             json=json,
         )
-        code = Run(request, words).all()
+        code = UpscaleRun(request, messages).run()
     raise typer.Exit(code)
 
 
-class Run:
-    """One run of the command: what was asked for, and how many files came to which end."""
+class UpscaleRun:
+    """One run of the command, with the number of files that were done, failed or skipped."""
 
-    def __init__(self, request: Request, words: "Words") -> None:
+    def __init__(self, request: Request, messages: "Messages") -> None:
         self._request = request
-        self._words = words
-        self._ends: Counter[str] = Counter()
+        self._messages = messages
+        self._counts: Counter[str] = Counter()
 
-    def all(self) -> int:
-        """Do every file; returns the exit code."""
+    def run(self) -> int:
+        """Enlarge every file; return the exit code."""
         request = self._request
-        below = request.output.path if request.output.is_folder else None
-        found, failures = find_images(request.paths, recursive=request.recursive, output=below)
+        output_folder = request.output.path if request.output.is_folder else None
+        found, failures = find_images(request.paths, recursive=request.recursive, output=output_folder)
         for path, error in failures:
-            self._failed(path, error)
+            self._report_failed(path, error)
         if found:
             scale = request.image.scale or facts_of(request.network.model)[0]
             jobs = plan_jobs(found, scale=scale, output=request.output)
             check_quality(jobs, request.file.quality)
-            self._do([job for job in jobs if not self._is_there(job)])
-        if self._ends.total() > 1:
-            self._words.say(", ".join(f"{self._ends[end]} {end}" for end in ("done", "failed", "skipped")))
-        return 1 if self._ends["failed"] else 0
+            self._enlarge([job for job in jobs if not self._skips(job)])
+        if self._counts.total() > 1:
+            self._messages.say(", ".join(f"{self._counts[end]} {end}" for end in ("done", "failed", "skipped")))
+        return 1 if self._counts["failed"] else 0
 
-    def _is_there(self, job: Job) -> bool:
+    def _skips(self, job: Job) -> bool:
+        """Return whether a job is skipped, and report why."""
         reason = job_state(job, overwrite=self._request.file.overwrite)
         if reason is not None:
-            self._skipped(job, reason)
+            self._report_skipped(job, reason)
         return reason is not None
 
-    def _do(self, jobs: Sequence[Job]) -> None:
+    def _enlarge(self, jobs: Sequence[Job]) -> None:
+        """Open the network, and enlarge one file after the other."""
         if not jobs:
             return
-        with open_upscaler(self._request.network, self._words) as upscaler:
+        with open_upscaler(self._request.network, self._messages) as upscaler:
             if upscaler.choice:
-                self._words.say(upscaler.choice)
+                self._messages.say(upscaler.choice)
             for number, job in enumerate(jobs, start=1):
-                place = f"{job.source.name} ({number} of {len(jobs)})" if len(jobs) > 1 else job.source.name
-                self._do_one(upscaler, job, place)
+                title = f"{job.source.name} ({number} of {len(jobs)})" if len(jobs) > 1 else job.source.name
+                self._enlarge_one(upscaler, job, title)
 
-    def _do_one(self, upscaler: "Upscaler", job: Job, place: str) -> None:
+    def _enlarge_one(self, upscaler: "Upscaler", job: Job, title: str) -> None:
+        """Enlarge one file, and report how it ended."""
         try:
             job.target.parent.mkdir(parents=True, exist_ok=True)
-            with self._words.progress(place) as advance:
-                estimate = Estimate(lambda seconds: self._tell_time(place, seconds), clock)
+            with self._messages.progress(title) as show_progress:
+                estimate = Estimate(lambda seconds: self._report_estimate(title, seconds), clock)
 
                 def on_progress(done_px: int, total_px: int) -> None:
                     stopping.check()
-                    advance(done_px, total_px)
+                    show_progress(done_px, total_px)
                     estimate(done_px, total_px)
 
                 result = upscaler.upscale_file(
@@ -182,93 +187,98 @@ class Run:
                     on_progress=on_progress,
                 )
         except OutputExists as error:
-            self._skipped(job, str(error))
+            self._report_skipped(job, message_with_advice(error))
         except Exception as error:  # one file must not stop the others
             stopping.check()  # an interrupted lock raises whatever it likes
-            self._failed(job.source, error)
+            self._report_failed(job.source, error)
         else:
-            self._done(result)
+            self._report_done(result)
 
     def _file_options(self, job: Job) -> FileOptions:
-        """Without the quality where the format has none: in a folder of many formats it is meant for the others."""
+        """Return the options of one file, without the quality where its format has none."""
         file = self._request.file
-        return replace(file, quality=None) if format_of(job.target) in LOSSLESS else file
+        return file if format_of(job.target) in DEFAULT_QUALITY else replace(file, quality=None)
 
-    def _done(self, result: "UpscaleResult") -> None:
+    def _report_done(self, result: "UpscaleResult") -> None:
+        """Report a file that was written: notices, summary, and its path or JSON on stdout."""
         from . import console
 
-        self._ends["done"] += 1
+        self._counts["done"] += 1
         for notice in result.notices:
-            self._words.say(notice if result.source.name in notice else f"{result.source.name}: {notice}")
-        self._words.say(summary(result))
+            self._messages.say(notice if result.source.name in notice else f"{result.source.name}: {notice}")
+        self._messages.say(summary(result))
         if self._request.json:
             console.json_line(asdict(result))
         else:
             console.result(str(result.target))
 
-    def _skipped(self, job: Job, reason: str) -> None:
-        self._ends["skipped"] += 1
-        self._words.say(reason)
+    def _report_skipped(self, job: Job, reason: str) -> None:
+        """Report a file whose output exists."""
+        self._counts["skipped"] += 1
+        self._messages.say(reason)
         self._json({"source": job.source, "target": job.target, "skipped": reason})
 
-    def _failed(self, source: Path, error: Exception) -> None:
+    def _report_failed(self, source: Path, error: Exception) -> None:
+        """Report a file that could not be enlarged."""
         from .console import one_line
 
-        self._ends["failed"] += 1
-        self._words.error(error, about=source.name)
+        self._counts["failed"] += 1
+        self._messages.error(error, about=source.name)
         self._json({"source": source, "error": one_line(error)})
 
     def _json(self, record: dict[str, object]) -> None:
+        """Write a record to stdout where JSON is the output format."""
         from .console import json_line
 
         if self._request.json:
             json_line(record)
 
-    def _tell_time(self, place: str, seconds: float) -> None:
-        self._words.say(f"{place}: {words_of_time(seconds)}")
+    def _report_estimate(self, title: str, seconds: float) -> None:
+        """Report how long a file will take, and a faster network where that is long."""
+        self._messages.say(f"{title}: {duration_in_words(seconds)}")
         if seconds > LONG_SECONDS:
             advice = faster_advice(self._request.network.model)
             if advice is not None:
-                self._words.say(advice)
+                self._messages.say(advice)
 
 
 def check_quality(jobs: Sequence[Job], quality: int | None) -> None:
-    """Raise UsageError where a quality was asked for and no output has one."""
-    if quality is not None and jobs and all(format_of(job.target) in LOSSLESS for job in jobs):
+    """Raise UsageError where there is a quality and no output's format has one."""
+    if quality is not None and jobs and not any(format_of(job.target) in DEFAULT_QUALITY for job in jobs):
         raise UsageError(
-            f"got --quality {quality}, but {jobs[0].target} is in a format that loses nothing: "
+            f"got --quality {quality}, but {jobs[0].target} is in a lossless format: "
             "leave it out, or choose --format jpeg, webp or avif"
         )
 
 
-def open_upscaler(network: NetworkOptions, words: "Words") -> "Upscaler":
-    """Open the network; a download is told, and shown as it goes."""
+def open_upscaler(network: NetworkOptions, messages: "Messages") -> "Upscaler":
+    """Open the network, and show the progress of a download."""
     from realesr.api import Upscaler
 
-    with words.download(network.model) as advance:
-        return Upscaler(**asdict(network), on_download=advance)
+    with messages.download(network.model) as on_download:
+        return Upscaler.from_options(network, on_download)
 
 
 @functools.cache
 def facts_of(model: str) -> tuple[float, float | None]:
-    """Scale of a network, and its multiply-accumulates per input pixel where they are known."""
+    """Return the scale of a network, and its MACs per input pixel where they are known."""
     from realesr.engines import model_facts
-    from realesr.zoo import ZOO, load_model
+    from realesr.models.zoo import ZOO, load_model
 
     if model in ZOO:
         architecture = ZOO[model].architecture
-        return architecture.scale, architecture.mac_per_px
+        return architecture.scale, architecture.macs_per_px
     facts = model_facts(load_model(model))
-    return facts.scale, None if facts.architecture is None else facts.architecture.mac_per_px
+    return facts.scale, None if facts.architecture is None else facts.architecture.macs_per_px
 
 
 def faster_advice(model: str) -> str | None:
-    """One line that names a faster network, or None where there is none."""
-    from realesr.zoo import ZOO, find_file
+    """Return one line that names a faster network, or None where there is none."""
+    from realesr.models.zoo import ZOO, find_file
 
     from .console import megabytes
 
-    costs = {name: entry.architecture.mac_per_px for name, entry in ZOO.items()}
+    costs = {name: entry.architecture.macs_per_px for name, entry in ZOO.items()}
     faster = faster_network(model, facts_of(model)[1], costs)
     if faster is None:
         return None
@@ -282,7 +292,7 @@ def faster_advice(model: str) -> str | None:
 
 
 def summary(result: "UpscaleResult") -> str:
-    """One line: sizes, network, engine, precision, passes, seconds, memory."""
+    """Return one line with sizes, network, engine, precision, passes, seconds and memory."""
     from .console import megabytes
 
     (width, height), (to_width, to_height) = result.input_px, result.output_px

@@ -1,20 +1,31 @@
-"""The networks as torch modules, for training and for the torch engine. State-dict names are those of the releases."""
+"""The networks as torch modules, written out, for training and as an independent check of the lists of layers.
+
+State-dict names are those of the releases.
+"""
 
 import numpy as np
 import torch
 from torch import nn
 
-from realesr.architectures import RRDB, Architecture, Compact, UNetDiscriminator
+from realesr.errors import UsageError
+from realesr.models.architecture import Architecture
+from realesr.models.compact import Compact
+from realesr.models.discriminator import UNetDiscriminator
+from realesr.models.rrdb import RRDB
+from realesr.models.weights import Weights
 from realesr.networks.discriminator import UNetDiscriminatorSN
 from realesr.networks.rrdb import RRDBNet
 from realesr.networks.srvgg import SRVGGNetCompact
-from realesr.weights import Weights
 
 __all__ = ["RRDBNet", "SRVGGNetCompact", "UNetDiscriminatorSN", "build", "build_with"]
 
 
 def build(architecture: Architecture | UNetDiscriminator) -> nn.Module:
-    """Make the module, with fresh random weights. Its state dict has the keys and shapes of `architecture.shapes`."""
+    """Make the module, with random initialisation. Its state dict has the keys and shapes of `architecture.shapes`.
+
+    Raises:
+        UsageError: There is no torch module for this architecture.
+    """
     match architecture:
         case RRDB():
             return RRDBNet(architecture)
@@ -22,6 +33,8 @@ def build(architecture: Architecture | UNetDiscriminator) -> nn.Module:
             return SRVGGNetCompact(architecture)
         case UNetDiscriminator():
             return UNetDiscriminatorSN(architecture)
+        case _:
+            raise UsageError(f"got {architecture.title}, expected a network that realesr has a torch module for")
 
 
 def build_with(weights: Weights) -> nn.Module:

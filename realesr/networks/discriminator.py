@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from realesr.architectures import UNetDiscriminator
+from realesr.models.discriminator import UNetDiscriminator
 
 _SLOPE = 0.2
 

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from realesr.architectures import RRDB
+from realesr.models.rrdb import RRDB
 
 _RESIDUAL_SCALE = 0.2
 _SLOPE = 0.2

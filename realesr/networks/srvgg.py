@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from realesr.architectures import Compact
+from realesr.models.compact import Compact
 
 _LAST_GAIN = 0.1
 """Of the last convolution's first weights: the network begins near its skip."""

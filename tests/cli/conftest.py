@@ -9,8 +9,8 @@ from typer.testing import CliRunner, Result
 
 from realesr.cli.app import build_app
 from realesr.errors import InputError
-from realesr.file_job import UpscaleResult
 from realesr.options import FileOptions, ImageOptions
+from realesr.runtime.file_job import UpscaleResult
 
 Command = Callable[..., Result]
 

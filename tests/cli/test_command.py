@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 from safetensors.numpy import save_file
 
-from realesr.architectures import Compact
+from realesr.models.compact import Compact
 
 REALESR = [sys.executable, "-m", "realesr"]
 

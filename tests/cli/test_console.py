@@ -7,19 +7,19 @@ import typer
 from rich.console import Console
 
 from realesr.cli import console
-from realesr.cli.console import Words, errors_reported, megabytes, one_line
+from realesr.cli.console import Messages, errors_reported, megabytes, one_line
 from realesr.errors import InputError, UsageError
 
 
-def words_on(stream: io.StringIO, *, terminal: bool, quiet: bool = False) -> Words:
-    words = Words(quiet=quiet)
+def messages_on(stream: io.StringIO, *, terminal: bool, quiet: bool = False) -> Messages:
+    words = Messages(quiet=quiet)
     words._console = Console(file=stream, force_terminal=terminal, width=100, highlight=False, soft_wrap=True)
     return words
 
 
 def test_a_terminal_sees_a_bar_in_megapixels_with_speed() -> None:
     stream = io.StringIO()
-    with words_on(stream, terminal=True).progress("photo.jpg") as advance:
+    with messages_on(stream, terminal=True).progress("photo.jpg") as advance:
         for done in (0, 3_000_000, 12_000_000):
             advance(done, 12_000_000)
     text = stream.getvalue()
@@ -31,7 +31,7 @@ def test_a_terminal_sees_a_bar_in_megapixels_with_speed() -> None:
 @pytest.mark.parametrize(("terminal", "quiet"), [(False, False), (True, True)])
 def test_nothing_moves_where_it_is_no_terminal_or_was_silenced(terminal: bool, quiet: bool) -> None:
     stream = io.StringIO()
-    with words_on(stream, terminal=terminal, quiet=quiet).progress("photo.jpg") as advance:
+    with messages_on(stream, terminal=terminal, quiet=quiet).progress("photo.jpg") as advance:
         advance(0, 100)
         advance(100, 100)
     assert stream.getvalue() == ""
@@ -40,19 +40,19 @@ def test_nothing_moves_where_it_is_no_terminal_or_was_silenced(terminal: bool, q
 def test_lines_are_not_wrapped_and_brackets_are_no_markup() -> None:
     stream = io.StringIO()
     line = "[red]photo[1].jpg " + "x" * 300
-    words_on(stream, terminal=False).say(line)
+    messages_on(stream, terminal=False).say(line)
     assert stream.getvalue() == line + "\n"
 
 
 def test_errors_are_red_on_a_terminal_and_quiet_does_not_silence_them() -> None:
     stream = io.StringIO()
-    words_on(stream, terminal=True, quiet=True).error(InputError("a.jpg is empty"), about="a.jpg")
+    messages_on(stream, terminal=True, quiet=True).error(InputError("a.jpg is empty"), about="a.jpg")
     assert stream.getvalue() == "\x1b[31merror: a.jpg is empty\x1b[0m\n"
 
 
 def test_a_download_is_told_when_its_first_bytes_come() -> None:
     stream = io.StringIO()
-    words = words_on(stream, terminal=False)
+    words = messages_on(stream, terminal=False)
     with words.download("realesrgan-x4plus") as advance:
         assert stream.getvalue() == ""
         advance(1, 67_000_000)
@@ -62,7 +62,7 @@ def test_a_download_is_told_when_its_first_bytes_come() -> None:
 
 def test_a_download_of_unknown_size_is_shown_as_well() -> None:
     stream = io.StringIO()
-    with words_on(stream, terminal=True).download("esrgan-x4") as advance:
+    with messages_on(stream, terminal=True).download("esrgan-x4") as advance:
         advance(1_000_000, 0)
         advance(2_000_000, 0)
     assert "fetching esrgan-x4\n" in stream.getvalue()
@@ -79,13 +79,13 @@ def test_a_download_of_unknown_size_is_shown_as_well() -> None:
 )
 def test_what_ends_a_command_becomes_one_line_and_a_code(error: BaseException, code: int, line: str) -> None:
     stream = io.StringIO()
-    with pytest.raises(typer.Exit) as ended, errors_reported(words_on(stream, terminal=False)):
+    with pytest.raises(typer.Exit) as ended, errors_reported(messages_on(stream, terminal=False)):
         raise error
     assert (ended.value.exit_code, stream.getvalue()) == (code, line)
 
 
 def test_an_exit_code_that_was_meant_passes() -> None:
-    with pytest.raises(typer.Exit) as ended, errors_reported(Words()):
+    with pytest.raises(typer.Exit) as ended, errors_reported(Messages()):
         raise typer.Exit(7)
     assert ended.value.exit_code == 7
 

@@ -11,7 +11,7 @@ from PIL import Image
 
 from realesr.cli.data import factors_in
 from realesr.errors import UsageError
-from tests.core.image_files import photo
+from tests.images.image_files import photo
 
 from .conftest import Command
 

@@ -59,7 +59,7 @@ def test_the_report_as_json_and_as_text(realesr: Command, monkeypatch: pytest.Mo
 
     text = realesr("doctor").stdout
     assert "  onnxruntime 1 on cpu, fp32: works, error " in text
-    assert "  where nothing is asked for: " in text
+    assert "  chosen by default: " in text
     assert "  torch 1: engine torch needs the package torch\n" in text
     assert text.endswith("No problem found.\n")
 
@@ -68,7 +68,7 @@ def opens(monkeypatch: pytest.MonkeyPatch, spoil: Callable[[np.ndarray], np.ndar
     """Let every engine give the right answer, spoiled."""
 
     class Answering(NearestEngine):
-        def run(self, batch: np.ndarray) -> np.ndarray:  # type: ignore[type-arg]
+        def run(self, batch, on_progress=None):
             return spoil(TRIAL.answer.astype(np.float32))
 
     monkeypatch.setattr("realesr.engines.open_engine", lambda *_, **__: Answering(scale=4))

@@ -2,7 +2,7 @@
 
 import pytest
 
-from realesr.cli.estimate import Estimate, faster_network, words_of_time
+from realesr.cli.estimate import Estimate, duration_in_words, faster_network
 
 
 class Clock:
@@ -66,7 +66,7 @@ def test_a_file_that_is_finished_needs_no_estimate() -> None:
     ],
 )
 def test_times_are_said_as_people_say_them(seconds: float, words: str) -> None:
-    assert words_of_time(seconds) == words
+    assert duration_in_words(seconds) == words
 
 
 COSTS = {"realesrgan-x4plus": 17.93e6, "realesr-general-x4v3": 1.209e6, "realesr-animevideov3": 0.619e6}

@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from realesr.architectures import Compact
 from realesr.cli import export as command
 from realesr.errors import UsageError
 from realesr.export import onnx_export, proof
 from realesr.export.request import ExportOptions
 from realesr.export.run import Artefact
+from realesr.models.compact import Compact
 
 from .conftest import Command
 

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
 
 from realesr.cli.files import Found, Job, Output, find_images, is_own_output, job_state, output_at, plan_jobs
 from realesr.errors import UsageError
@@ -51,7 +52,7 @@ def test_a_link_to_a_folder_above_does_not_go_round_for_ever(tmp_path: Path) -> 
     assert found_in(tmp_path, recursive=True) == ["deep/a.png"]
 
 
-def test_what_cannot_be_found_is_told_beside_what_was_found(tmp_path: Path) -> None:
+def test_missing_images_are_reported_beside_those_that_were_found(tmp_path: Path) -> None:
     write(tmp_path, "a.png", "empty/notes.txt")
     missing, empty = tmp_path / "missing.png", tmp_path / "empty"
     found, failures = find_images([missing, tmp_path / "a.png", empty], recursive=False)
@@ -62,7 +63,7 @@ def test_what_cannot_be_found_is_told_beside_what_was_found(tmp_path: Path) -> N
     assert "--recursive" not in str(failures[1][1])
 
 
-def test_a_folder_with_folders_only_is_told_about_recursive(tmp_path: Path) -> None:
+def test_a_folder_of_folders_leads_to_advice_about_recursive(tmp_path: Path) -> None:
     write(tmp_path, "deep/a.png")
     _, failures = find_images([tmp_path], recursive=False)
     assert "--recursive" in str(failures[0][1])
@@ -103,6 +104,14 @@ def test_the_default_output_lies_beside_the_input_and_says_its_scale() -> None:
 @pytest.mark.parametrize("name", ["a.gif", "a.bmp", "a.ppm", "a.heic", "a"])
 def test_what_cannot_be_written_becomes_png(name: str) -> None:
     assert targets(name) == ["a_x4.png"]
+
+
+def test_the_kind_that_a_file_holds_decides_its_format_not_its_suffix(tmp_path: Path) -> None:
+    Image.new("RGB", (2, 2)).save(tmp_path / "really.jpg", "PNG")
+    Image.new("RGB", (2, 2)).save(tmp_path / "bare", "JPEG")
+    found, _ = find_images([tmp_path / "really.jpg", tmp_path / "bare"], recursive=False)
+    jobs = plan_jobs(found, scale=4, output=Output())
+    assert [job.target.name for job in jobs] == ["really_x4.png", "bare_x4.jpg"]
 
 
 def test_a_wanted_format_changes_the_suffix_only_where_it_must() -> None:
@@ -200,7 +209,7 @@ def test_outputs_that_make_no_sense_are_refused(text: str, many: bool, wanted: A
         output_at(text, many=many, wanted=wanted)
 
 
-def test_an_existing_output_is_skipped_unless_overwriting_was_asked_for(tmp_path: Path) -> None:
+def test_an_existing_output_is_skipped_unless_it_may_be_overwritten(tmp_path: Path) -> None:
     write(tmp_path, "a.png", "a_x4.png")
     job = Job(tmp_path / "a.png", tmp_path / "a_x4.png")
     assert "--overwrite" in (job_state(job, overwrite=False) or "")

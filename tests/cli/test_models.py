@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from realesr.architectures import Compact
 from realesr.cli import models
-from realesr.weights import read_weights
-from realesr.zoo import ZOO, ZooEntry
+from realesr.models.compact import Compact
+from realesr.models.weights import read_weights
+from realesr.models.zoo import ZOO, ZooEntry
 
 from .conftest import Command
 
@@ -21,7 +21,7 @@ from .conftest import Command
 def nothing_on_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("REALESR_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("REALESR_MODELS", "")
-    monkeypatch.setattr("realesr.zoo._package_folder", list)
+    monkeypatch.setattr("realesr.models.zoo._package_folder", list)
 
 
 @pytest.fixture
@@ -52,7 +52,7 @@ def test_a_network_on_disk_is_listed_as_such(realesr: Command, monkeypatch: pyte
     def found(entry: ZooEntry) -> Path | None:
         return tmp_path / entry.file if entry.name == "esrgan-x4" else None
 
-    monkeypatch.setattr("realesr.zoo.find_file", found)
+    monkeypatch.setattr("realesr.models.zoo.find_file", found)
     on_disk = {row.split("\t")[0]: row.split("\t")[5] for row in realesr("models").stdout.splitlines()}
     assert on_disk.pop("esrgan-x4") == "yes"
     assert set(on_disk.values()) == {"no"}
@@ -67,7 +67,7 @@ def test_fetch_tells_what_it_fetches_and_prints_where_it_is(
         progress(10, 4_885_111)
         return tmp_path / entry.file
 
-    monkeypatch.setattr("realesr.zoo.fetch", fetch)
+    monkeypatch.setattr("realesr.models.zoo.fetch", fetch)
     result = realesr("models", "fetch", "realesr-general-x4v3", "esrgan-x4")
     assert result.exit_code == 0
     assert result.stdout.splitlines() == [
@@ -77,7 +77,7 @@ def test_fetch_tells_what_it_fetches_and_prints_where_it_is(
 
 
 def test_fetch_of_an_unknown_name_fetches_nothing(realesr: Command, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("realesr.zoo.fetch", lambda *_, **__: pytest.fail("fetched"))
+    monkeypatch.setattr("realesr.models.zoo.fetch", lambda *_, **__: pytest.fail("fetched"))
     result = realesr("models", "fetch", "realesrgan-x2plus", "realesrgan-x3plus")
     assert result.exit_code == 1
     assert result.stderr.startswith("error: no network is called realesrgan-x3plus: did you mean realesrgan-x")
@@ -90,7 +90,7 @@ def test_info_shows_what_a_file_holds(realesr: Command, network: Path) -> None:
     assert record["scale"] == 2
     assert record["parameters"] == sum(tensor.size for tensor in tensors)
     # Three 3x3 convolutions, all at the input's resolution: 3 -> 4, 4 -> 4, 4 -> 12 channels.
-    assert record["mac_per_px"] == 9 * (3 * 4 + 4 * 4 + 4 * 12)
+    assert record["macs_per_px"] == 9 * (3 * 4 + 4 * 4 + 4 * 12)
     assert record["radius_px"] == 3
     assert record["multiple_of"] == 1
     assert record["sha256"] == hashlib.sha256(network.read_bytes()).hexdigest()
@@ -104,7 +104,7 @@ def test_info_for_people_has_units(realesr: Command, network: Path) -> None:
 
 
 def test_info_of_an_onnx_file_counts_what_is_in_it(realesr: Command, network: Path, tmp_path: Path) -> None:
-    from realesr.onnx_graph import onnx_bytes
+    from realesr.models.onnx_graph import onnx_bytes
 
     weights = read_weights(network)
     path = tmp_path / "own.onnx"
@@ -125,8 +125,8 @@ def test_info_of_a_network_that_is_not_on_disk_fetches_nothing(realesr: Command)
 
 
 def test_info_of_an_engine_is_what_its_sidecar_says(realesr: Command, tmp_path: Path) -> None:
-    from realesr.engines.tensorrt_sidecar import sidecar_path, text_from_sidecar
-    from tests.engines.fake_gpu import SIDECAR
+    from realesr.engines.nvidia.tensorrt_sidecar import sidecar_path, text_from_sidecar
+    from tests.engines.nvidia.fake_gpu import SIDECAR
 
     path = tmp_path / "own.engine"
     path.write_bytes(b"engine")

@@ -21,7 +21,7 @@ def as_before() -> Iterator[None]:
     yield
     for number, handler in handlers.items():
         signal.signal(number, handler)
-    stopping._came.clear()
+    stopping._signals.clear()
 
 
 @pytest.mark.parametrize(("number", "error"), [(signal.SIGINT, KeyboardInterrupt), (signal.SIGTERM, SystemExit)])
@@ -57,7 +57,7 @@ def test_what_breaks_while_stopping_is_no_failure_of_the_file(
     realesr: Command, fake: FakeUpscaler, folder: Path
 ) -> None:
     def break_a_lock() -> None:
-        stopping._came.append(signal.SIGTERM)
+        stopping._signals.append(signal.SIGTERM)
         raise RuntimeError("cannot release un-acquired lock")
 
     write(folder, "a.jpg")
@@ -69,7 +69,7 @@ def test_what_breaks_while_stopping_is_no_failure_of_the_file(
 
 def test_the_next_tile_ends_the_run(realesr: Command, fake: FakeUpscaler, folder: Path) -> None:
     write(folder, "a.jpg", "b.jpg")
-    fake.before_step = lambda: stopping._came.append(signal.SIGINT)
+    fake.before_step = lambda: stopping._signals.append(signal.SIGINT)
     assert realesr("upscale", ".").exit_code == 130
     assert [source.name for source, *_ in fake.asked] == ["a.jpg"]
     assert not (folder / "a_x4.jpg").exists()

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from realesr.architectures import Compact
 from realesr.engines.trial import Trial
-from realesr.tuning import Answer, Setting, kept
-from realesr.weights import read_weights
+from realesr.engines.tuning import Answer, Setting, kept
+from realesr.models.compact import Compact
+from realesr.models.weights import read_weights
 
 from .conftest import Command
 

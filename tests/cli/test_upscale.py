@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from realesr.cli.console import Words
+from realesr.cli.console import Messages
 from realesr.cli.upscale import open_upscaler
 from realesr.options import FileOptions, ImageOptions, NetworkOptions
 
@@ -85,11 +85,12 @@ def test_options_that_cannot_be_read_are_wrong_usage(
     assert not fake.opened
 
 
-def test_the_upscaler_gets_the_options_of_the_engine(monkeypatch: pytest.MonkeyPatch) -> None:
-    given: dict[str, Any] = {}
-    monkeypatch.setattr("realesr.api.Upscaler", lambda **asked: given.update(asked))
-    open_upscaler(NetworkOptions(engine="torch", options={"mode": "graphs"}), Words())
-    assert given["options"] == {"mode": "graphs"}
+def test_the_upscaler_gets_the_options_of_the_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    given: list[Any] = []
+    monkeypatch.setattr("realesr.api.Upscaler.from_options", lambda options, on_download: given.append(options))
+    network = NetworkOptions(engine="torch", options={"mode": "graphs"})
+    open_upscaler(network, Messages())
+    assert given == [network]
 
 
 def test_exact_arrives(realesr: Command, fake: FakeUpscaler, folder: Path) -> None:
@@ -173,7 +174,7 @@ def test_notices_stand_before_the_summary(realesr: Command, fake: FakeUpscaler, 
     assert "800 x 600" in lines[2]
 
 
-def test_the_choice_of_the_engine_is_told_once(realesr: Command, fake: FakeUpscaler, folder: Path) -> None:
+def test_the_choice_of_the_engine_is_printed_once(realesr: Command, fake: FakeUpscaler, folder: Path) -> None:
     write(folder, "a.jpg", "b.jpg")
     fake.choice = "onnxruntime fp32 on cpu: no GPU that an installed engine can use"
     result = realesr("upscale", ".")
@@ -188,7 +189,7 @@ def test_a_bad_list_of_devices_is_refused_before_anything_is_opened(
     write(folder, "a.jpg")
     result = realesr("upscale", "a.jpg", "--device", "cuda:0,,1")
     assert result.exit_code == 2
-    assert "got --device cuda:0,,1, expected one name, or several like cuda:0,1" in result.stderr
+    assert "got device cuda:0,,1, expected one name, or several like cuda:0,1; --device chooses it" in result.stderr
     assert fake.opened == 0
 
 
@@ -217,13 +218,13 @@ def test_a_tree_is_mirrored(realesr: Command, fake: FakeUpscaler, folder: Path) 
 @pytest.mark.parametrize(
     ("words", "expected"),
     [
-        ("photo.jpg -s 17", "got --scale 17, expected a number from 1 to 16"),
-        ("photo.jpg -s 0.5", "got --scale 0.5"),
-        ("photo.jpg --tile 8", "got --tile 8"),
-        ("photo.jpg --quality 0", "got --quality 0"),
+        ("photo.jpg -s 17", "got scale 17, expected a number from 1 to 16; --scale sets it"),
+        ("photo.jpg -s 0.5", "got scale 0.5, expected a number from 1 to 16; --scale sets it"),
+        ("photo.jpg --tile 8", "got tile_px 8, expected at least 16 px; --tile sets it"),
+        ("photo.jpg --quality 0", "got quality 0, expected 1 to 100; --quality sets it"),
         ("photo.jpg --quality 80 --format png", "got --quality 80, but photo_x4.png"),
-        ("photo.jpg --denoise 2", "got --denoise 2"),
-        ("photo.jpg --exact --overlap 9", "got --exact and --overlap"),
+        ("photo.jpg --denoise 2", "got denoise 2, expected a number from 0 to 1; --denoise sets it"),
+        ("photo.jpg --exact --overlap 9", "exact chooses the overlap itself; leave out --exact or --overlap"),
         ("photo.jpg -o photo.jpg", "would be written over the input"),
         ("photo.jpg other.jpg -o one.png", "names one file, for many inputs"),
         ("photo.jpg --format gif", "gif"),

@@ -6,9 +6,9 @@ from pathlib import Path
 import numpy as np
 from onnx import TensorProto, helper, numpy_helper, save
 
-from realesr.architectures import Architecture
-from realesr.weights import Weights
-from tests.core.small_networks import small_weights
+from realesr.models.architecture import Architecture
+from realesr.models.weights import Weights
+from tests.models.small_networks import small_weights
 
 
 def small_model(architecture: Architecture) -> Weights:

@@ -10,12 +10,12 @@ from typing import Any
 import pytest
 
 from realesr import engines
-from realesr.architectures import Compact
 from realesr.engine import NearestEngine
-from realesr.engines import choice, open_engine
+from realesr.engines import choice, open_chosen_engine, open_engine
 from realesr.engines.choice import ROWS, Machine, choose
+from realesr.engines.tuning import Setting
 from realesr.errors import EngineError, MissingDependency, UsageError
-from realesr.tuning import Setting
+from realesr.models.compact import Compact
 from tests.engines.small_models import small_model
 
 COMPACT = small_model(Compact(scale=3, features=8, convs=1))
@@ -97,10 +97,12 @@ def on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_the_engine_says_why_it_was_chosen() -> None:
-    with open_engine(COMPACT, device="cpu") as engine:
-        assert engine.spec.chosen_because == "the CPU was asked for"
-    with open_engine(COMPACT, engine="onnxruntime", device="cpu") as engine:
-        assert engine.spec.chosen_because == ""
+    chosen = open_chosen_engine(COMPACT, device="cpu")
+    with chosen.engine:
+        assert chosen.chosen_because == "the CPU was asked for"
+    chosen = open_chosen_engine(COMPACT, engine="onnxruntime", device="cpu")
+    with chosen.engine:
+        assert chosen.chosen_because == ""
 
 
 def test_one_that_cannot_start_is_told_and_the_next_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -115,7 +117,7 @@ def test_one_that_cannot_start_is_told_and_the_next_is_taken(monkeypatch: pytest
     on_a_gpu(monkeypatch)
     monkeypatch.setattr(engines, "_open_built", built)
     monkeypatch.setattr(engines, "_open_chosen", opened)
-    reason = open_engine(COMPACT).spec.chosen_because
+    reason = open_chosen_engine(COMPACT).chosen_because
     assert "tensorrt on cuda did not start (the driver is too old)" in reason
     assert "torch on cuda did not start (engine torch needs the package torch)" in reason
     assert reason.startswith("no GPU that an installed engine can use; ")
@@ -194,8 +196,8 @@ ON_CPUS = [("openvino", "cpu"), ("ncnn", "cpu"), ("torch", "cpu")]
 @pytest.mark.parametrize(
     ("asked", "expected"),
     [
-        ({"is_compact": True}, "ncnn"),
-        ({"is_compact": True, "precision": "fp32"}, "ncnn"),
+        ({"has_enlarged_convolutions": False}, "ncnn"),
+        ({"has_enlarged_convolutions": False, "precision": "fp32"}, "ncnn"),
         ({}, "openvino"),
         ({"precision": "fp16"}, "onnxruntime"),
         ({"precision": "bf16"}, "torch"),
@@ -210,11 +212,11 @@ def test_cpus_without_bf16_take_what_was_measured(asked: dict[str, Any], expecte
 @pytest.mark.parametrize(
     ("asked", "expected"),
     [
-        ({"bears_bf16": True}, "openvino"),
-        ({"bears_bf16": True, "is_compact": True}, "openvino"),
-        ({"is_compact": True}, "ncnn"),
-        ({"is_compact": True, "precision": "bf16"}, "openvino"),
-        ({"is_compact": True, "bears_bf16": True, "precision": "fp32"}, "ncnn"),
+        ({"is_faithful_in_bf16": True}, "openvino"),
+        ({"is_faithful_in_bf16": True, "has_enlarged_convolutions": False}, "openvino"),
+        ({"has_enlarged_convolutions": False}, "ncnn"),
+        ({"has_enlarged_convolutions": False, "precision": "bf16"}, "openvino"),
+        ({"has_enlarged_convolutions": False, "is_faithful_in_bf16": True, "precision": "fp32"}, "ncnn"),
     ],
 )
 def test_bf16_is_taken_only_for_networks_that_bear_it_or_where_it_is_asked_for(
@@ -228,8 +230,8 @@ def test_bf16_is_taken_only_for_networks_that_bear_it_or_where_it_is_asked_for(
 @pytest.mark.parametrize(
     ("asked", "expected"),
     [
-        ({"is_compact": True}, "winograd"),
-        ({"bears_bf16": True}, "winograd"),
+        ({"has_enlarged_convolutions": False}, "winograd"),
+        ({"is_faithful_in_bf16": True}, "winograd"),
         ({"precision": "fp32"}, "winograd"),
         ({"precision": "fp16"}, "onnxruntime"),
         ({"is_file": True}, "onnxruntime"),

@@ -9,11 +9,13 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from realesr.architectures import RRDB, Architecture, Compact
 from realesr.engine import Engine, NearestEngine, SizeRule
 from realesr.engines import ENGINE_NAMES, open_engine
 from realesr.errors import BadShape
-from realesr.tta import SelfEnsembleEngine
+from realesr.models.architecture import Architecture
+from realesr.models.compact import Compact
+from realesr.models.rrdb import RRDB
+from realesr.runtime.tta import SelfEnsembleEngine
 from tests.engines.small_models import small_model, write_nearest
 
 COMPACT = Compact(scale=4, features=8, convs=2)
@@ -30,7 +32,7 @@ def opened(architecture: Architecture, engine: str, precision: str, device: str 
 
 
 def opened_torch(architecture: Architecture, precision: str, mode: Literal["eager", "compile", "graphs"]) -> Engine:
-    from realesr.engines.torch_engine import open_torch
+    from realesr.engines.pytorch.engine import open_torch
 
     return open_torch(small_model(architecture), device="cuda", precision=precision, options={"mode": mode})
 
@@ -264,7 +266,7 @@ def test_lower_precisions_of_torch_are_near_but_not_the_same(precision: str, tol
 @pytest.mark.weights
 @pytest.mark.parametrize("name", ["realesrgan-x4plus-anime", "realesr-animevideov3", "realesrgan-x4plus"])
 def test_engines_agree_on_the_official_weights(name: str) -> None:
-    from realesr.zoo import load_model
+    from realesr.models.zoo import load_model
 
     weights = load_model(name)
     side = 16 if name == "realesrgan-x4plus" else 32

@@ -10,11 +10,16 @@ from typing import Any
 import numpy as np
 import pytest
 
-from realesr.architectures import Architecture, Compact
 from realesr.engines import open_engine
 from realesr.errors import EngineError, OutOfMemory, UsageError
-from tests.core.small_networks import SMALL
+from realesr.models.architecture import Architecture
+from realesr.models.compact import Compact
+from realesr.models.layers import IMAGE, Activated, Activation, ActivationKind, PixelShuffle, PixelUnshuffle, ScaledSum
+from realesr.models.reference import reference_answer
+from realesr.models.weights import Weights
 from tests.engines.small_models import small_model, write_nearest
+from tests.models.layer_lists import LAYER_LISTS, LayerList, conv
+from tests.models.small_networks import SMALL, small_weights
 
 pytest.importorskip("ncnn", reason="needs the package of the `ncnn` extra")
 
@@ -34,6 +39,66 @@ def test_every_architecture_gives_what_torch_gives(architecture: Architecture) -
     got = open_engine(weights, engine="ncnn", threads=1).run(batch)
     assert np.ptp(expected) > 0.1, "a flat output proves nothing"
     np.testing.assert_allclose(got, expected, atol=1e-4)
+
+
+def assert_ncnn_computes(weights: Weights) -> None:
+    batch = picture(12, 20)
+    expected = reference_answer(weights.architecture, weights.state, batch[0])
+    got = open_engine(weights, engine="ncnn", threads=1).run(batch)[0]
+    assert np.ptp(expected) > 0.1, "a flat output proves nothing"
+    np.testing.assert_allclose(got, expected, atol=1e-4)
+
+
+@pytest.mark.parametrize("architecture", LAYER_LISTS, ids=str)
+def test_every_kind_of_layer_computes_what_its_definition_says(architecture: Architecture) -> None:
+    assert_ncnn_computes(small_weights(architecture))
+
+
+ACTIVATIONS: tuple[ActivationKind, ...] = ("relu", "leaky_relu", "prelu", "silu", "gelu", "sigmoid", "mish")
+
+
+@pytest.mark.parametrize("groups", [1, 3])
+@pytest.mark.parametrize("kind", ACTIVATIONS)
+def test_every_activation_of_a_convolution_computes_what_its_definition_says(kind: ActivationKind, groups: int) -> None:
+    layers = (conv("first", IMAGE, 3, 6, kind=kind, groups=groups), conv("last", "first", 6, 3, has_bias=False))
+    assert_ncnn_computes(small_weights(LayerList(title=kind, layers=layers)))
+
+
+@pytest.mark.parametrize("kind", ACTIVATIONS)
+def test_every_activation_by_itself_computes_what_its_definition_says(kind: ActivationKind) -> None:
+    slopes = "active.slopes" if kind == "prelu" else ""
+    layers = (
+        conv("first", IMAGE, 3, 3),
+        Activated(name="active", source="first", activation=Activation(kind=kind, slope=0.3, slopes=slopes)),
+        ScaledSum(name="last", terms=(("active", 1.0), ("first", 0.25))),
+    )
+    assert_ncnn_computes(small_weights(LayerList(title=kind, layers=layers)))
+
+
+@pytest.mark.parametrize(
+    ("terms", "offset"),
+    [
+        ((("first", 1.0),), 0.0),
+        ((("first", 1 / 3),), 0.0),
+        ((("first", -2.0),), 1e-7 / 3),
+        ((("first", 1.0), ("first", 1.0)), 0.125),
+        ((("first", 1.0), (IMAGE, 1.0), ("first", -1 / 7)), 1 / 3),
+    ],
+)
+def test_sums_of_any_factors_compute_what_their_definition_says(
+    terms: tuple[tuple[str, float], ...], offset: float
+) -> None:
+    layers = (conv("first", IMAGE, 3, 3), ScaledSum(name="last", terms=terms, offset=offset))
+    assert_ncnn_computes(small_weights(LayerList(title="sum", layers=layers)))
+
+
+def test_pixels_are_unshuffled_in_the_order_of_the_definition() -> None:
+    layers = (
+        PixelUnshuffle(name="blocks", source=IMAGE, factor=4),
+        conv("mixed", "blocks", 48, 48, kernel=1),
+        PixelShuffle(name="last", source="mixed", factor=4),
+    )
+    assert_ncnn_computes(small_weights(LayerList(title="unshuffled", layers=layers)))
 
 
 def test_an_onnx_file_is_refused(tmp_path: Path) -> None:

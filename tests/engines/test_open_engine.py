@@ -7,14 +7,17 @@ from typing import Any
 
 import pytest
 
-from realesr.architectures import Compact
 from realesr.engine import NearestEngine
 from realesr.engines import ENGINE_NAMES, available_engines, model_facts, open_engine
 from realesr.engines.choice import Machine
 from realesr.errors import EngineError, MissingDependency, UsageError
+from realesr.models.compact import Compact
 from tests.engines.small_models import small_model, write_nearest
 
 COMPACT = small_model(Compact(scale=3, features=8, convs=1))
+
+ROOMS = {"torch": "pytorch", "onnxruntime": "onnx_runtime"}
+"""Engine -> the folder of `engines/` that it has to itself."""
 
 
 def test_auto_is_onnxruntime_on_the_cpu_in_fp32_where_nothing_else_is_installed(
@@ -63,7 +66,7 @@ def test_options_go_to_the_engine_that_has_them(
         given.append(asked["options"])
         return NearestEngine(3)
 
-    monkeypatch.setattr(f"realesr.engines.{engine}_engine.open_{engine}", opened)
+    monkeypatch.setattr(f"realesr.engines.{ROOMS[engine]}.engine.open_{engine}", opened)
     for asked in (options, None):
         open_engine(COMPACT, engine=engine, device="cpu", options=asked)
     assert given == [options, {}]
@@ -81,7 +84,7 @@ def test_options_go_to_tensorrt_for_files_and_for_engines_that_it_builds(
     def built(device: str, precision: str, may_build: bool) -> Path:
         return tmp_path / "built.engine"
 
-    monkeypatch.setattr("realesr.engines.tensorrt_engine.open_tensorrt", opened)
+    monkeypatch.setattr("realesr.engines.nvidia.tensorrt_engine.open_tensorrt", opened)
     options = {"memory": "auto"}
     open_engine(tmp_path / "x.engine", options=options)
     open_engine(COMPACT, engine="tensorrt", device="cuda", options=options, engine_file=built)
@@ -121,11 +124,11 @@ def test_a_missing_package_is_named_with_the_line_that_installs_it(
     monkeypatch: pytest.MonkeyPatch, name: str, line: str
 ) -> None:
     monkeypatch.setitem(sys.modules, name, None)  # `import` then fails as if it were not installed
-    for module in (f"realesr.engines.{name}_engine", "realesr.networks", "realesr.networks.rrdb"):
-        monkeypatch.delitem(sys.modules, module, raising=False)
-    package = sys.modules["realesr.engines"]
-    if hasattr(package, f"{name}_engine"):
-        monkeypatch.delattr(package, f"{name}_engine")
+    room = f"realesr.engines.{ROOMS[name]}"
+    for module in [module for module in sys.modules if module.startswith((f"{room}.", "realesr.networks"))]:
+        monkeypatch.delitem(sys.modules, module)
+    if room in sys.modules:
+        monkeypatch.delattr(sys.modules[room], "engine", raising=False)
     with pytest.raises(MissingDependency) as caught:
         open_engine(COMPACT, engine=name)
     assert line in str(caught.value)

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 from onnx import TensorProto
 
-from realesr.architectures import Compact
 from realesr.engines import open_engine
 from realesr.engines.fidelity import BF16_DB, bf16_is_measured
 from realesr.errors import EngineError, ModelError, OutOfMemory, UsageError
+from realesr.models.compact import Compact
 from tests.engines.small_models import small_model, write_nearest
 
 pytest.importorskip("openvino", reason="needs the package of the `openvino` extra")

@@ -9,7 +9,7 @@ import pytest
 SCRIPT = """
 import resource, sys
 import numpy as np
-from realesr.architectures import Compact
+from realesr.models.compact import Compact
 from realesr.engines import open_engine
 from realesr.errors import OutOfMemory
 from tests.engines.small_models import small_model

@@ -10,10 +10,12 @@ from numpy.typing import NDArray
 
 from realesr.engine import Engine, NearestEngine
 from realesr.errors import OutOfMemory
-from realesr.rows import Band
-from realesr.tiled import Network, Tiling, enlarge_bands, plan_for
-from tests.core.fakes import FaultyEngine
+from realesr.runtime.engine_pool import EnginePool
+from realesr.runtime.rows import Band
+from realesr.runtime.tiled import enlarge_bands, plan_for
+from realesr.runtime.tiling import Tiling
 from tests.engines.test_contract import ENGINES, GPU_ENGINES, ON_GPUS
+from tests.runtime.fakes import FaultyEngine
 
 OVERLAP_PX = 40
 """Wider than the receptive radius of every network here, so that tiles and parts of them change nothing."""
@@ -31,14 +33,14 @@ def photo(height: int, width: int) -> Band:
     return np.random.default_rng(0).random((3, height, width), np.float32)
 
 
-def enlarged(image: Band, network: Network) -> Band:
+def enlarged(image: Band, network: EnginePool) -> Band:
     return np.concatenate(
         list(enlarge_bands([image], network, height_px=image.shape[1], width_px=image.shape[2])), axis=1
     )
 
 
-def network(engine: Engine, open_fp32: Callable[[str], Engine] | None = None, tile_px: int = 40) -> Network:
-    return Network(engine, tiling=Tiling(tile_px=tile_px, overlap_px=OVERLAP_PX, blend=False), open_fp32=open_fp32)
+def network(engine: Engine, open_fp32: Callable[[str], Engine] | None = None, tile_px: int = 40) -> EnginePool:
+    return EnginePool(engine, tiling=Tiling(tile_px=tile_px, overlap_px=OVERLAP_PX, blend=False), open_fp32=open_fp32)
 
 
 def tolerance(engine: Engine) -> float:

@@ -10,13 +10,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from realesr.architectures import RRDB, Architecture, Compact
 from realesr.engine import Engine, NearestEngine
 from realesr.engines import open_engine
 from realesr.errors import BadShape, EngineError
-from realesr.rows import Band
-from realesr.strips import Strips
-from realesr.tta import SelfEnsembleEngine
+from realesr.models.architecture import Architecture
+from realesr.models.compact import Compact
+from realesr.models.rrdb import RRDB
+from realesr.runtime.rows import Band
+from realesr.runtime.strips import Strips
+from realesr.runtime.tta import SelfEnsembleEngine
 from tests.engines.small_models import small_model
 
 NETWORKS: dict[str, Architecture] = {

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from realesr.architectures import RRDB, Compact
-from realesr.engine import EngineBase, EngineSpec, OnShare
-from realesr.engines import open_engine, trial
+from realesr.engine import EngineBase, EngineSpec, ProgressCallback
+from realesr.engines import open_chosen_engine, open_engine, trial
 from realesr.engines.choice import ROWS, Machine
+from realesr.engines.memory_cost import GPU_PIECES, gpu_tile_bytes
 from realesr.engines.trial import (
     Trial,
     answer_from,
@@ -21,10 +21,13 @@ from realesr.engines.trial import (
     settings,
     trials,
 )
+from realesr.engines.tuning import Answer, Setting, forget, keep
 from realesr.errors import EngineError, UsageError
-from realesr.rows import Band
-from realesr.tiles import TilePlan
-from realesr.tuning import Answer, Setting, forget, keep
+from realesr.models.architecture import Architecture
+from realesr.models.compact import Compact
+from realesr.models.rrdb import RRDB
+from realesr.runtime.rows import Band
+from realesr.runtime.tiles import TilePlan
 from tests.engines.small_models import small_model
 
 WEIGHTS = small_model(Compact(scale=2, features=8, convs=1))
@@ -50,7 +53,7 @@ class FakeEngine(EngineBase):
         self._clock, self._error = clock, error
         self._us = SPEEDS_US[setting["engine"], setting["precision"]] * (1 if setting["threads"] is None else 3)
 
-    def run(self, batch: NDArray[np.float32]) -> NDArray[np.float32]:
+    def run(self, batch: NDArray[np.float32], on_progress: ProgressCallback | None = None) -> NDArray[np.float32]:
         self._clock.seconds += self._us * batch.shape[2] * batch.shape[3] / 1e6
         return batch.repeat(2, 2).repeat(2, 3) + np.float32(self._error if self.spec.precision == "bf16" else 0)
 
@@ -75,7 +78,7 @@ def pretend(monkeypatch: pytest.MonkeyPatch, error: float) -> FakeClock:
     monkeypatch.setattr(trial, "open_engine", open_fake)
     monkeypatch.setattr(trial, "usable_cores", lambda: 4)
     monkeypatch.setattr(trial, "free_bytes", lambda: 1 << 40)
-    monkeypatch.setattr(trial, "WORK_MAC", WEIGHTS.architecture.mac_per_px * 100**2)
+    monkeypatch.setattr(trial, "CPU_TILE_MACS", WEIGHTS.architecture.macs_per_px * 100**2)
     return clock
 
 
@@ -178,6 +181,7 @@ class FakeGpuEngine(EngineBase):
             device="cuda:0",
             joins_tiles=setting["engine"] == "torch",
             device_free_bytes=free_bytes,
+            pieces=GPU_PIECES,
         )
         self._clock = clock
         self._us = us * (1 if setting["precision"] == "fp32" else 0.5)
@@ -186,9 +190,12 @@ class FakeGpuEngine(EngineBase):
         if setting["engine"] == "onnxruntime":
             self._us *= 3 if options == {"prefer_nhwc": "1"} else 4
 
-    def run(self, batch: NDArray[np.float32]) -> NDArray[np.float32]:
+    def run(self, batch: NDArray[np.float32], on_progress: ProgressCallback | None = None) -> NDArray[np.float32]:
         self._take(batch.shape[2] * batch.shape[3], self._host_seconds)
         return batch.repeat(2, 2).repeat(2, 3)
+
+    def bytes_for(self, architecture: Architecture, height_px: int, width_px: int, *, in_strips: bool = False) -> float:
+        return gpu_tile_bytes(architecture, height_px, width_px, self.spec.precision)
 
     def _take(self, pixels: int, host_seconds: float) -> None:
         self._clock.seconds += self._start_seconds + self._us * pixels / 1e6 + host_seconds
@@ -224,7 +231,7 @@ class FakeRow:
     def __init__(self, rows: NDArray[np.uint8]) -> None:
         self._rows = rows
 
-    def result(self, _: OnShare) -> NDArray[np.uint8]:
+    def result(self, _: ProgressCallback) -> NDArray[np.uint8]:
         return self._rows
 
 
@@ -232,8 +239,8 @@ def pretend_gpu(monkeypatch: pytest.MonkeyPatch, us: float = 0.2, free_bytes: in
     clock = FakeClock()
     monkeypatch.setattr(trial, "machine_here", lambda **_: GPU)
     monkeypatch.setattr(trial, "open_engine", lambda _, **setting: FakeGpuEngine(clock, setting, us, free_bytes))
-    monkeypatch.setattr(trial, "WORK_MAC", WEIGHTS.architecture.mac_per_px * 100**2)
-    monkeypatch.setattr(trial, "GPU_WORK_MAC", WEIGHTS.architecture.mac_per_px * GPU_SIDE_PX**2)
+    monkeypatch.setattr(trial, "CPU_TILE_MACS", WEIGHTS.architecture.macs_per_px * 100**2)
+    monkeypatch.setattr(trial, "GPU_TILE_MACS", WEIGHTS.architecture.macs_per_px * GPU_SIDE_PX**2)
     return clock
 
 
@@ -287,9 +294,9 @@ def test_the_first_tile_fits_into_the_memory_of_the_gpu(monkeypatch: pytest.Monk
 
 
 def test_the_first_tile_of_an_h100_is_576_px_of_x4plus() -> None:
-    from realesr.zoo import ZOO
+    from realesr.models.zoo import ZOO
 
-    side = (trial.GPU_WORK_MAC / ZOO["realesrgan-x4plus"].architecture.mac_per_px) ** 0.5
+    side = (trial.GPU_TILE_MACS / ZOO["realesrgan-x4plus"].architecture.macs_per_px) ** 0.5
     assert int(side) // 32 * 32 == 576
 
 
@@ -321,9 +328,10 @@ def test_upscale_takes_what_was_kept() -> None:
     setting = Setting(engine="torch", device="cpu", precision="fp32", threads=1, tile_px=128)
     keep(WEIGHTS, Answer(best=setting, fp32=replace(setting, engine="onnxruntime")))
     try:
-        with open_engine(WEIGHTS) as engine:
-            assert (engine.spec.name, engine.spec.best_tile_px) == ("torch", 128)
-            assert engine.spec.chosen_because == "the fastest that 'realesr tune' has measured here"
+        chosen = open_chosen_engine(WEIGHTS)
+        with chosen.engine as engine:
+            assert (engine.spec.name, chosen.tuned_tile_px) == ("torch", 128)
+            assert chosen.chosen_because == "the fastest that 'realesr tune' has measured here"
         for asked, expected in ((("fp32", "auto"), "onnxruntime"), (("auto", "cpu"), "torch")):
             with open_engine(WEIGHTS, precision=asked[0], device=asked[1]) as engine:
                 assert engine.spec.name == expected
@@ -337,9 +345,10 @@ def test_upscale_takes_the_options_that_were_kept() -> None:
     setting = Setting(engine="torch", device="cpu", precision="fp32", threads=1, options={"join": "device"})
     keep(WEIGHTS, Answer(best=setting, fp32=setting))
     try:
-        with open_engine(WEIGHTS) as engine:
+        chosen = open_chosen_engine(WEIGHTS)
+        with chosen.engine as engine:
             assert engine.spec.joins_tiles
-            assert engine.spec.chosen_because.endswith("measured here, with join=device")
+            assert chosen.chosen_because.endswith("measured here, with join=device")
         with open_engine(WEIGHTS, options={"join": "host"}) as engine:
             assert not engine.spec.joins_tiles
         with open_engine(WEIGHTS, engine="torch", device="cpu") as engine:

@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 from safetensors.numpy import save_file
 
-from realesr.architectures import Architecture, Compact
-from tests.core.small_networks import small_state
+from realesr.models.architecture import Architecture
+from realesr.models.compact import Compact
+from tests.models.small_networks import small_state
 
 COMPACT = Compact(scale=2, features=8, convs=2)
 

@@ -13,19 +13,19 @@ from typing import Any
 
 import pytest
 
-from realesr.architectures import Compact
-from realesr.engines import tensorrt_library
-from realesr.engines.cuda_memory import GpuFacts
-from realesr.engines.tensorrt_sidecar import read_sidecar, sidecar_path, text_from_sidecar
+from realesr.engines.nvidia import tensorrt_library
+from realesr.engines.nvidia.cuda_memory import GpuFacts
+from realesr.engines.nvidia.tensorrt_sidecar import read_sidecar, sidecar_path, text_from_sidecar
 from realesr.errors import EngineError, MissingDependency, UsageError
 from realesr.export import engine_cache
 from realesr.export.engine_cache import cached_engine
 from realesr.export.tensorrt_build import TensorrtOptions
-from realesr.onnx_graph import onnx_bytes
-from realesr.weights import Weights
-from realesr.whole_file import file_sha256
-from tests.core.small_networks import small_weights
-from tests.engines.fake_gpu import H100, RTX_4090, SIDECAR
+from realesr.machine.whole_file import file_sha256
+from realesr.models.compact import Compact
+from realesr.models.onnx_graph import onnx_bytes
+from realesr.models.weights import Weights
+from tests.engines.nvidia.fake_gpu import H100, RTX_4090, SIDECAR
+from tests.models.small_networks import small_weights
 
 needs_rtx = pytest.mark.skipif(
     importlib.util.find_spec("tensorrt_rtx") is None, reason="TensorRT for RTX is not installed (tensorrt-rtx-cu13)"
@@ -214,10 +214,10 @@ def test_tensorrt_itself_is_preferred_and_gets_a_timing_cache(cache: Cache, monk
 
 
 def test_a_full_disk_is_one_line(cache: Cache, monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(**_: Any) -> None:
+    def full(*_: Any) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr("realesr.export.engine_cache.tempfile.mkdtemp", full)
+    monkeypatch.setattr("realesr.export.engine_cache.folder_beside", full)
     with pytest.raises(EngineError, match=r"\(No space left on device\): free .* or set REALESR_CACHE") as caught:
         cached_engine(WEIGHTS)
     assert "\n" not in str(caught.value)
@@ -227,7 +227,7 @@ TWO = """
 import sys
 from realesr.export import engine_cache
 from tests.export.test_engine_cache import WEIGHTS
-from tests.engines.fake_gpu import RTX_4090
+from tests.engines.nvidia.fake_gpu import RTX_4090
 engine_cache.gpu_facts = lambda number: RTX_4090
 engine_cache.installed = lambda: ("tensorrt-rtx",)
 sys.stdin.readline()

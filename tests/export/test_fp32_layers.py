@@ -2,9 +2,11 @@
 
 import pytest
 
-from realesr.architectures import RRDB, Architecture, Compact
 from realesr.export.fp32_layers import find_fp32_convs
-from realesr.onnx_graph import conv_names
+from realesr.models.architecture import Architecture
+from realesr.models.compact import Compact
+from realesr.models.onnx_graph import conv_names
+from realesr.models.rrdb import RRDB
 
 RRDB_X4 = RRDB(scale=4, features=8, blocks=2, growth=4)
 COMPACT = Compact(scale=2, features=8, convs=6)

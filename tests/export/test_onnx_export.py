@@ -12,15 +12,17 @@ import pytest
 from numpy.typing import NDArray
 
 from realesr.api import Upscaler
-from realesr.architectures import RRDB, Architecture, Compact
 from realesr.errors import ExportError, OutputError, OutputExists, RealesrError, UsageError
 from realesr.export import onnx_export, proof
 from realesr.export.onnx_export import ExportReport
 from realesr.export.proof import Proof, Tolerance
 from realesr.export.request import ExportOptions
 from realesr.export.run import Artefact, Listener, export_network
-from realesr.onnx_graph import graph_bytes
-from tests.core.small_networks import SMALL
+from realesr.models.architecture import Architecture
+from realesr.models.compact import Compact
+from realesr.models.onnx_graph import graph_bytes
+from realesr.models.rrdb import RRDB
+from tests.models.small_networks import SMALL
 
 from .conftest import COMPACT, Saved
 
@@ -208,7 +210,7 @@ def test_a_shape_that_does_not_fit_the_network_is_told_before_anything_runs(save
 def test_a_shape_that_does_not_fit_into_memory_is_told_before_anything_runs(
     saved: Saved, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("realesr.memory.free_bytes", lambda: 1_000_000)
+    monkeypatch.setattr("realesr.export.onnx_export.free_bytes", lambda: 1_000_000)
     with pytest.raises(UsageError, match=r"got the shape 1x900x1000: .* takes 0\.\d GB of memory, 0\.0 GB are free"):
         export(saved(), shape_nhw=(1, 900, 1000))
 
@@ -222,7 +224,7 @@ def test_an_onnx_file_is_no_source_of_an_onnx_file(saved: Saved) -> None:
 def test_a_folder_that_cannot_be_made_is_one_line(saved: Saved) -> None:
     weights = saved()
     (weights.parent / "file").touch()
-    with pytest.raises(OutputError, match=r"cannot be written .*: free some space, or choose another -o") as caught:
+    with pytest.raises(OutputError, match=r"cannot be written .*: free some space, or choose another place") as caught:
         export(weights, output=weights.parent / "file" / "x.onnx")
     assert "\n" not in str(caught.value)
 
@@ -281,7 +283,7 @@ def test_official_weights_need_no_layer_in_float32(tmp_path: Path) -> None:
 
 
 def test_the_report_says_what_the_file_says(saved: Saved, tmp_path: Path) -> None:
-    from realesr.weights import read_weights
+    from realesr.models.weights import read_weights
 
     options = ExportOptions(model="ignored", to="onnx", output=tmp_path / "x.onnx")
     report: ExportReport = onnx_export.export_onnx(options, read_weights(saved()))

@@ -8,6 +8,8 @@ from numpy.typing import NDArray
 
 from realesr.export.pictures import _PHOTO, made_photo, noise, photo
 
+ROOT = Path(__file__).parents[2]
+
 
 @pytest.mark.parametrize("make", [photo, made_photo, noise])
 @pytest.mark.parametrize("shape", [(1, 1, 1), (2, 3, 7), (1, 40, 33)])
@@ -46,8 +48,13 @@ def test_a_made_photo_has_flat_areas_edges_and_both_ends_of_the_range() -> None:
 
 
 def test_the_photo_is_the_sample_photo() -> None:
-    examples = Path(__file__).parents[2] / "examples"
-    assert _PHOTO.read_bytes() == (examples / "portrait.jpg").read_bytes()
+    """The one that the demo enlarges: the same bytes, and no second copy of them in the repository."""
+    sample = ROOT / "export" / "portrait.jpg"
+    assert _PHOTO.read_bytes() == sample.read_bytes()
+    demo = ROOT / "scripts" / "demo"
+    assert "upscale export/portrait.jpg" in demo.read_text(encoding="utf-8")
+    copies = [file for folder in ("examples", "docs", "tests") for file in (ROOT / folder).rglob("portrait.jpg")]
+    assert copies == []
 
 
 def test_tiles_of_the_photo_are_its_pixels_and_mirrored_beyond_them() -> None:

@@ -7,7 +7,7 @@ from typing import Any
 import onnx
 import pytest
 
-from realesr.engines import tensorrt_library
+from realesr.engines.nvidia import tensorrt_library
 from realesr.errors import EngineError, MissingDependency, ModelError, OutputExists, UsageError
 from realesr.export import tensorrt_build
 from realesr.export.proof import Proof

@@ -16,17 +16,19 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from realesr.architectures import RRDB, Architecture, Compact
 from realesr.engine import EngineBase, EngineSpec, NearestEngine, SizeRule
 from realesr.engines import model_facts
-from realesr.engines.tensorrt_sidecar import read_sidecar, sidecar_path
+from realesr.engines.nvidia.tensorrt_sidecar import read_sidecar, sidecar_path
 from realesr.errors import EngineError, MissingDependency, ModelError, OutputError, UsageError
 from realesr.export import tensorrt_build, tensorrt_process, tensorrt_proof
 from realesr.export.tensorrt_build import ShapeProfile, TensorrtOptions, export_tensorrt, profile_for
-from realesr.onnx_graph import onnx_bytes
-from realesr.whole_file import file_sha256
-from tests.core.small_networks import SMALL, small_weights
+from realesr.machine.whole_file import file_sha256
+from realesr.models.architecture import Architecture
+from realesr.models.compact import Compact
+from realesr.models.onnx_graph import onnx_bytes
+from realesr.models.rrdb import RRDB
 from tests.engines.small_models import write_nearest
+from tests.models.small_networks import SMALL, small_weights
 
 needs_rtx = pytest.mark.skipif(
     importlib.util.find_spec("tensorrt_rtx") is None, reason="TensorRT for RTX is not installed (tensorrt-rtx-cu13)"
@@ -324,7 +326,7 @@ def test_a_full_disk_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     def full(*_: Any) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr("realesr.export.tensorrt_build.os.replace", full)
+    monkeypatch.setattr("realesr.machine.whole_file.os.replace", full)
     with pytest.raises(OutputError, match=r"x\.engine cannot be written \(No space left on device\): free some space"):
         export_tensorrt(write_onnx(tmp_path), tmp_path / "x.engine", options())
     monkeypatch.undo()

@@ -116,7 +116,7 @@ def trt(monkeypatch: pytest.MonkeyPatch) -> FakeBuilderTrt:
 
         return SimpleNamespace(active=active)
 
-    monkeypatch.setattr("realesr.engines.cuda_memory.open_cuda", open_cuda)
+    monkeypatch.setattr("realesr.engines.nvidia.cuda_memory.open_cuda", open_cuda)
     return fake
 
 

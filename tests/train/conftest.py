@@ -1,4 +1,4 @@
-"""For the tests of training: one thread, as the networks are tiny and threads would only wait for each other."""
+"""Gives the tests of training one thread: the networks are tiny, and threads would only wait for each other."""
 
 import importlib.util
 from collections.abc import Iterator
@@ -8,7 +8,7 @@ import pytest
 
 @pytest.fixture(autouse=True, scope="module")
 def _one_thread() -> Iterator[None]:
-    """Beside other load, two threads that wait actively make these tests twenty times as slow."""
+    """Set one thread: beside other load, two that wait actively make these tests twenty times as slow."""
     if importlib.util.find_spec("torch") is None:
         yield
         return

@@ -1,4 +1,4 @@
-"""What a run writes is whole or not there."""
+"""Checks that what a run writes is whole or not there."""
 
 import errno
 import json
@@ -8,10 +8,10 @@ import pytest
 import torch
 
 from realesr import networks
-from realesr.architectures import Compact
 from realesr.errors import InputError, OutputError
+from realesr.models.compact import Compact
+from realesr.models.weights import read_weights
 from realesr.train.checkpoint import checkpoints, read_facts, read_state, write_checkpoint, write_file, write_networks
-from realesr.weights import read_weights
 
 STATE: dict = {"weights": torch.arange(4.0), "iteration": 3, "list": [torch.zeros(2), "text"]}
 

@@ -1,4 +1,4 @@
-"""Spectral norm of the discriminator: torch's own to the bit, and in float32 whatever the convolutions run in."""
+"""Compares the discriminator's spectral norm with torch's to the bit; it is float32 whatever convolutions run in."""
 
 import pytest
 import torch
@@ -7,13 +7,13 @@ from torch.nn import functional
 from torch.nn.utils import spectral_norm
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from realesr.architectures import UNetDiscriminator
+from realesr.models.discriminator import UNetDiscriminator
 from realesr.networks import build
 from realesr.networks.discriminator import NormedConv
 
 
 def both() -> tuple[NormedConv, nn.Module]:
-    """Our convolution and torch's, from the same random numbers."""
+    """Return our convolution and torch's, from the same random numbers."""
     torch.manual_seed(0)
     own = NormedConv(4, 6, 3, padding=1)
     torch.manual_seed(0)

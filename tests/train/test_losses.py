@@ -60,7 +60,7 @@ def test_the_colour_loss_takes_images_smaller_than_a_square():
 
 
 def artefact_map(sr, mean_sr, hr):
-    """The weights once more, pixel by pixel in float64."""
+    """Compute the weights once more, pixel by pixel in float64."""
     sr, mean_sr, hr = (each.double().numpy() for each in (sr, mean_sr, hr))
     residual, of_mean = np.abs(hr - sr).sum(axis=1), np.abs(hr - mean_sr).sum(axis=1)
     weights = np.zeros_like(residual)

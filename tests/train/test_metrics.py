@@ -10,7 +10,7 @@ from realesr.train.validation import ValidationSet, validate
 
 
 def pair(seed, *, height=45, width=38, batch=3):
-    """Smooth images and their noisy selves."""
+    """Return smooth images and their noisy selves."""
     random = torch.Generator().manual_seed(seed)
     coarse = torch.rand(batch, 3, 6, 5, generator=random)
     truth = torch.nn.functional.interpolate(coarse, size=(height, width), mode="bilinear")
@@ -19,7 +19,7 @@ def pair(seed, *, height=45, width=38, batch=3):
 
 
 def inner(image, border_px, luma):
-    """(H, W, C) float64 as scikit-image takes it."""
+    """Return (H, W, C) float64, as scikit-image takes it."""
     pixels = image.double().permute(1, 2, 0).numpy()
     pixels = pixels[border_px : pixels.shape[0] - border_px, border_px : pixels.shape[1] - border_px]
     return rgb2ycbcr(pixels)[..., :1] / 255 if luma else pixels

@@ -1,15 +1,16 @@
-"""Recipes: those that ship, and what is said of those that are wrong."""
+"""Reads the recipes that ship, and recipes that are wrong."""
 
 import dataclasses
 import json
 
 import pytest
 
-from realesr.architectures import RRDB, Compact
 from realesr.errors import UsageError
-from realesr.train.degrade_recipe import CORRECTED, FAITHFUL
+from realesr.machine.tables import TableError
+from realesr.models.compact import Compact
+from realesr.models.rrdb import RRDB
+from realesr.train.degrade.recipe import CORRECTED, FAITHFUL
 from realesr.train.recipe import read_recipe, recipe_from, recipe_names, recipe_text
-from realesr.train.tables import RecipeError
 
 SMALL = "[compact]\nscale = 4\n[stage1]\niterations = 1\n[stage2]\niterations = 1\ngan = 0.1\n"
 
@@ -58,6 +59,24 @@ def test_a_recipe_comes_back_from_what_is_logged_of_it():
         assert recipe_from(json.loads(json.dumps(recipe.as_dict()))) == recipe
 
 
+def test_checkpoints_that_name_every_family_are_read():
+    recipe = read_recipe("general_x4")
+    assert "rrdb" not in recipe.as_dict()
+    assert recipe_from({**recipe.as_dict(), "rrdb": None}) == recipe
+
+
+def test_the_network_is_named_by_its_family_alone(file):
+    text = SMALL.replace("[compact]", "[compat]")
+    with pytest.raises(TableError) as caught:
+        read_recipe(file(text))
+    assert caught.value.lines == (
+        "compat = {'scale': 4} is no key here: did you mean compact?",
+        "got no network or two, expected one table of [rrdb] and [compact]",
+    )
+    with pytest.raises(TableError, match=r"architecture = .* is no key here"):
+        read_recipe(file(SMALL), ["architecture.scale=4"])
+
+
 def test_degradation_starts_from_the_recipe_that_it_names(file):
     assert read_recipe(file(SMALL)).degrade == CORRECTED
     assert read_recipe(file(SMALL + '[degrade]\narithmetic = "faithful"\n')).degrade == FAITHFUL
@@ -73,7 +92,7 @@ def test_words_of_the_command_line_go_over_the_file(file):
 
 def test_all_that_is_wrong_is_told_at_once(file):
     text = SMALL.replace("gan", "gann") + "learning_rate = -1\n[data]\nread_px = 3\nflip = 1\n[degrade]\nphotons = 0\n"
-    with pytest.raises(RecipeError) as caught:
+    with pytest.raises(TableError) as caught:
         read_recipe(file(text))
     assert caught.value.lines == (
         "degrade: got photons = 0.0, expected a number above 0",
@@ -102,7 +121,7 @@ def test_all_that_is_wrong_is_told_at_once(file):
     ],
 )
 def test_values_that_cannot_be_are_told_with_what_can(file, change, message):
-    with pytest.raises(RecipeError) as caught:
+    with pytest.raises(TableError) as caught:
         read_recipe(file(SMALL), [change])
     assert any(message in line for line in caught.value.lines), caught.value.lines
 

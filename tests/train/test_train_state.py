@@ -4,11 +4,13 @@ import pytest
 import torch
 
 from realesr import networks
-from realesr.architectures import RRDB, Compact, UNetDiscriminator
 from realesr.errors import ModelError
+from realesr.models.compact import Compact
+from realesr.models.discriminator import UNetDiscriminator
+from realesr.models.rrdb import RRDB
 from realesr.train.stage_options import StageOptions
 from realesr.train.start import start_discriminator
-from realesr.train.train_state import learning_rate_at, make_state, plain
+from realesr.train.train_state import make_state, unwrapped
 
 SMALL = Compact(scale=2, features=8, convs=1)
 CPU = torch.device("cpu")
@@ -24,7 +26,7 @@ def state(generator=SMALL, d_features=4, **more):
 
 
 def saved(value):
-    """As a file gives it back that may hold no code."""
+    """Return a value as a file that may hold no code gives it back."""
     file = io.BytesIO()
     torch.save(value, file)
     file.seek(0)
@@ -32,7 +34,7 @@ def saved(value):
 
 
 def stepped(state):
-    """Every optimiser with something to remember."""
+    """Give every optimiser something to remember."""
     for module, optimiser in ((state.generator, state.g_optimiser), (state.discriminator, state.d_optimiser)):
         if module is not None:
             module(torch.rand(1, 3, 16, 16)).square().mean().backward()
@@ -43,7 +45,7 @@ def stepped(state):
 
 
 def leaves(tree, path=""):
-    """(path, leaf) of nested dicts and lists."""
+    """Yield (path, leaf) of nested dicts and lists."""
     if isinstance(tree, dict | list):
         pairs = tree.items() if isinstance(tree, dict) else enumerate(tree)
         for key, value in pairs:
@@ -118,25 +120,13 @@ def test_networks_are_laid_out_as_asked(channels_last):
         assert conv.is_contiguous(memory_format=torch.channels_last) == channels_last
 
 
-def test_the_learning_rate_falls_at_the_milestones():
-    steps = options(milestones=(4, 8), gamma=0.1)
-    rates = [learning_rate_at(2e-4, iteration, steps) for iteration in (0, 3, 4, 7, 8, 100)]
-    assert rates == pytest.approx([2e-4, 2e-4, 2e-5, 2e-5, 2e-6, 2e-6])
-
-
-def test_the_learning_rate_rises_from_nothing_and_never_is_nothing():
-    steps = options(warm_up=4, milestones=(2,), gamma=0.5)
-    assert [learning_rate_at(1.0, iteration, steps) for iteration in range(6)] == [0.25, 0.5, 0.375, 0.5, 0.5, 0.5]
-    assert learning_rate_at(1.0, 0, options()) == 1
-
-
 def test_a_module_that_is_not_wrapped_is_plain():
     module = networks.build(SMALL)
-    assert plain(module) is module
+    assert unwrapped(module) is module
 
 
 def released_discriminator():
-    """Random weights by the names and shapes of the released files (RealESRGAN_x4plus_netD.pth)."""
+    """Return random weights by the names and shapes of the released files (RealESRGAN_x4plus_netD.pth)."""
     convs = {1: (64, 128, 4), 2: (128, 256, 4), 3: (256, 512, 4), 4: (512, 256, 3), 5: (256, 128, 3), 6: (128, 64, 3)}
     convs |= {7: (64, 64, 3), 8: (64, 64, 3)}
     random = torch.Generator().manual_seed(0)

@@ -1,4 +1,4 @@
-"""Whole runs of tiny networks: that they end, stop, go on, fail and spread over processes as they should."""
+"""Runs tiny networks to the end: runs stop, go on, fail and spread over processes as they should."""
 
 import json
 import os
@@ -13,11 +13,11 @@ from PIL import Image
 
 import realesr
 from realesr.errors import ModelError, OutputError, TrainingError, UsageError
+from realesr.models.weights import read_weights
 from realesr.train import synthesis, trainer
 from realesr.train.checkpoint import checkpoints
-from realesr.train.pair_pool import PairPool
+from realesr.train.data.pair_pool import PairPool
 from realesr.train.request import Request
-from realesr.weights import read_weights
 
 RECIPE = """
 log_every = 1
@@ -69,7 +69,7 @@ def photos(tmp_path):
 
 @pytest.fixture
 def train(photos, tmp_path):
-    """`train("stage1", "net", changes=[...])`: a run in this process; returns what it said."""
+    """Return a function that runs training in this process, like `train("stage1", "net")`, and returns its messages."""
     recipe = tmp_path / "tiny.toml"
     recipe.write_text(RECIPE)
 
@@ -101,7 +101,7 @@ def records(folder, kind):
 
 def test_stage1_makes_a_network_that_the_product_runs(train, tmp_path):
     said = train("stage1", "net")
-    assert said[0] == "SRVGGNetCompact x2: 1 convolutions, 8 features, prelu starts from chance"
+    assert said[0] == "SRVGGNetCompact x2: 1 convolutions, 8 features, prelu starts from random initialisation"
     assert said[-1] == f"done: 6 iterations; realesr upscale photo.jpg -m {tmp_path / 'net'}"
     with realesr.Upscaler(tmp_path / "net") as upscaler:
         assert upscaler.upscale(np.zeros((10, 12, 3), np.uint8)).shape == (20, 24, 3)
@@ -262,7 +262,7 @@ def test_a_network_of_another_architecture_is_no_start(train, tmp_path):
     train("stage1", "net")
     with pytest.raises(ModelError, match=r"is SRVGGNetCompact x2: 1 conv.*expected SRVGGNetCompact x2: 2 conv"):
         train("stage1", "other", init=str(tmp_path / "net"), changes=["compact.convs=2"])
-    with pytest.raises(UsageError, match="stage2 got no --init"):
+    with pytest.raises(UsageError, match="stage2 got no init"):
         train("stage2", "gan", init=None)
 
 

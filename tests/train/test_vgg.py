@@ -9,6 +9,7 @@ import torch
 from torch.nn import functional
 
 from realesr.errors import ModelError
+from realesr.models import download
 from realesr.train import vgg as module
 from realesr.train.vgg import FILE, LAYERS, Vgg19, find_vgg, load_vgg
 
@@ -22,7 +23,7 @@ CONTENT = b"a file" * 100_000
 
 @pytest.fixture(scope="module")
 def state():
-    """Random weights as the standard file has them, of a size that keeps values near 1; with a classifier."""
+    """Return random weights as the standard file has them, of a size that keeps values near 1; with a classifier."""
     random = torch.Generator().manual_seed(0)
     weights = {}
     for index, (into, out) in CONVS.items():
@@ -40,7 +41,7 @@ def vgg(state, tmp_path_factory):
 
 
 def expected_features(state, image):
-    """The network once more, by functions."""
+    """Compute the network once more, by functions."""
     mean, std = (torch.tensor(each)[None, :, None, None] for each in ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225]))
     x, outputs = (image - mean) / std, []
     for index in CONVS:
@@ -105,7 +106,7 @@ def test_a_file_without_vgg19_is_told_in_one_line(kind, state, tmp_path, monkeyp
         torch.save({"conv_first.weight": torch.zeros(2)}, path)
     else:
         torch.save({key: value for key, value in state.items() if "34" not in key}, path)
-    with pytest.raises(ModelError, match=r"own\.pth holds no VGG19 \(.*expected vgg19-dcbb9e9d\.pth.*--vgg") as caught:
+    with pytest.raises(ModelError, match=r"own\.pth holds no VGG19 \(.*expected vgg19-dcbb.*path of another") as caught:
         load_vgg(path)
     assert "\n" not in str(caught.value)
     assert not (tmp_path / "proof").exists()
@@ -115,12 +116,13 @@ def test_a_file_without_vgg19_is_told_in_one_line(kind, state, tmp_path, monkeyp
 def cache(tmp_path, monkeypatch):
     monkeypatch.setenv("REALESR_CACHE", str(tmp_path))
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    monkeypatch.setattr(download, "_SECONDS_BEFORE_NEXT_ATTEMPT", 0)
     monkeypatch.setattr(module, "SHA256_START", hashlib.sha256(CONTENT).hexdigest()[:8])
     return tmp_path / "models"
 
 
 class _Server(ThreadingHTTPServer):
-    """Gives CONTENT, or what a test puts in its place; None is not there."""
+    """Serves CONTENT, or what a test puts in its place; None is answered by 404."""
 
     def __init__(self):
         super().__init__(("127.0.0.1", 0), _Handler)
@@ -157,7 +159,7 @@ def server():
 
 def test_a_named_file_is_taken_as_it_is(tmp_path, cache):
     path = tmp_path / "own.pth"
-    with pytest.raises(ModelError, match=r"--vgg .*own\.pth is no file: expected vgg19-dcbb9e9d\.pth, which https:"):
+    with pytest.raises(ModelError, match=r"VGG19 .*own\.pth is no file: expected vgg19-dcbb9e9d\.pth, which https:"):
         find_vgg(path)
     path.touch()
     assert find_vgg(path) == path
@@ -179,28 +181,28 @@ def test_several_may_fetch_it_at_once(cache, server):
 
 
 @pytest.mark.parametrize(
-    ("content", "problem"),
+    ("content", "problem", "left"),
     [
-        (CONTENT[:-1] + b"?", r"came with other bytes \(SHA-256 [0-9a-f]{8}\.\.\.\)"),
-        (CONTENT[:1000], "could not be fetched"),
-        (None, r"could not be fetched \(404"),
+        (CONTENT[:-1] + b"?", r"gave a file with SHA-256 [0-9a-f]{16}\.\.\., expected [0-9a-f]{8}\.\.\.", []),
+        (CONTENT[:1000], r"cannot be fetched \(the connection broke off\)", [f"{FILE}.part"]),
+        (None, "is not to be had: the server says 404", []),
     ],
 )
-def test_without_the_right_file_one_line_says_how_to_get_it(cache, server, content, problem):
+def test_without_the_right_file_one_line_says_how_to_get_it(cache, server, content, problem, left):
     server.content = content
-    with pytest.raises(ModelError, match=rf"needs vgg19-dcbb9e9d\.pth, which {problem}.*by --vgg PATH, or") as caught:
+    with pytest.raises(ModelError, match=rf"needs vgg19-dcbb9e9d\.pth: .*{problem}.*put it at .*, or leave") as caught:
         find_vgg(None, url=server.url)
     assert "\n" not in str(caught.value)
-    assert list(cache.iterdir()) == []
+    assert [path.name for path in cache.iterdir()] == left
 
 
 def test_without_a_network_one_line_says_how_to_get_it(cache, server):
     server.server_close()
-    with pytest.raises(ModelError, match=r"could not be fetched .*stage2\.perceptual=0"):
+    with pytest.raises(ModelError, match=r"cannot be fetched .*stage2\.perceptual = 0"):
         find_vgg(None, url=server.url)
 
 
 def test_a_cache_that_cannot_be_written_is_named(cache, server):
     cache.touch()
-    with pytest.raises(ModelError, match=r"could not be fetched .*models"):
+    with pytest.raises(ModelError, match=r"needs vgg19.*models.* cannot be written: .*REALESR_CACHE"):
         find_vgg(None, url=server.url)

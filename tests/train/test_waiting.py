@@ -1,4 +1,4 @@
-"""What `waiting_is_an_error` does to torch's mode, with torch's functions replaced: they need a GPU."""
+"""Checks what `waiting_is_an_error` does to torch's mode, with torch's functions, which need a GPU, replaced."""
 
 import warnings
 

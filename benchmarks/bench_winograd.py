@@ -1,0 +1,130 @@
+"""Time of engine winograd for one tile, alone or against another installed copy of realesr.
+
+    python benchmarks/bench_winograd.py                                 this copy
+    python benchmarks/bench_winograd.py --against /tmp/before           and the copy in that folder, taking turns
+    python benchmarks/bench_winograd.py --tiles realesrgan-x4plus=256   other networks and sides
+
+Each copy runs in a process of its own, which holds the network open and waits while the other one runs. Times are
+medians, on the wall and of all threads' CPU time; the ratio is the median of the ratios of runs side by side. The
+difference is the largest one between the two copies' results, whose values are about 0 to 1.
+"""
+
+import argparse
+import importlib
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+TILES = ("realesrgan-x4plus=256", "realesr-animevideov3=512")
+
+
+def first_of(*names: str) -> Any:
+    """Import the first module that there is. Names of older copies come first: an editable install has the others."""
+    for name in names[:-1]:
+        try:
+            return importlib.import_module(name)
+        except ModuleNotFoundError:
+            continue
+    return importlib.import_module(names[-1])
+
+
+def serve(model: str, side_px: int, threads: int | None, result: Path) -> None:
+    """Run one tile for each line of stdin, and answer with its seconds; the first result is kept in a file."""
+    load_model = first_of("realesr.zoo", "realesr.models.zoo").load_model
+    open_winograd = first_of("realesr.engines.winograd_engine", "realesr.engines.winograd.engine").open_winograd
+    batch = np.random.default_rng(0).random((1, 3, side_px, side_px), dtype=np.float32)
+    with open_winograd(load_model(model), threads=threads) as engine:
+        np.save(result, engine.run(batch))
+        for _ in sys.stdin:
+            wall, cpu = time.perf_counter(), time.process_time()
+            engine.run(batch)
+            print(json.dumps([time.perf_counter() - wall, time.process_time() - cpu]), flush=True)
+
+
+class Copy:
+    """One copy of realesr in a process of its own."""
+
+    def __init__(self, folder: Path | None, model: str, side_px: int, threads: int | None, result: Path) -> None:
+        """Start it; `folder`: of another copy than the one that is installed."""
+        command = [sys.executable, __file__, "--serve", model, str(side_px), str(threads or 0), str(result)]
+        environment = dict(os.environ) if folder is None else {**os.environ, "PYTHONPATH": str(folder.resolve())}
+        self._process = subprocess.Popen(
+            command,
+            env=environment,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            cwd=tempfile.gettempdir(),
+        )
+
+    def time_one(self) -> tuple[float, float]:
+        """Run one tile; seconds on the wall and of CPU time."""
+        assert self._process.stdin is not None and self._process.stdout is not None
+        print("run", file=self._process.stdin, flush=True)
+        answer = self._process.stdout.readline()
+        if not answer:
+            raise SystemExit("a copy has ended: see its message above")
+        wall, cpu = json.loads(answer)
+        return wall, cpu
+
+    def close(self) -> None:
+        """End the process."""
+        self._process.communicate()
+
+
+def measure(tile: str, against: Path | None, runs: int, threads: int | None) -> dict[str, Any]:
+    """Time one tile, MODEL=SIDE, in each copy."""
+    model, _, side = tile.partition("=")
+    with tempfile.TemporaryDirectory() as folder:
+        results = [Path(folder, "this.npy"), Path(folder, "other.npy")]
+        folders = [None] if against is None else [None, against]
+        copies = [
+            Copy(where, model, int(side), threads, result) for where, result in zip(folders, results, strict=False)
+        ]
+        times = [[copy.time_one() for copy in copies] for _ in range(runs)]
+        for copy in copies:
+            copy.close()
+        row: dict[str, Any] = {"model": model, "side_px": int(side), "runs": runs}
+        for number, kind in enumerate(("wall", "cpu")):
+            row[f"{kind}_s"] = statistics.median(run[0][number] for run in times)
+            if against is not None:
+                row[f"{kind}_s_other"] = statistics.median(run[1][number] for run in times)
+                row[f"{kind}_ratio"] = statistics.median(run[0][number] / run[1][number] for run in times)
+        if against is not None:
+            row["difference"] = float(np.abs(np.load(results[0]) - np.load(results[1])).max())
+    return row
+
+
+def main() -> None:
+    """Measure all tiles and print a table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--tiles", nargs="+", default=TILES, metavar="MODEL=SIDE")
+    parser.add_argument("--against", type=Path, metavar="DIR", help="another installed copy of realesr")
+    parser.add_argument("--runs", type=int, default=9)
+    parser.add_argument("--threads", type=int)
+    parser.add_argument("--save", action="store_true", help="write the figures under results/")
+    parser.add_argument("--serve", nargs=4, help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.serve:
+        model, side, threads, result = arguments.serve
+        serve(model, int(side), int(threads) or None, Path(result))
+        return
+
+    import report
+
+    rows = [measure(tile, arguments.against, arguments.runs, arguments.threads) for tile in arguments.tiles]
+    report.show("Engine winograd, one tile", rows)
+    if arguments.save:
+        report.save("winograd", rows)
+
+
+if __name__ == "__main__":
+    main()

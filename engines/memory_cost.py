@@ -1,0 +1,83 @@
+"""How much memory an engine takes for a piece of an image, in terms of the network's largest results.
+
+A map is the largest result that a network's convolutions read or give. Each engine holds some maps at once, for its own
+buffers, copies in other layouts and transformed inputs; how many was measured (benchmarks/bench_memory.py). Where
+convolutions run behind an enlargement, maps are largest there and few layers make them, so the number is another one.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from realesr.engine import PieceSizes, Precision
+from realesr.models.architecture import Architecture
+from realesr.models.layers import Convolution, Layer
+from realesr.models.strip_plan import stages, state_values_per_column
+
+FLOAT32_BYTES = 4
+
+PIECES = PieceSizes(largest_tile_px=512, largest_strip_px=65_536)
+"""Of most engines on a CPU, for networks all of whose convolutions run on one grid."""
+ENLARGED_PIECES = PieceSizes(largest_tile_px=288, largest_strip_px=40_000)
+"""The same for networks with convolutions behind an enlargement: they need sixteen times the memory a pixel, and 288 px
+keep x4plus on a photo of 12 MP under 2.5 GB (benchmarks/results, memory and command-partial)."""
+GPU_PIECES = PieceSizes(largest_tile_px=1024)
+"""In a GPU's memory: of a photo of 12 MP 1.13 times the pixels are computed, and 1.6 times with the 288 px of a CPU."""
+
+GPU_MAPS = 5
+"""Of the type that the network computes in. Measured in torch on an H100, fp16, 288 to 1024 px: 4.1 maps of x4plus and
+3.5 of animevideov3 while cuDNN tries its algorithms, 3.1 and 2.3 later (benchmarks/results, 2026-11-27-gpu-throughput).
+"""
+
+
+def gpu_tile_bytes(architecture: Architecture, height_px: int, width_px: int, precision: Precision) -> float:
+    """Return the memory of a GPU for a tile, beside the weights."""
+    value_bytes = FLOAT32_BYTES if precision == "fp32" else FLOAT32_BYTES / 2
+    return GPU_MAPS * value_bytes * architecture.largest_map_values_per_px * height_px * width_px
+
+
+@dataclass(frozen=True, kw_only=True)
+class MemoryCost:
+    """How many maps one engine holds at once, in float32."""
+
+    maps: float
+    """For a tile, where all convolutions run on one grid."""
+    enlarged_maps: float
+    """For a tile, where convolutions run behind an enlargement."""
+    strip_maps: float = 0.0
+    """For a strip, where all convolutions run on one grid."""
+    trunk_strip_maps: float = 0.0
+    """For a strip, of the convolutions before the enlargement; those behind it take `enlarged_maps`."""
+    half_precision_factor: float = 2.0
+    """How much more fp16 and bf16 take on a CPU, where results are kept in both types."""
+
+    def tile_bytes(self, architecture: Architecture, height_px: int, width_px: int, precision: Precision) -> float:
+        """Return the memory for a tile, beside the weights."""
+        maps = self.enlarged_maps if architecture.has_enlarged_convolutions else self.maps
+        values = maps * architecture.largest_map_values_per_px * height_px * width_px
+        return values * FLOAT32_BYTES * self._factor(precision)
+
+    def strip_bytes(self, architecture: Architecture, rows_px: int, width_px: int, precision: Precision) -> float:
+        """Return the memory for strips of `rows_px` rows.
+
+        The first one is higher by the receptive radius. States are held twice: those before a strip, those after it.
+        """
+        multiple = architecture.multiple_of
+        rows, columns = -(-rows_px // multiple), -(-width_px // multiple)
+        trunk, *tail = stages(architecture)
+        first_rows = rows + architecture.radius_px // multiple
+        maps = self.trunk_strip_maps if tail else self.strip_maps
+        values = maps * first_rows * columns * _largest_map(architecture, trunk.layers)
+        if tail:
+            values = max(values, self.enlarged_maps * rows * columns * _largest_map(architecture, tail[0].layers))
+        values += 2 * columns * state_values_per_column(architecture)
+        return values * FLOAT32_BYTES * self._factor(precision)
+
+    def _factor(self, precision: Precision) -> float:
+        return 1.0 if precision == "fp32" else self.half_precision_factor
+
+
+def _largest_map(architecture: Architecture, layers: Sequence[Layer]) -> float:
+    """Return the values of the largest map of some layers for each pixel of the network's own grid."""
+    names = {name for layer in layers if isinstance(layer, Convolution) for name in (layer.source, layer.name)}
+    own_grid = architecture.map_shapes[architecture.convolutions[0].name].grid
+    return max(architecture.map_shapes[name].values_per_px for name in names) / float(own_grid) ** 2

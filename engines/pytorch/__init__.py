@@ -1,0 +1,1 @@
+"""Runs networks with PyTorch, on the CPU and on GPUs."""

@@ -1,0 +1,145 @@
+"""Answers of `realesr tune`: which engine, precision, threads and tile are the fastest for a network on this machine.
+
+One JSON file a network in the cache folder. An answer holds only for what it was measured with: another processor,
+number of cores, other NVIDIA GPUs, another version of realesr or of an engine's package, or other weights, and it is
+not looked at. Nor is it where engine winograd was compiled since, or is no longer there.
+"""
+
+import importlib.metadata
+import importlib.util
+import json
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import realesr
+from realesr.engine import Precision
+from realesr.errors import OutputError, UsageError
+from realesr.machine.cgroup import usable_cores
+from realesr.machine.nvidia_driver import gpu_names
+from realesr.machine.processor import name as processor_name
+from realesr.machine.tables import read_record
+from realesr.machine.whole_file import not_written, write_whole
+from realesr.models.weights import Weights
+from realesr.models.zoo import cache_folder
+from realesr.options import check_engine_options
+
+PACKAGES = ("onnxruntime", "onnxruntime-gpu", "openvino", "ncnn", "torch")
+"""Whose versions an answer depends on."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Setting:
+    """One way of running a network."""
+
+    engine: str
+    """As in `--engine`. Likewise `device` and `precision`."""
+    device: str
+    precision: Precision
+    threads: int | None = None
+    """None for every core that this process may use."""
+    options: Mapping[str, str] = field(default_factory=dict, hash=False)
+    """Those of the engine that are not at their default, as in `--option`."""
+    tile_px: int | None = None
+    """Side of what a tile reads, with all that it overlaps; None for as much as the memory allows."""
+
+    def __post_init__(self) -> None:
+        if self.precision not in ("fp32", "fp16", "bf16"):
+            raise UsageError(f"got precision {self.precision}, expected fp32, fp16 or bf16")
+        check_engine_options(self.options)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Answer:
+    """What was the fastest."""
+
+    best: Setting
+    """Of all that are near enough to float32."""
+    fp32: Setting
+    """Of those in float32: for images of 16 bits, and where it is asked for."""
+
+
+def keep(weights: Weights, answer: Answer) -> Path:
+    """Write an answer where `kept` finds it.
+
+    Raises:
+        OutputError: the cache folder cannot be written.
+    """
+    path = _path(weights)
+    record = {"network": weights.name, "measured_with": measured_with(weights), **asdict(answer)}
+    try:
+        write_whole(path, (json.dumps(record, indent=1) + "\n").encode())
+    except OSError as error:
+        raise not_written(path, error, "free some space, or set REALESR_CACHE to another folder") from error
+    return path
+
+
+def kept_setting(weights: Weights, precision: str) -> Setting | None:
+    """What to take where "auto" or "fp32" was asked for; None for other precisions, or where nothing was measured."""
+    answer = kept(weights) if precision in ("auto", "fp32") else None
+    if answer is None:
+        return None
+    return answer.best if precision == "auto" else answer.fp32
+
+
+def kept(weights: Weights) -> Answer | None:
+    """The answer for this network on this machine as it is now; None where there is none."""
+    try:
+        record = json.loads(_path(weights).read_text(encoding="utf-8"))
+        if record["measured_with"] != measured_with(weights):
+            return None
+        return read_record(Answer, {name: record[name] for name in ("best", "fp32")}, "the answer")
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def forget() -> list[Path]:
+    """Delete all answers; the paths of those that there were.
+
+    Raises:
+        OutputError: a file cannot be deleted.
+    """
+    paths = sorted(_folder().glob("*.json"))
+    try:
+        for path in paths:
+            path.unlink()
+    except OSError as error:
+        raise OutputError(f"{path} cannot be deleted ({error.strerror}): delete it by hand") from error
+    return paths
+
+
+def measured_with(weights: Weights) -> dict[str, Any]:
+    """What an answer depends on; nothing is imported to find it out."""
+    return {
+        "weights": weights.sha256,
+        "processor": processor_name(),
+        "cores": usable_cores(),
+        "gpus": list(gpu_names()),
+        "instructions": os.environ.get("ONEDNN_MAX_CPU_ISA", ""),
+        "realesr": realesr.__version__,
+        "winograd": _has_winograd(),
+        **dict(_versions()),
+    }
+
+
+def _has_winograd() -> bool:
+    """It comes with realesr where there was a compiler."""
+    return importlib.util.find_spec("realesr.engines.winograd._winograd") is not None
+
+
+def _versions() -> Iterator[tuple[str, str]]:
+    for package in PACKAGES:
+        try:
+            yield package, importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            yield package, "not installed"
+
+
+def _path(weights: Weights) -> Path:
+    return _folder() / f"{weights.name[:40]}-{weights.sha256[:12]}.json"
+
+
+def _folder() -> Path:
+    return cache_folder() / "tuning"

@@ -1,0 +1,1 @@
+"""Runs networks with convolutions of realesr's own on the CPU."""

@@ -1,0 +1,212 @@
+"""Loads the convolutions of winograd.c, which are compiled where realesr is installed, if there is a compiler.
+
+`Kernel` has the SIMD width of this processor; everything that it computes with has shapes made for it.
+"""
+
+import ctypes
+import functools
+from dataclasses import dataclass
+from importlib.machinery import EXTENSION_SUFFIXES
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from realesr.errors import EngineError, MissingDependency, RealesrError
+
+TILE_PX = 4
+"""Side of a tile of the output."""
+
+NO_ACTIVATION, LEAKY_RELU, SILU, SIGMOID = range(4)
+"""`enum activation` of winograd.c."""
+
+POINTS = 36
+"""Of a tile in the Winograd domain."""
+
+_ALIGNED_BYTES = 64
+_POINT_PADDING = 48
+"""Floats between two points of a workspace, besides what they hold: at a power of two, all points would fall into the
+same set of a cache."""
+
+_G = np.array(
+    [
+        [1 / 4, 0, 0],
+        [-1 / 6, -1 / 6, -1 / 6],
+        [-1 / 6, 1 / 6, -1 / 6],
+        [1 / 24, 1 / 12, 1 / 6],
+        [1 / 24, -1 / 12, 1 / 6],
+        [0, 0, 1],
+    ]
+)
+"""The filter transform in one dimension, to the points 0, 1, -1, 2, -2 and infinity. Source: as in winograd.c."""
+
+_FILTER_TRANSFORM = np.kron(_G, _G).astype(np.float32)
+"""(36, 9): G kron G, of a whole 3x3 filter."""
+
+
+class Convolution(ctypes.Structure):
+    """`struct convolution` of winograd.c, which says what each field is."""
+
+    _fields_ = (
+        ("input", ctypes.c_void_p),
+        ("input_row", ctypes.c_ssize_t),
+        ("input_channels", ctypes.c_int),
+        ("nearest_x2_input", ctypes.c_int),
+        ("depth", ctypes.c_int),
+        ("offset", ctypes.c_int),
+        ("is_1x1", ctypes.c_int),
+        ("weights", ctypes.c_void_p),
+        ("bias", ctypes.c_void_p),
+        ("activation", ctypes.c_int),
+        ("slopes", ctypes.c_void_p),
+        ("skip", ctypes.c_void_p),
+        ("skip_scale", ctypes.c_float),
+        ("outer", ctypes.c_void_p),
+        ("outer_scale", ctypes.c_float),
+        ("has_gate", ctypes.c_int),
+        ("gate_offset", ctypes.c_float),
+        ("output", ctypes.c_void_p),
+        ("output_row", ctypes.c_ssize_t),
+        ("output_channels", ctypes.c_int),
+        ("height", ctypes.c_int),
+        ("width", ctypes.c_int),
+        ("tiles_across", ctypes.c_int),
+    )
+
+
+class WinogradWorkspace:
+    """Memory for some tiles in the Winograd domain: 36 points of each channel."""
+
+    def __init__(self, tiles: int, channels: int) -> None:
+        self._values = aligned((POINTS, workspace_point_floats(tiles, channels)))
+        self.address = self._values.ctypes.data
+        self.point_stride = self._values.shape[1]
+        """Floats from one point to the next."""
+
+
+def workspace_point_floats(tiles: int, channels: int) -> int:
+    """Return the floats that a workspace takes for each of its 36 points."""
+    return tiles * channels + _POINT_PADDING
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """winograd.c for one SIMD width."""
+
+    simd_width: int
+    """In floats."""
+    _convolve: Any
+
+    @property
+    def channel_unit(self) -> int:
+        """Return what the channels of every map that a convolution reads or writes are a multiple of."""
+        return 2 * self.simd_width
+
+    def padded(self, channels: int) -> int:
+        """Return the channels of a map that holds so many."""
+        return -(-channels // self.channel_unit) * self.channel_unit
+
+    def weights(self, filters: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Order filters for winograd.c, those of 3x3 in the Winograd domain.
+
+        Args:
+            filters: (out, in, 3, 3) or (out, in, 1, 1), with both numbers of channels padded.
+        """
+        count_out, count_in, side, _ = filters.shape
+        unit = self.channel_unit
+        blocks = filters.reshape(count_out // unit, unit, count_in, side**2)
+        ordered = np.ascontiguousarray(blocks.transpose(3, 0, 2, 1)).reshape(side**2, -1)
+        transform = _FILTER_TRANSFORM if side == 3 else np.ones((1, 1), np.float32)
+        return np.matmul(transform, ordered, out=aligned((len(transform), ordered.shape[1])))
+
+    def convolve(
+        self, convolution: Convolution, first: int, last: int, inputs: WinogradWorkspace, outputs: WinogradWorkspace
+    ) -> None:
+        """Compute the tiles (of 1x1 convolutions the rows) from `first` to before `last`; threads may share them.
+
+        Args:
+            convolution: what is computed.
+            first: tile or row.
+            last: likewise.
+            inputs: workspace for the tiles that are read; 1x1 convolutions leave it alone.
+            outputs: workspace for the result.
+        """
+        self._convolve(
+            ctypes.byref(convolution),
+            first,
+            last,
+            inputs.address,
+            inputs.point_stride,
+            outputs.address,
+            outputs.point_stride,
+        )
+
+
+def aligned(shape: tuple[int, ...]) -> NDArray[np.float32]:
+    """Return zeros that begin at a cache line."""
+    count = int(np.prod(shape))
+    memory = np.zeros(count + _ALIGNED_BYTES // 4, np.float32)
+    start = -memory.ctypes.data % _ALIGNED_BYTES // 4
+    return memory[start : start + count].reshape(shape)
+
+
+@functools.cache
+def load_kernel() -> Kernel:
+    """Return the kernel for this processor.
+
+    Raises:
+        MissingDependency: It was not compiled when realesr was installed.
+        EngineError: This processor has no vectors that it is written for.
+    """
+    library = _library()
+    library.winograd_simd_width.restype = ctypes.c_int
+    simd_width = library.winograd_simd_width()
+    if simd_width == 0:
+        raise EngineError("engine winograd needs a processor with AVX2 and FMA, or a 64-bit ARM: take another engine")
+    return kernel_for(simd_width)
+
+
+def kernel_for(simd_width: int) -> Kernel:
+    """Return the kernel of this SIMD width, in floats; the processor has to have it."""
+    function = getattr(_library(), f"winograd_convolve_{simd_width}")
+    function.argtypes = (
+        ctypes.POINTER(Convolution),
+        ctypes.c_int,
+        ctypes.c_int,
+        ctypes.c_void_p,
+        ctypes.c_ssize_t,
+        ctypes.c_void_p,
+        ctypes.c_ssize_t,
+    )
+    function.restype = None
+    return Kernel(simd_width, function)
+
+
+def is_usable() -> bool:
+    """Return whether there is a kernel for this processor; whether it is right shows when an engine is opened."""
+    try:
+        load_kernel()
+    except RealesrError:
+        return False
+    return True
+
+
+def _library() -> ctypes.CDLL:
+    """Load the compiled winograd.c; see `load_kernel`."""
+    path = _path()
+    if path is None:
+        raise MissingDependency(
+            "engine winograd was not compiled when realesr was installed: install GCC or Clang, "
+            "then realesr again as before, with pip's --force-reinstall --no-deps"
+        )
+    try:
+        return ctypes.CDLL(str(path))
+    except OSError as error:
+        raise EngineError(f"{path} does not load ({error}): install realesr again") from error
+
+
+def _path() -> Path | None:
+    """Return the library beside this file, under one of the names that Python's extension modules have."""
+    paths = (Path(__file__).with_name(f"_winograd{suffix}") for suffix in EXTENSION_SUFFIXES)
+    return next((path for path in paths if path.exists()), None)

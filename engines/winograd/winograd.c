@@ -1,0 +1,290 @@
+/* 3x3 convolutions, stride 1, zero padding 1, by Winograd's minimal filtering F(4x4, 3x3), in float32; and 1x1 ones.
+
+   A tile of 4 x 4 output pixels needs 6 x 6 input pixels. Of each channel these are transformed to 36 numbers; for each
+   of the 36, the channels of all tiles times the weights are a product of matrices; 36 numbers of each channel that
+   comes out are transformed back. That is 36 multiplications a tile and pair of channels, where the plain form has 144.
+   Source: Lavin and Gray, "Fast Algorithms for Convolutional Neural Networks", 2015, section 4.3.
+
+   Feature maps are (rows, columns, channels), with one pixel of zeros around and tiles that are whole: a map of 5 x 9
+   pixels has 10 x 14. SIMD vectors run along the channels, whose number is a multiple of twice SIMD_WIDTH in every map.
+
+   This file holds the code for each SIMD width: it includes itself. Vectors are those of GCC and Clang. */
+
+#ifndef SIMD_WIDTH
+
+#include <stddef.h>
+#include <string.h>
+
+enum { POINTS = 36, TILES_AT_ONCE = 6, FLOATS_PER_CACHE_LINE = 16, PIXELS_AT_ONCE = 96 };
+
+/* What is done to the convolution's result; realesr/engines/winograd/kernel.py has the same numbers. */
+enum activation { NO_ACTIVATION, LEAKY_RELU, SILU, SIGMOID };
+
+#define INLINE static inline __attribute__((always_inline))
+#define UNROLL _Pragma("GCC unroll 16")
+
+/* One convolution; realesr/engines/winograd/kernel.py has the same fields. Strides are in floats. The result is
+   (activation(convolution + bias) + skip_scale * skip + outer_scale * outer) * gate, where the gate, if there is any,
+   is sigmoid(convolution + bias) + gate_offset. */
+struct convolution {
+    const float *input;  /* the pixel above and left of the first one: zero padding, or the row before */
+    ptrdiff_t input_row; /* from one row to the next */
+    int input_channels;
+    int nearest_x2_input; /* 1: the input is enlarged 2 x 2 by repeating pixels as it is read */
+    int depth;            /* channels of the Winograd-domain input workspace: all inputs of a dense block stay there */
+    int offset;           /* where those of this input begin; the weights take the channels up to their end */
+    int is_1x1;           /* 1: a 1x1 convolution, which needs no tiles; the input is not enlarged then */
+    const float *weights; /* (36, or 1; channels out / (2 SIMD_WIDTH), channels in, 2 SIMD_WIDTH) */
+    const float *bias;
+    int activation;      /* enum activation */
+    const float *slopes; /* of a leaky ReLU, for each channel */
+    const float *skip;   /* a map, or none */
+    float skip_scale;
+    const float *outer; /* another map, or none */
+    float outer_scale;
+    int has_gate;
+    float gate_offset;
+    float *output; /* its first pixel; skip and outer point to theirs, and have its strides */
+    ptrdiff_t output_row;
+    int output_channels;
+    int height, width; /* of the output */
+    int tiles_across;
+};
+
+#if defined(__x86_64__) || defined(_M_X64)
+#define SIMD_WIDTH 8
+#define NAME(name) name##_8
+#define TARGET __attribute__((target("avx2,fma")))
+#include "winograd.c"
+#undef SIMD_WIDTH
+#undef NAME
+#undef TARGET
+#define SIMD_WIDTH 16
+#define NAME(name) name##_16
+#define TARGET __attribute__((target("avx512f")))
+#include "winograd.c"
+
+/* Return the SIMD width of this processor in floats; 0 where it has no vectors that this file is written for. */
+int winograd_simd_width(void) {
+    __builtin_cpu_init();
+    if (__builtin_cpu_supports("avx512f")) return 16;
+    return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") ? 8 : 0;
+}
+#elif defined(__aarch64__)
+#define SIMD_WIDTH 8
+#define NAME(name) name##_8
+#define TARGET
+#include "winograd.c"
+
+int winograd_simd_width(void) { return 8; }
+#else
+int winograd_simd_width(void) { return 0; }
+#endif
+
+#else /* SIMD_WIDTH: the code for vectors of this many floats */
+
+typedef float NAME(vector) __attribute__((vector_size(4 * SIMD_WIDTH)));
+typedef int NAME(mask) __attribute__((vector_size(4 * SIMD_WIDTH)));
+#define VECTOR NAME(vector)
+#define MASK NAME(mask)
+
+TARGET INLINE VECTOR NAME(load)(const float *from) {
+    VECTOR value;
+    memcpy(&value, from, sizeof value);
+    return value;
+}
+
+TARGET INLINE void NAME(store)(float *to, VECTOR value) { memcpy(to, &value, sizeof value); }
+
+TARGET INLINE VECTOR NAME(select)(MASK mask, VECTOR where_true, VECTOR where_false) {
+    return (VECTOR)(((MASK)where_true & mask) | ((MASK)where_false & ~mask));
+}
+
+/* e^x, of values clamped to -87 to 88. Source: Cephes, expf. Adding 1.5 * 2^23 rounds to a whole number, which is then
+   found in the lowest bits of the sum. */
+TARGET INLINE VECTOR NAME(exponential)(VECTOR x) {
+    const VECTOR low = (VECTOR){0} - 87.f, high = (VECTOR){0} + 88.f;
+    x = NAME(select)(x < low, low, x);
+    x = NAME(select)(x > high, high, x);
+    VECTOR shifted = x * 1.44269504088896341f + 12582912.f, n = shifted - 12582912.f;
+    MASK two_to_n = ((MASK)shifted - 0x4B400000 + 127) << 23;
+    VECTOR r = x - n * 0.693359375f + n * 2.12194440e-4f;
+    VECTOR p = 1.9875691500e-4f * r + 1.3981999507e-3f;
+    p = p * r + 8.3334519073e-3f;
+    p = p * r + 4.1665795894e-2f;
+    p = p * r + 1.6666665459e-1f;
+    p = p * r + 5.0000001201e-1f;
+    return (p * r * r + r + 1.f) * (VECTOR)two_to_n;
+}
+
+TARGET INLINE VECTOR NAME(sigmoid)(VECTOR x) { return 1.f / (1.f + NAME(exponential)(-x)); }
+
+TARGET INLINE VECTOR NAME(activated)(int activation, VECTOR value, VECTOR slope) {
+    if (activation == LEAKY_RELU) return NAME(select)(value > 0.f, value, value * slope);
+    if (activation == SILU) return value * NAME(sigmoid)(value);
+    if (activation == SIGMOID) return NAME(sigmoid)(value);
+    return value;
+}
+
+/* The input transform of six values of a row or column: to the points 0, 1, -1, 2, -2 and infinity. */
+TARGET INLINE void NAME(to_points)(const VECTOR *d, VECTOR *points, int step) {
+    VECTOR even = d[4] - 4.f * d[2], odd = d[3] - 4.f * d[1];
+    VECTOR even_2 = d[4] - d[2], odd_2 = 2.f * (d[3] - d[1]);
+    points[0] = 4.f * (d[0] - d[2]) + even_2;
+    points[step] = even + odd;
+    points[2 * step] = even - odd;
+    points[3 * step] = even_2 + odd_2;
+    points[4 * step] = even_2 - odd_2;
+    points[5 * step] = (d[5] - d[3]) - 2.f * odd_2;
+}
+
+/* The output transform: from the six points to four values. */
+TARGET INLINE void NAME(from_points)(const VECTOR *points, VECTOR *y, int step) {
+    VECTOR sum = points[1] + points[2], difference = points[1] - points[2];
+    VECTOR sum_2 = points[3] + points[4], difference_2 = points[3] - points[4];
+    y[0] = points[0] + sum + sum_2;
+    y[step] = difference + 2.f * difference_2;
+    y[2 * step] = sum + 4.f * sum_2;
+    y[3 * step] = difference + 8.f * difference_2 + points[5];
+}
+
+/* One tile's 6 x 6 pixels, all channels of the input, to 36 points of the Winograd domain, `step` floats apart. */
+TARGET INLINE void NAME(transform)(const struct convolution *c, int tile, float *points, ptrdiff_t step) {
+    int top = tile / c->tiles_across * 4, left = tile % c->tiles_across * 4;
+    for (int channel = 0; channel < c->input_channels; channel += SIMD_WIDTH) {
+        VECTOR columns[POINTS], rows[6];
+        UNROLL for (int x = 0; x < 6; x++) {
+            VECTOR pixels[6];
+            int column = c->nearest_x2_input ? (left + x + 1) / 2 : left + x;
+            const float *from = c->input + (ptrdiff_t)column * c->input_channels + channel;
+            UNROLL for (int y = 0; y < 6; y++) {
+                int row = c->nearest_x2_input ? (top + y + 1) / 2 : top + y;
+                pixels[y] = NAME(load)(from + row * c->input_row);
+            }
+            NAME(to_points)(pixels, columns + x, 6);
+        }
+        UNROLL for (int y = 0; y < 6; y++) {
+            NAME(to_points)(columns + 6 * y, rows, 1);
+            UNROLL for (int x = 0; x < 6; x++) NAME(store)(points + (6 * y + x) * step + channel, rows[x]);
+        }
+    }
+}
+
+/* (tiles, channels in) times (channels in, 2 SIMD_WIDTH), for up to six tiles. The next six are prefetched. */
+#define PRODUCT(TILES)                                                                                                 \
+    TARGET INLINE void NAME(product_##TILES)(const float *points, int depth, int channels, const float *weights,       \
+                                             float *to, int width) {                                                   \
+        VECTOR sums[TILES][2];                                                                                         \
+        UNROLL for (int i = 0; i < TILES; i++) sums[i][0] = sums[i][1] = (VECTOR){0};                                  \
+        for (int line = 0; line < channels; line += FLOATS_PER_CACHE_LINE) {                                           \
+            UNROLL for (int i = 0; i < TILES; i++) __builtin_prefetch(points + (i + TILES) * depth + line);            \
+            for (int k = line; k < line + FLOATS_PER_CACHE_LINE; k++) {                                                \
+                VECTOR low = NAME(load)(weights + k * 2 * SIMD_WIDTH);                                                 \
+                VECTOR high = NAME(load)(weights + (k * 2 + 1) * SIMD_WIDTH);                                          \
+                UNROLL for (int i = 0; i < TILES; i++) {                                                               \
+                    sums[i][0] += points[i * depth + k] * low;                                                         \
+                    sums[i][1] += points[i * depth + k] * high;                                                        \
+                }                                                                                                      \
+            }                                                                                                          \
+        }                                                                                                              \
+        UNROLL for (int i = 0; i < TILES; i++) {                                                                       \
+            NAME(store)(to + i * width, sums[i][0]);                                                                   \
+            NAME(store)(to + i * width + SIMD_WIDTH, sums[i][1]);                                                      \
+        }                                                                                                              \
+    }
+PRODUCT(1) PRODUCT(2) PRODUCT(3) PRODUCT(4) PRODUCT(5) PRODUCT(6)
+#undef PRODUCT
+
+/* The product at one of the 36 points: all tiles, all channels. */
+TARGET INLINE void NAME(multiply)(const float *points, int depth, int channels, const float *weights, float *to,
+                                  int width, int tiles) {
+    for (int column = 0; column < width; column += 2 * SIMD_WIDTH) {
+        int tile = 0;
+        for (; tile + TILES_AT_ONCE <= tiles; tile += TILES_AT_ONCE)
+            NAME(product_6)(points + tile * depth, depth, channels, weights, to + tile * width, width);
+        const float *from = points + tile * depth;
+        switch (tiles - tile) {
+            case 1: NAME(product_1)(from, depth, channels, weights, to + tile * width, width); break;
+            case 2: NAME(product_2)(from, depth, channels, weights, to + tile * width, width); break;
+            case 3: NAME(product_3)(from, depth, channels, weights, to + tile * width, width); break;
+            case 4: NAME(product_4)(from, depth, channels, weights, to + tile * width, width); break;
+            case 5: NAME(product_5)(from, depth, channels, weights, to + tile * width, width); break;
+        }
+        weights += channels * 2 * SIMD_WIDTH;
+        to += 2 * SIMD_WIDTH;
+    }
+}
+
+/* A vector of the result: all that follows a convolution and its bias. `at` is its place in the maps. */
+TARGET INLINE VECTOR NAME(finished)(const struct convolution *c, VECTOR linear, VECTOR slope, ptrdiff_t at) {
+    VECTOR value = NAME(activated)(c->activation, linear, slope);
+    if (c->skip) value += c->skip_scale * NAME(load)(c->skip + at);
+    if (c->outer) value += c->outer_scale * NAME(load)(c->outer + at);
+    if (c->has_gate) value *= NAME(sigmoid)(linear) + c->gate_offset;
+    return value;
+}
+
+/* 36 values of each channel, `step` floats apart, to one tile of the output, with all that follows the convolution. */
+TARGET INLINE void NAME(transform_back)(const struct convolution *c, int tile, const float *points, ptrdiff_t step) {
+    int top = tile / c->tiles_across * 4, left = tile % c->tiles_across * 4;
+    int rows = c->height - top < 4 ? c->height - top : 4, columns = c->width - left < 4 ? c->width - left : 4;
+    for (int channel = 0; channel < c->output_channels; channel += SIMD_WIDTH) {
+        VECTOR half[24], bias = NAME(load)(c->bias + channel), slope = bias;
+        if (c->activation == LEAKY_RELU) slope = NAME(load)(c->slopes + channel);
+        UNROLL for (int x = 0; x < 6; x++) {
+            VECTOR column[6];
+            UNROLL for (int y = 0; y < 6; y++) column[y] = NAME(load)(points + (6 * y + x) * step + channel);
+            NAME(from_points)(column, half + x, 6);
+        }
+        for (int y = 0; y < rows; y++) {
+            VECTOR row[4];
+            NAME(from_points)(half + 6 * y, row, 1);
+            for (int x = 0; x < columns; x++) {
+                ptrdiff_t at = (top + y) * c->output_row + (ptrdiff_t)(left + x) * c->output_channels + channel;
+                NAME(store)(c->output + at, NAME(finished)(c, row[x] + bias, slope, at));
+            }
+        }
+    }
+}
+
+/* A 1x1 convolution of some rows: the channels of each pixel times the weights. `products` has room for some pixels. */
+TARGET INLINE void NAME(convolve_1x1)(const struct convolution *c, int first, int last, float *products) {
+    for (int row = first; row < last; row++) {
+        for (int left = 0; left < c->width; left += PIXELS_AT_ONCE) {
+            int count = c->width - left < PIXELS_AT_ONCE ? c->width - left : PIXELS_AT_ONCE;
+            const float *from = c->input + (row + 1) * c->input_row + (ptrdiff_t)(left + 1) * c->input_channels;
+            NAME(multiply)(from, c->input_channels, c->input_channels, c->weights, products, c->output_channels, count);
+            for (int at = 0; at < count * c->output_channels; at += SIMD_WIDTH) {
+                int channel = at % c->output_channels;
+                VECTOR bias = NAME(load)(c->bias + channel), slope = bias;
+                if (c->activation == LEAKY_RELU) slope = NAME(load)(c->slopes + channel);
+                ptrdiff_t place = row * c->output_row + (ptrdiff_t)left * c->output_channels + at;
+                NAME(store)(c->output + place, NAME(finished)(c, NAME(load)(products + at) + bias, slope, place));
+            }
+        }
+    }
+}
+
+/* Compute the tiles from `first` to before `last`, or these rows of a 1x1 convolution. `input_points`, (36, tiles,
+   depth), is kept from one convolution of a dense block to the next; `output_points`, (36, tiles, channels out), is not.
+   The steps lead from point to point. */
+TARGET void NAME(winograd_convolve)(const struct convolution *c, int first, int last, float *input_points,
+                                    ptrdiff_t input_step, float *output_points, ptrdiff_t output_step) {
+    int channels = c->offset + c->input_channels;
+    if (c->is_1x1) {
+        NAME(convolve_1x1)(c, first, last, output_points);
+        return;
+    }
+    for (int tile = first; tile < last; tile++)
+        NAME(transform)(c, tile, input_points + (ptrdiff_t)(tile - first) * c->depth + c->offset, input_step);
+    for (int point = 0; point < POINTS; point++)
+        NAME(multiply)(input_points + point * input_step, c->depth, channels,
+                       c->weights + (ptrdiff_t)point * c->output_channels * channels,
+                       output_points + point * output_step, c->output_channels, last - first);
+    for (int tile = first; tile < last; tile++)
+        NAME(transform_back)(c, tile, output_points + (ptrdiff_t)(tile - first) * c->output_channels, output_step);
+}
+
+#undef VECTOR
+#undef MASK
+#endif

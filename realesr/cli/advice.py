@@ -1,0 +1,44 @@
+"""Advice that the command line adds to errors of the library, which name options in words and never as flags."""
+
+from realesr.errors import RealesrError
+
+ADVICE = {
+    # NetworkOptions
+    "model": "'realesr models' lists the names",
+    "denoise": "--denoise sets it",
+    "engine": "--engine chooses it",
+    "device": "--device chooses it",
+    "precision": "--precision chooses it",
+    "threads": "--threads sets it",
+    "options": "--option sets it",
+    "tile_px": "--tile sets it",
+    "overlap_px": "--overlap sets it",
+    "exact": "leave out --exact or --overlap",
+    # ImageOptions
+    "scale": "--scale sets it",
+    "alpha": "--alpha chooses it",
+    # FileOptions
+    "format": "--format chooses it",
+    "quality": "--quality sets it",
+    "overwrite": "--overwrite replaces it",
+    "page": "--page chooses it",
+    "max_pixels": "--max-pixels sets the limit",
+    # ExportOptions
+    "to": "--to chooses it",
+    "output": "--output names another",
+    "shape_nhw": "--shape sets it",
+    "uint8": "leave out --uint8",
+    "compute_capabilities": "--for sets it",
+    "workspace_mb": "--workspace-mb sets it",
+    "limit_minutes": "--limit-minutes sets the limit",
+    "timing_cache": "--timing-cache sets it",
+    # training
+    "gpus": "--gpus sets it",
+}
+"""Option that would help -> how the command line sets it."""
+
+
+def message_with_advice(error: RealesrError) -> str:
+    """Return the error's message in one line, with the flag that would help."""
+    message = " ".join(str(error).split())
+    return f"{message}; {ADVICE[error.option]}" if error.option in ADVICE else message

@@ -1,9 +1,0 @@
-"""Options that say what a command tells, of those whose help has no panels."""
-
-from typing import Annotated
-
-import typer
-
-Quiet = Annotated[bool, typer.Option("--quiet", help="Only errors on stderr; results still go to stdout.")]
-Debug = Annotated[bool, typer.Option("--debug", help="Show where errors happened (tracebacks).")]
-OneJson = Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")]

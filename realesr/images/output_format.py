@@ -1,0 +1,171 @@
+"""Name and format of an output, and whether that format and the place can hold it; checked before the first tile."""
+
+import os
+import shutil
+from pathlib import Path
+
+from realesr.errors import OutputError, OutputExists, UsageError
+from realesr.images.info import ImageInfo, OutputFormat
+
+SUFFIXES: dict[str, OutputFormat] = {
+    ".png": "png",
+    ".jpg": "jpeg",
+    ".jpeg": "jpeg",
+    ".jpe": "jpeg",
+    ".jfif": "jpeg",
+    ".tif": "tiff",
+    ".tiff": "tiff",
+    ".webp": "webp",
+    ".avif": "avif",
+}
+"""Suffix in lower case -> format that it stands for; the first of a format is its usual suffix."""
+
+NAMES: dict[str, OutputFormat] = {suffix[1:]: fmt for suffix, fmt in SUFFIXES.items()}
+"""Name that a user may give -> format: "png", "jpg", "jpeg", ..."""
+
+DEFAULT_QUALITY: dict[OutputFormat, int] = {"jpeg": 95, "webp": 90, "avif": 80}
+"""Quality of the lossy formats; the others are lossless and have none."""
+
+LONGEST_SIDE_PX: dict[OutputFormat, int] = {"jpeg": 65_500, "webp": 16_383, "avif": 16_384}
+"""Source: JPEG_MAX_DIMENSION in libjpeg-turbo's jmorecfg.h, WEBP_MAX_DIMENSION in libwebp's encode.h; AVIF: tried."""
+
+MOST_METADATA_BYTES_IN_JPEG = 65_502
+"""One APP1 segment, less the head of XMP. Source: XMP specification, part 3, 1.1.3."""
+
+_BYTES_OF_RAW: dict[OutputFormat, tuple[float, float]] = {
+    "png": (0.3, 1.05),
+    "tiff": (0.3, 1.05),
+    "jpeg": (0.02, 0.4),
+    "webp": (0.005, 0.3),
+    "avif": (0.005, 0.3),
+}
+"""File size by raw size: what a photo hardly stays under, and what it hardly exceeds. Assumptions, from a few photos
+enlarged here: PNG and TIFF 0.35 to 0.6, JPEG at quality 95 0.05 to 0.2."""
+
+
+def output_format(kind: str | None, target: Path | None, wanted: str | None) -> OutputFormat:
+    """Return the format of an output: `wanted`, else the one of the target's suffix, else the input's.
+
+    An input of a format that cannot be written (GIF, BMP, PPM, HEIC) becomes PNG.
+
+    Args:
+        kind: the input's kind, such as "jpeg"; None where it is not known.
+        target: path of the output; None where it is not named yet.
+        wanted: name of a format, such as "jpeg", "JPG" or ".tif".
+
+    Raises:
+        UsageError: `wanted`, or else the suffix, stands for no format that can be written.
+    """
+    if wanted is not None:
+        name = wanted.lower().lstrip(".")
+        if name not in NAMES:
+            raise UsageError(f"format {wanted!r} is not known, expected png, jpeg, tiff, webp or avif", option="format")
+        return NAMES[name]
+    if target is not None and target.suffix:
+        fmt = format_of(target)
+        if fmt is None:
+            raise UsageError(
+                f"{target} ends in {target.suffix!r}, expected {', '.join(SUFFIXES)}; or name the format",
+                option="format",
+            )
+        return fmt
+    return NAMES.get(kind or "", "png")
+
+
+def format_of(path: Path) -> OutputFormat | None:
+    """Return the format that a path's suffix stands for, or None where it is not one that can be written."""
+    return SUFFIXES.get(path.suffix.lower())
+
+
+def output_path(source: Path, scale: float, fmt: OutputFormat, folder: Path | None = None) -> Path:
+    """Return the default path of an output: `<stem>_x4.<suffix>`, beside the source or in `folder`."""
+    return (folder or source.parent) / f"{source.stem}_x{scale:g}{suffix_for(fmt, source)}"
+
+
+def suffix_for(fmt: OutputFormat, source: Path) -> str:
+    """Return the suffix of an output: the source's own where it stands for the format `fmt`, else the usual one."""
+    if format_of(source) == fmt:
+        return source.suffix
+    return next(suffix for suffix, named in SUFFIXES.items() if named == fmt)
+
+
+def check_target(source: Path, target: Path, *, overwrite: bool) -> None:
+    """Raise where writing to `target` would replace the input, or a file that may not be overwritten.
+
+    Raises:
+        OutputExists: the target exists, and `overwrite` is false.
+        OutputError: the target is the source itself, perhaps under another name (a link).
+    """
+    if not target.exists():
+        return
+    if source.exists() and target.samefile(source):
+        raise OutputError(f"{target} is the input {source} itself: the output would replace the input", option="output")
+    if not overwrite:
+        raise OutputExists(f"{target} is there already", option="overwrite")
+
+
+def check_output(path: Path, info: ImageInfo, fmt: OutputFormat) -> tuple[str, ...]:
+    """Return notices about what will be lost when an image of `info` is written to `path`; raise where it cannot be.
+
+    Raises:
+        OutputError: the image is too large for the format or has alpha that it cannot hold; the folder is missing or
+            may not be written to; `path` is a folder; the disk is too full.
+    """
+    _check_size(path, info, fmt)
+    if fmt == "jpeg" and info.has_alpha:
+        raise OutputError(
+            f"{path}: JPEG cannot hold the image's transparency; choose png, webp, tiff or avif", option="format"
+        )
+    _check_place(path)
+    notices = []
+    if info.bits == 16 and fmt not in ("png", "tiff"):
+        notices.append(f"{fmt.upper()} holds 8 bit a channel: 16 bit are rounded; PNG and TIFF keep them")
+    for name, data in (("XMP", info.xmp), ("EXIF", info.exif)):
+        if fmt == "jpeg" and data is not None and len(data) > MOST_METADATA_BYTES_IN_JPEG:
+            notices.append(f"{name} of {len(data):,} bytes does not fit into JPEG and is left out; PNG keeps it")
+    space = _check_space(path, info, fmt)
+    return (*notices, *([space] if space else []))
+
+
+def _check_size(path: Path, info: ImageInfo, fmt: OutputFormat) -> None:
+    """Raise OutputError where a side is longer than the format can hold."""
+    longest = LONGEST_SIDE_PX.get(fmt)
+    if longest is not None and max(info.width_px, info.height_px) > longest:
+        raise OutputError(
+            f"{path}: {info.width_px} x {info.height_px} px do not fit into {fmt.upper()}, which holds {longest:,} px "
+            f"a side; choose a smaller scale, or png or tiff as the format",
+            option="format",
+        )
+
+
+def _check_place(path: Path) -> None:
+    """Raise OutputError where no file can be made at `path`."""
+    folder = path.parent
+    if path.is_dir():
+        raise OutputError(f"{path} is a folder, expected a file name", option="output")
+    if not folder.exists():
+        raise OutputError(f"{folder} does not exist: make the folder first", option="output")
+    if not folder.is_dir():
+        raise OutputError(f"{folder} is a file, expected a folder", option="output")
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise OutputError(f"{folder} may not be written to: check its permissions", option="output")
+
+
+def _check_space(path: Path, info: ImageInfo, fmt: OutputFormat) -> str | None:
+    """Raise OutputError where the disk is too full for the output; return a notice where it may be."""
+    raw = info.width_px * info.height_px * info.channels * (info.bits // 8 if fmt in ("png", "tiff") else 1)
+    least, most = (int(raw * share) for share in _BYTES_OF_RAW[fmt])
+    free = shutil.disk_usage(path.parent).free
+    if free < least:
+        raise OutputError(
+            f"{path}: the disk has {_megabytes(free)} free, and the output needs {_megabytes(least)} to "
+            f"{_megabytes(most)}; free some, or write to another disk",
+            option="output",
+        )
+    if free < most:
+        return f"the disk has {_megabytes(free)} free, and the output may need up to {_megabytes(most)}"
+    return None
+
+
+def _megabytes(count: int) -> str:
+    return f"{count / 1e6:,.1f} MB"

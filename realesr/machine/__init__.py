@@ -1,0 +1,1 @@
+"""This computer: its processor, memory and containers, and files that are written whole."""

@@ -1,0 +1,29 @@
+"""How much memory is free, and how much this process has held."""
+
+import sys
+from pathlib import Path
+
+import psutil
+
+from realesr.machine.cgroup import memory_left_bytes
+
+
+def free_bytes() -> int:
+    """Memory that this process can have without swapping: what the system has available, or its container if less."""
+    available: int = psutil.virtual_memory().available
+    left = memory_left_bytes()
+    return available if left is None else min(available, left)
+
+
+def peak_bytes() -> int:
+    """Largest resident memory that this process has held since it started."""
+    if sys.platform == "win32":
+        return int(psutil.Process().memory_info().peak_wset)
+    if sys.platform == "linux":
+        # Not getrusage: there a process starts with the peak of the one that started it.
+        for line in Path("/proc/self/status").read_text().splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) * 1024
+    import resource
+
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)

@@ -1,0 +1,241 @@
+"""Makes frozen dataclasses out of TOML and JSON, and collects everything that is wrong with them before it gives up."""
+
+import dataclasses
+import difflib
+import types
+import typing
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, TypeVar
+
+from realesr.errors import ModelError, UsageError
+
+T = TypeVar("T")
+
+_NOUN, _KINDS = "noun of the tables", "kinds of the tables"
+"""Keys of a field's metadata; see `one_of_tables`."""
+
+
+class TableError(UsageError):
+    """All that is wrong with a table; `lines` has one problem a line."""
+
+    def __init__(self, what: str, lines: Sequence[str]) -> None:
+        self.lines = tuple(lines)
+        count = "one problem" if len(lines) == 1 else f"{len(lines)} problems"
+        super().__init__(f"{what} has {count}: {'; '.join(lines)}")
+
+
+def one_of_tables(noun: str, kinds: Mapping[str, type]) -> dict[str, Any]:
+    """Return the metadata of a field whose value is one of several tables: [name] is read as `kinds[name]`.
+
+    Args:
+        noun: what the field is, for messages: "got no network or two".
+        kinds: name of each table -> the dataclass that is made of it.
+    """
+    return {_NOUN: noun, _KINDS: kinds}
+
+
+def read_table(kind: type[T], table: Mapping[str, Any], where: str, problems: list[str], base: T | None = None) -> T:
+    """Make a dataclass from a table that a person wrote.
+
+    Args:
+        kind: a dataclass; fields without default must be in the table, unless there is a `base`.
+        table: key -> value, as tomllib gives them; tables within it become dataclasses within the dataclass. The word
+            "none" stands for None.
+        where: the table's name in the file, like "stage1"; empty for the file itself.
+        problems: what is wrong is added here, a line each.
+        base: values of the keys that the table does not have.
+
+    Returns:
+        The value; where problems were found, something that must not be used, so that the search can go on.
+    """
+    return _Reader(problems, is_record=False).table(kind, table, where, base)
+
+
+def read_record(kind: type[T], record: object, what: str) -> T:
+    """Make a dataclass from what `dataclasses.asdict` made of it, also after a round trip through JSON text.
+
+    Args:
+        kind: a dataclass. Every field must be in the record, and nothing else.
+        record: an object of JSON.
+        what: what it is called in the error, like "the parameters".
+
+    Raises:
+        TableError: all that is wrong with it.
+    """
+    if not isinstance(record, Mapping):
+        raise TableError(what, [f"got {record!r:.80}, expected an object with keys"])
+    problems: list[str] = []
+    made = _Reader(problems, is_record=True).table(kind, record, "", None)
+    if problems:
+        raise TableError(what, problems)
+    return made
+
+
+def set_key(table: dict[str, Any], assignment: str) -> None:
+    """Apply "stage1.batch=4" to a table; the value is written as in TOML, and bare words are texts.
+
+    Raises:
+        UsageError: there is no "=", or a key leads through something that is no table.
+    """
+    import tomllib
+
+    path, equals, text = assignment.partition("=")
+    if not equals or not path.strip():
+        raise UsageError(f"got the change {assignment}, expected key=value, like stage1.batch=4")
+    try:
+        value = tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        value = text.strip()
+    *folders, key = path.strip().split(".")
+    for folder in folders:
+        table = table.setdefault(folder, {})
+        if not isinstance(table, dict):
+            raise UsageError(f"got the change {assignment}, but {folder} is a value and has no keys")
+    table[key] = value
+
+
+@dataclass(frozen=True)
+class _Entry:
+    """A key that a table may have."""
+
+    field: "dataclasses.Field[Any]"
+    hint: Any
+    """Type of its value."""
+    noun: str = ""
+    """What the field is, where the key is one of the tables that it can be made of."""
+
+
+class _Reader:
+    """Reads the tables of one file."""
+
+    def __init__(self, problems: list[str], *, is_record: bool) -> None:
+        self._problems, self._is_record = problems, is_record
+
+    def table(self, kind: type[T], table: Mapping[str, Any], where: str, base: T | None) -> T:
+        """Return the dataclass; see `read_table`."""
+        entries = _entries(kind)
+        before = len(self._problems)
+        values: dict[str, Any] = {}
+        for key, value in table.items():
+            place = f"{where}.{key}" if where else key
+            entry = entries.get(key)
+            if entry is None:
+                self._problems.append(f"{place} = {value!r:.80} is no key here: {_nearest(key, entries)}")
+            elif not entry.noun or not _is_none(value):
+                inner = None if base is None else getattr(base, entry.field.name)
+                if inner is None and entry.field.default is not dataclasses.MISSING:
+                    inner = entry.field.default
+                values[entry.field.name] = self._value(entry.hint, value, place, inner)
+        if base is None:
+            self._problems.extend(self._missing(entries, table, where or "the file"))
+        if len(self._problems) > before:
+            return typing.cast(T, base)
+        try:
+            return kind(**values) if base is None else dataclasses.replace(base, **values)  # type: ignore[type-var]
+        except (UsageError, ModelError) as error:
+            self._problems.append(f"{where}: {error}" if where else str(error))
+            return typing.cast(T, base)
+
+    def _missing(self, entries: Mapping[str, _Entry], table: Mapping[str, Any], where: str) -> Iterator[str]:
+        """Yield what is wrong with a table that lacks keys."""
+        choices: dict[str, list[str]] = {}
+        for key, entry in entries.items():
+            if entry.noun:
+                choices.setdefault(entry.noun, []).append(key)
+            elif key not in table and (self._is_record or _is_required(entry.field)):
+                yield f"{where} lacks {key}, expected {_words(entry.hint)}"
+        for noun, keys in choices.items():
+            if sum(not _is_none(table.get(key)) for key in keys) != 1:
+                yield f"got no {noun} or two, expected one table of {' and '.join(f'[{key}]' for key in keys)}"
+
+    def _value(self, hint: Any, value: Any, place: str, inner: Any) -> Any:
+        """Return the value as its field wants it; note a problem where it is of another type."""
+        if isinstance(hint, type) and dataclasses.is_dataclass(hint) and isinstance(value, Mapping):
+            return self.table(hint, value, place, inner)
+        if typing.get_origin(hint) in (types.UnionType, typing.Union):
+            return self._optional(hint, value, place, inner)
+        if typing.get_origin(hint) is tuple:
+            return self._tuple(hint, value, place)
+        if _fits(hint, value):
+            return float(value) if hint is float else value
+        self._problems.append(f"{place} = {value!r:.80}: expected {_words(hint)}")
+        return inner
+
+    def _optional(self, hint: Any, value: Any, place: str, inner: Any) -> Any:
+        kinds = [kind for kind in typing.get_args(hint) if kind is not type(None)]
+        if len(kinds) < len(typing.get_args(hint)) and (value is None if self._is_record else _is_none(value)):
+            return None
+        kind = next((kind for kind in kinds if _fits(kind, value)), kinds[0])
+        return self._value(kind, value, place, inner)
+
+    def _tuple(self, hint: Any, value: Any, place: str) -> Any:
+        kinds = typing.get_args(hint)
+        is_list = isinstance(value, list | tuple)
+        if not is_list or (kinds[-1] is not Ellipsis and len(value) != len(kinds)):
+            self._problems.append(f"{place} = {value!r:.80}: expected {_words(hint)}")
+            return ()
+        each = [kinds[0]] * len(value) if kinds[-1] is Ellipsis else kinds
+        return tuple(
+            self._value(kind, item, f"{place}[{at}]", None)
+            for at, (kind, item) in enumerate(zip(each, value, strict=True))
+        )
+
+
+def _entries(kind: type) -> dict[str, _Entry]:
+    """Return the keys that a dataclass's table may have."""
+    hints = typing.get_type_hints(kind)
+    entries: dict[str, _Entry] = {}
+    for field in dataclasses.fields(kind):
+        kinds = field.metadata.get(_KINDS)
+        if kinds is None:
+            entries[field.name] = _Entry(field, hints[field.name])
+        else:
+            entries |= {name: _Entry(field, each, field.metadata[_NOUN]) for name, each in kinds.items()}
+    return entries
+
+
+def _is_required(field: "dataclasses.Field[Any]") -> bool:
+    return field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
+
+
+def _is_none(value: Any) -> bool:
+    return value is None or (isinstance(value, str) and value == "none")
+
+
+def _nearest(key: str, known: Mapping[str, Any]) -> str:
+    near = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
+    return f"did you mean {near[0]}?" if near else f"expected one of {', '.join(known)}"
+
+
+def _fits(hint: Any, value: Any) -> bool:
+    """Return whether a value is of a plain type; whole numbers are numbers, and truth values are neither."""
+    if hint is Any:
+        return True
+    if typing.get_origin(hint) is Literal:
+        return any(value == option and type(value) is type(option) for option in typing.get_args(hint))
+    if isinstance(typing.get_origin(hint), type) and issubclass(typing.get_origin(hint), Mapping):
+        key_kind, kind = typing.get_args(hint)
+        return isinstance(value, Mapping) and all(_fits(key_kind, key) and _fits(kind, value[key]) for key in value)
+    if typing.get_origin(hint) is not None:
+        return False
+    if isinstance(value, bool):
+        return hint is bool
+    return isinstance(value, int | float) if hint is float else isinstance(value, hint)
+
+
+def _words(hint: Any) -> str:
+    """Return a type in words."""
+    if typing.get_origin(hint) is Literal:
+        return " or ".join(repr(option) for option in typing.get_args(hint))
+    if typing.get_origin(hint) in (types.UnionType, typing.Union):
+        kinds = typing.get_args(hint)
+        none = ', or "none"' if type(None) in kinds else ""
+        return " or ".join(_words(option) for option in kinds if option is not type(None)) + none
+    if typing.get_origin(hint) is tuple:
+        kinds = typing.get_args(hint)
+        return f"a list, each {_words(kinds[0])}" if kinds[-1] is Ellipsis else f"a list of {len(kinds)} numbers"
+    if dataclasses.is_dataclass(hint) or typing.get_origin(hint) is not None:
+        return "a table"
+    names = {int: "a whole number", float: "a number", bool: "true or false", str: "a text"}
+    return names.get(hint, str(hint))

@@ -1,0 +1,172 @@
+"""The kinds of layer that every network of ours is made of.
+
+A network is an ordered list of layers. Each has a name, which its result goes by, and reads the results of layers
+before it, or IMAGE: (3, H, W) RGB in [0, 1]. The result of the last layer is the enlarged image.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+IMAGE = "input"
+"""What the image is called among the results that layers read."""
+
+ActivationKind = Literal["relu", "leaky_relu", "prelu", "silu", "gelu", "sigmoid", "mish"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Activation:
+    """A function of each value by itself. GELU is the exact one, by the error function."""
+
+    kind: ActivationKind
+    slope: float = 0.0
+    """Of a leaky ReLU, for values below 0."""
+    slopes: str = ""
+    """Of a PReLU: the key of its slopes in the state dict, one for each channel."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Convolution:
+    """A square convolution of stride 1, with as much zero padding as keeps the size, then an activation."""
+
+    name: str
+    """Its arrays are NAME.weight, (out, in / groups, kernel, kernel), and NAME.bias, (out,)."""
+    source: str
+    in_channels: int
+    out_channels: int
+    kernel: int = 3
+    """Side of the kernel, odd."""
+    groups: int = 1
+    has_bias: bool = True
+    activation: Activation | None = None
+
+    @property
+    def sources(self) -> tuple[str, ...]:
+        """Return the names of the results that this layer reads."""
+        return (self.source,)
+
+    @property
+    def arrays(self) -> dict[str, tuple[int, ...]]:
+        """Return the keys of its arrays in the state dict, with their shapes."""
+        shapes: dict[str, tuple[int, ...]] = {
+            f"{self.name}.weight": (self.out_channels, self.in_channels // self.groups, self.kernel, self.kernel)
+        }
+        if self.has_bias:
+            shapes[f"{self.name}.bias"] = (self.out_channels,)
+        if self.activation is not None and self.activation.kind == "prelu":
+            shapes[self.activation.slopes] = (self.out_channels,)
+        return shapes
+
+
+@dataclass(frozen=True, kw_only=True)
+class Activated:
+    """An activation of a result that other layers read as it was."""
+
+    name: str
+    source: str
+    activation: Activation
+
+    @property
+    def sources(self) -> tuple[str, ...]:
+        """Return the names of the results that this layer reads."""
+        return (self.source,)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Concatenation:
+    """Results of one size, joined along their channels."""
+
+    name: str
+    sources: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScaledSum:
+    """The sum of results of one shape, each times a factor, and of a constant."""
+
+    name: str
+    terms: tuple[tuple[str, float], ...]
+    """Name of a result and its factor."""
+    offset: float = 0.0
+
+    @property
+    def sources(self) -> tuple[str, ...]:
+        """Return the names of the results that this layer reads."""
+        return tuple(source for source, _ in self.terms)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Product:
+    """The product of two results of one shape, value by value."""
+
+    name: str
+    sources: tuple[str, str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class PixelShuffle:
+    """Channels become pixels: (C * factor^2, H, W) -> (C, H * factor, W * factor), as torch orders them."""
+
+    name: str
+    source: str
+    factor: int
+
+    @property
+    def sources(self) -> tuple[str, ...]:
+        """Return the names of the results that this layer reads."""
+        return (self.source,)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PixelUnshuffle:
+    """Pixels become channels: (C, H * factor, W * factor) -> (C * factor^2, H, W), as torch orders them."""
+
+    name: str
+    source: str
+    factor: int
+
+    @property
+    def sources(self) -> tuple[str, ...]:
+        """Return the names of the results that this layer reads."""
+        return (self.source,)
+
+
+@dataclass(frozen=True, kw_only=True)
+class NearestEnlargement:
+    """Every pixel repeated factor x factor times."""
+
+    name: str
+    source: str
+    factor: int
+
+    @property
+    def sources(self) -> tuple[str, ...]:
+        """Return the names of the results that this layer reads."""
+        return (self.source,)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ChannelSlice:
+    """Some of a result's channels, from `first_channel`: a split is several of these."""
+
+    name: str
+    source: str
+    first_channel: int
+    channels: int
+
+    @property
+    def sources(self) -> tuple[str, ...]:
+        """Return the names of the results that this layer reads."""
+        return (self.source,)
+
+
+Layer = (
+    Convolution
+    | Activated
+    | Concatenation
+    | ScaledSum
+    | Product
+    | PixelShuffle
+    | PixelUnshuffle
+    | NearestEnlargement
+    | ChannelSlice
+)

@@ -1,0 +1,86 @@
+"""Which network a state dict belongs to.
+
+A new architecture is named in FAMILIES, in `recognise` and in `candidates`, and for the message in _EXPECTED.
+"""
+
+import json
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import asdict
+
+from realesr.errors import ModelError
+from realesr.models.architecture import Architecture, State
+from realesr.models.compact import Compact, compact_candidates, detect_compact
+from realesr.models.discriminator import UNetDiscriminator, detect_discriminator
+from realesr.models.rrdb import RRDB, detect_rrdb, rrdb_candidates, with_rrdb_names
+
+FAMILIES: Mapping[str, type[Architecture]] = {"rrdb": RRDB, "compact": Compact}
+"""What recipes and the metadata of ONNX files call each family of networks -> its class."""
+
+_EXPECTED = "RRDBNet (conv_first.weight, ...) or SRVGGNetCompact (body.0.weight, ...)"
+
+
+def recognise(state: State, *, activation: str | None = None) -> tuple[Architecture | UNetDiscriminator, State]:
+    """Find the network whose state dict this is, and check every key and shape.
+
+    Args:
+        state: arrays by any of the names that are known for them.
+        activation: see `detect_compact`.
+
+    Returns:
+        The network, and its arrays by the names that its layers have.
+
+    Raises:
+        ModelError: It is no network of ours, or keys are missing, unexpected or of another shape.
+    """
+    state = with_rrdb_names(state)
+    found = detect_rrdb(state) or detect_compact(state, activation) or detect_discriminator(state)
+    if found is None:
+        raise ModelError(f"no network that realesr knows has these weights: got {_first(state)}; expected {_EXPECTED}")
+    _check_shapes(state, found)
+    return found, state
+
+
+def detect(state: State, *, activation: str | None = None) -> Architecture:
+    """Return the network that enlarges whose state dict this is; the arguments and errors are those of `recognise`."""
+    found, _ = recognise(state, activation=activation)
+    if isinstance(found, UNetDiscriminator):
+        raise ModelError("these are the weights of a discriminator, which enlarges nothing: expected a generator's")
+    return found
+
+
+def candidates(shapes: Sequence[tuple[int, ...]]) -> list[Architecture]:
+    """Return the networks that convolutions of these shapes, in the order of use, could be."""
+    return [*rrdb_candidates(shapes), *compact_candidates(shapes)]
+
+
+def text_from_architecture(architecture: Architecture) -> str:
+    """Return one line of JSON that `architecture_from_text` reads: the metadata of our ONNX files."""
+    fields = asdict(architecture)  # type: ignore[call-overload]  # every architecture is a dataclass
+    return json.dumps({"network": type(architecture).__name__, **fields})
+
+
+def architecture_from_text(text: str) -> Architecture | None:
+    """Return the architecture that `text_from_architecture` wrote, or None where the text is none of ours."""
+    try:
+        fields = json.loads(text)
+        return FAMILIES[fields.pop("network").lower()](**fields)
+    except (ValueError, KeyError, TypeError, AttributeError, ModelError):
+        return None
+
+
+def _check_shapes(state: State, architecture: Architecture | UNetDiscriminator) -> None:
+    expected = architecture.shapes
+    missing = [key for key in expected if key not in state]
+    if missing:
+        raise ModelError(f"weights of a {architecture.title} miss {_first(missing)}: is the file complete?")
+    unexpected = [key for key in state if key not in expected]
+    if unexpected:
+        raise ModelError(f"weights look like a {architecture.title} but also hold {_first(unexpected)}")
+    for key, shape in expected.items():
+        if state[key].shape != shape:
+            raise ModelError(f"{key} of a {architecture.title} has the shape {state[key].shape}, expected {shape}")
+
+
+def _first(keys: Collection[str]) -> str:
+    shown = ", ".join(list(keys)[:4])
+    return f"{shown}, ... ({len(keys)} in all)" if len(keys) > 4 else shown or "no arrays"

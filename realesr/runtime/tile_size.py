@@ -1,0 +1,145 @@
+"""How large tiles and strips may be: the largest that were worth it when measured, and that fit the memory.
+
+What a piece of an image takes is the engine's to tell (`Engine.bytes_for`), and at which sizes it is at its best
+(`EngineSpec.pieces`). Here is only what may be taken.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from realesr.engine import Engine
+from realesr.models.architecture import Architecture
+from realesr.models.strip_plan import state_values_per_column
+
+SMALLEST_TILE_PX = 64
+TILE_STEP_PX = 32
+
+SHARE_OF_FREE_MEMORY = 0.5
+"""The rest is for images, bands and other programs."""
+SHARE_OF_GPU_MEMORY = 0.75
+"""Of what was free when the network was open; the rest is for joined rows of tiles and for other programs."""
+
+UNTILED_LIMIT_BYTES = 4e9
+"""Most for an image that goes through untiled, where tiles do nearly as well: 2.4 MP of x4plus in engine winograd."""
+
+
+def tile_px_for(architecture: Architecture, engine: Engine, free_bytes: int) -> int:
+    """Return the side of the largest tile that an engine should be given, with all that it overlaps.
+
+    Args:
+        architecture: of the network, or of one like it where that is not known.
+        engine: an open engine.
+        free_bytes: free memory of the computer when the network was open; where the engine's device has memory of its
+            own, that counts instead.
+
+    Returns:
+        A multiple of 32, in input px.
+    """
+    spec = engine.spec
+    limit_bytes = free_bytes * SHARE_OF_FREE_MEMORY
+    if spec.device_free_bytes is not None:
+        limit_bytes = spec.device_free_bytes * SHARE_OF_GPU_MEMORY
+    largest_px = spec.pieces.largest_tile_px * architecture.multiple_of
+    side_px = largest_side_px(architecture, engine, limit_bytes, largest_px)
+    return min(max(side_px // TILE_STEP_PX * TILE_STEP_PX, SMALLEST_TILE_PX), largest_px)
+
+
+def max_untiled_area_px_for(architecture: Architecture, engine: Engine, free_bytes: int) -> int:
+    """Return the area in input px of the largest image that should go through a network untiled.
+
+    It may take more memory than a tile does: up to half of what is free, and UNTILED_LIMIT_BYTES.
+    """
+    limit_bytes = min(free_bytes * SHARE_OF_FREE_MEMORY, UNTILED_LIMIT_BYTES)
+    return largest_side_px(architecture, engine, limit_bytes, 1 << 16) ** 2
+
+
+def largest_side_px(architecture: Architecture, engine: Engine, limit_bytes: float, at_most_px: int) -> int:
+    """Return the side in input px of the largest square that takes no more memory; 0 where none does."""
+    low, high = 0, at_most_px
+    while low < high:
+        side_px = (low + high + 1) // 2
+        if engine.bytes_for(architecture, side_px, side_px) <= limit_bytes:
+            low = side_px
+        else:
+            high = side_px - 1
+    return low
+
+
+SMALLEST_STRIP_ROWS = 16
+"""In rows of the network's own grid. Below, the two rows that every convolution reads again weigh."""
+STRIP_ROWS_STEP = 4
+"""Rows of a tile of Winograd's convolutions, which engine winograd does whole."""
+SMALLEST_COLUMNS = 256
+"""Least width that one strip answers for where an image is cut, in pixels of the network's own grid."""
+STRIP_LIMIT_BYTES = 4e9
+"""Most for strips where tiles do as well. States of x4plus are 540 kB a column: a photo of 12 MP would take 7 GB for
+them and for its first strip; its tiles take 2."""
+STATE_VALUE_BYTES = 4
+
+
+@dataclass(frozen=True, kw_only=True)
+class StripSize:
+    """How an image is cut into strips, in input px."""
+
+    rows_px: int
+    columns_px: int
+    """What one strip answers for: all of the image's width, or a part of it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class StripBudget:
+    """What the strips of one network may take."""
+
+    architecture: Architecture
+    strip_bytes: Callable[[int, int], float]
+    """Rows and columns of a strip in input px -> the memory that it takes, with its states."""
+    limit_bytes: float
+    halo_px: int
+    """What a strip reads beyond its columns on each side, where an image is cut."""
+    largest_px: int
+    """Rows times columns of a strip, in pixels of the network's own grid."""
+    smallest_image_px: int = 0
+    """Area of an image below which there are no strips."""
+
+    def size_for(self, height_px: int, width_px: int) -> StripSize | None:
+        """Return the largest strips that fit, over all of the width or over the fewest parts; None where none fit."""
+        if height_px * width_px < self.smallest_image_px:
+            return None
+        multiple = self.architecture.multiple_of
+        halo, width = (-(-length // multiple) for length in (self.halo_px, width_px))
+        parts = 1
+        while parts == 1 or width >= parts * SMALLEST_COLUMNS:
+            columns = -(-width // parts)
+            read = columns + (2 * halo if parts > 1 else 0)
+            rows = self.largest_px // read // STRIP_ROWS_STEP * STRIP_ROWS_STEP
+            while rows > SMALLEST_STRIP_ROWS and self._bytes(rows, read, parts) > self.limit_bytes:
+                rows = max(rows // 2 // STRIP_ROWS_STEP * STRIP_ROWS_STEP, SMALLEST_STRIP_ROWS)
+            if rows >= SMALLEST_STRIP_ROWS and self._bytes(rows, read, parts) <= self.limit_bytes:
+                return StripSize(rows_px=rows * multiple, columns_px=columns * multiple)
+            parts += 1
+        return None
+
+    def _bytes(self, rows: int, read: int, parts: int) -> float:
+        """Return the memory of strips of `rows` rows that read `read` columns, on the network's own grid.
+
+        Only one strip runs at a time, but states are kept for all parts of the image's width.
+        """
+        multiple = self.architecture.multiple_of
+        states = (parts - 1) * read * state_values_per_column(self.architecture)
+        return self.strip_bytes(rows * multiple, read * multiple) + states * STATE_VALUE_BYTES
+
+
+def strip_budget(
+    architecture: Architecture, engine: Engine, free_bytes: int, halo_px: int, *, is_exact: bool = False
+) -> StripBudget:
+    """Return what strips may take: half of the free memory, and STRIP_LIMIT_BYTES unless the result must be exact."""
+    free = free_bytes * SHARE_OF_FREE_MEMORY
+    pieces = engine.spec.pieces
+    return StripBudget(
+        architecture=architecture,
+        strip_bytes=lambda rows_px, width_px: engine.bytes_for(architecture, rows_px, width_px, in_strips=True),
+        limit_bytes=free if is_exact else min(free, STRIP_LIMIT_BYTES),
+        halo_px=halo_px,
+        largest_px=pieces.largest_strip_px,
+        smallest_image_px=pieces.smallest_image_in_strips_px,
+    )

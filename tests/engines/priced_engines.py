@@ -1,0 +1,56 @@
+"""Open engines that are asked for the memory of networks larger than the one they hold."""
+
+import functools
+from dataclasses import replace
+
+from realesr.engine import Engine, EngineBase, NearestEngine, PieceSizes, Precision
+from realesr.engines import open_engine
+from realesr.engines.memory_cost import GPU_PIECES
+from realesr.models.architecture import Architecture
+from realesr.models.compact import Compact
+from realesr.models.rrdb import RRDB
+from tests.engines.small_models import small_model
+
+ENLARGED = RRDB(scale=4, features=8, blocks=1, growth=4)
+ONE_GRID = Compact(scale=4, features=8, convs=2)
+
+
+@functools.cache
+def priced_engine(name: str, architecture: Architecture, precision: Precision = "fp32") -> Engine:
+    """Return an engine that is open for a small network which convolves on the same grids as `architecture`."""
+    if name == "nearest":
+        return NearestEngine()
+    small = ENLARGED if architecture.has_enlarged_convolutions else ONE_GRID
+    return open_engine(small_model(small), engine=name, device="cpu", precision=precision)
+
+
+class GpuEngine(EngineBase):
+    """Engine torch as it would be on a GPU with so much free memory."""
+
+    def __init__(self, precision: Precision, device_free_bytes: int) -> None:
+        spec = NearestEngine().spec
+        self.spec = replace(
+            spec,
+            name="torch",
+            device="cuda:0",
+            precision=precision,
+            device_free_bytes=device_free_bytes,
+            pieces=GPU_PIECES,
+        )
+
+    def bytes_for(self, architecture: Architecture, height_px: int, width_px: int, *, in_strips: bool = False) -> float:
+        from realesr.engines.memory_cost import gpu_tile_bytes
+
+        return gpu_tile_bytes(architecture, height_px, width_px, self.spec.precision)
+
+
+class ProportionalEngine(NearestEngine):
+    """Takes so many bytes a pixel, whatever the network."""
+
+    def __init__(self, bytes_per_px: float, pieces: PieceSizes) -> None:
+        super().__init__()
+        self.bytes_per_px = bytes_per_px
+        self.spec = replace(self.spec, pieces=pieces)
+
+    def bytes_for(self, architecture: Architecture, height_px: int, width_px: int, *, in_strips: bool = False) -> float:
+        return self.bytes_per_px * height_px * width_px

@@ -1,0 +1,1 @@
+"""Turns image files into batches of crops."""

@@ -1,0 +1,1 @@
+"""Makes LR images from HR images: a degradation is drawn, then applied."""
