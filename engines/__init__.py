@@ -205,7 +205,7 @@ def _open_built(
 
     checked_options("tensorrt", options, OPTIONS)  # before minutes of building
     if engine_file is None:
-        raise EngineError(f"engine tensorrt got {model.name}, expected an .engine file: run 'realesr export' first")
+        raise EngineError(f"engine tensorrt got {model.name}, expected an .engine file: export it to TensorRT first")
     return _open_tensorrt(engine_file(choice.device, precision, may_build), choice.device, "auto", options)
 
 

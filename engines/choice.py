@@ -165,7 +165,7 @@ def kept_choice(setting: "Setting") -> Choice:
     return Choice(
         engine=setting.engine,
         device=setting.device,
-        reason="the fastest that 'realesr tune' has measured here" + (f", with {options}" if options else ""),
+        reason="the fastest that was measured here" + (f", with {options}" if options else ""),
         setting=setting,
     )
 
@@ -229,7 +229,7 @@ def _reason(row: ChoiceRow, machine: Machine, asked_kind: str) -> str:
         return "the CPU was asked for"
     if row.device == "cuda" and asked_kind == "auto" and machine.nvidia_gpus > 1:
         numbers = ",".join(map(str, range(machine.nvidia_gpus)))
-        return f"{row.why}; --device cuda:{numbers} uses all {machine.nvidia_gpus}"
+        return f"{row.why}; device cuda:{numbers} uses all {machine.nvidia_gpus}"
     return row.why
 
 

@@ -5,6 +5,7 @@ buffers, copies in other layouts and transformed inputs; how many was measured (
 convolutions run behind an enlargement, maps are largest there and few layers make them, so the number is another one.
 """
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -63,17 +64,24 @@ class MemoryCost:
         """
         multiple = architecture.multiple_of
         rows, columns = -(-rows_px // multiple), -(-width_px // multiple)
-        trunk, *tail = stages(architecture)
+        has_tail = len(stages(architecture)) > 1
         first_rows = rows + architecture.radius_px // multiple
-        maps = self.trunk_strip_maps if tail else self.strip_maps
-        values = maps * first_rows * columns * _largest_map(architecture, trunk.layers)
-        if tail:
-            values = max(values, self.enlarged_maps * rows * columns * _largest_map(architecture, tail[0].layers))
+        maps = self.trunk_strip_maps if has_tail else self.strip_maps
+        largest = _largest_map_of_stages(architecture)
+        values = maps * first_rows * columns * largest[0]
+        if has_tail:
+            values = max(values, self.enlarged_maps * rows * columns * largest[1])
         values += 2 * columns * state_values_per_column(architecture)
         return values * FLOAT32_BYTES * self._factor(precision)
 
     def _factor(self, precision: Precision) -> float:
         return 1.0 if precision == "fp32" else self.half_precision_factor
+
+
+@functools.cache
+def _largest_map_of_stages(architecture: Architecture) -> tuple[float, ...]:
+    """Return the values of each stage's largest map for each pixel of the network's own grid."""
+    return tuple(_largest_map(architecture, stage.layers) for stage in stages(architecture))
 
 
 def _largest_map(architecture: Architecture, layers: Sequence[Layer]) -> float:

@@ -108,7 +108,10 @@ def cached_engine(
     if _is_intact(engine, key):
         return engine
     if not may_build:
-        raise EngineError(f"no engine of {facts.name} has been built for {gpu.name} yet: --engine tensorrt builds it")
+        raise EngineError(
+            f"no engine of {facts.name} has been built for {gpu.name} yet: naming the engine tensorrt builds it",
+            option="engine",
+        )
     options = TensorrtOptions(
         profile=key.profile,
         library=library,

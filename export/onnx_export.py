@@ -89,7 +89,7 @@ def export_onnx(
 def check_target(target: Path, *, overwrite: bool) -> None:
     """Raise OutputExists where a file is in the way."""
     if target.exists() and not overwrite:
-        raise OutputExists(f"{target} is there already; --overwrite replaces it")
+        raise OutputExists(f"{target} is there already", option="overwrite")
 
 
 @contextmanager
@@ -171,7 +171,8 @@ class _Export:
             if kept == conv_names(self.network.architecture):
                 raise ExportError(
                     f"{self.network.name} in fp16: no convolution but loses too much, expected "
-                    f"{proof.tolerance.min_psnr_db:g} dB; nothing was written: export it without --fp16"
+                    f"{proof.tolerance.min_psnr_db:g} dB; nothing was written: export it in fp32",
+                    option="fp16",
                 )
             graph = self.options.graph(uint8=False, fp32_convs=kept)
             proof = self._proof(graph, cases)

@@ -42,31 +42,40 @@ class ExportOptions:
 
     def __post_init__(self) -> None:
         if self.kind not in SUFFIXES:
-            raise UsageError(f"got --to {self.to}, expected {', '.join(SUFFIXES)}")
+            raise UsageError(f"got to {self.to}, expected {', '.join(SUFFIXES)}", option="to")
         if self.compute_capabilities and self.to != "tensorrt-rtx":
-            raise UsageError("got --for: expected it with --to tensorrt-rtx, which alone builds for other GPUs")
+            raise UsageError(
+                "got compute_capabilities: expected them with tensorrt-rtx, which alone builds for other GPUs",
+                option="to",
+            )
         self._check_build()
         suffix = SUFFIXES[self.kind]
         if self.output is not None and not self.output.is_dir() and self.output.suffix.lower() != suffix:
-            raise UsageError(f"got {self.output} for --to {self.kind}, expected a folder or a file *{suffix}")
+            raise UsageError(
+                f"got {self.output} for {self.kind}, expected a folder or a file *{suffix}", option="output"
+            )
         self.graph()
 
     def _check_build(self) -> None:
         """What only builds of engines look at."""
         of_builds = {
-            "--workspace-mb": self.workspace_mb,
-            "--limit-minutes": self.limit_minutes,
-            "--timing-cache": self.timing_cache,
+            "workspace_mb": self.workspace_mb,
+            "limit_minutes": self.limit_minutes,
+            "timing_cache": self.timing_cache,
         }
         asked = [name for name, value in of_builds.items() if value is not None]
         if asked and self.to in (None, "onnx"):
-            raise UsageError(f"got {asked[0]}: expected it with --to tensorrt or tensorrt-rtx, for it is about a build")
+            raise UsageError(
+                f"got {asked[0]}: expected it with tensorrt or tensorrt-rtx, for it is about a build", option="to"
+            )
         for name in asked:
             value = of_builds[name]
             if not isinstance(value, Path | None) and value <= 0:
-                raise UsageError(f"got {name} {value:g}, expected more than 0")
+                raise UsageError(f"got {name} {value:g}, expected more than 0", option=name)
         if self.timing_cache is not None and self.to != "tensorrt":
-            raise UsageError("got --timing-cache: expected it with --to tensorrt, for tensorrt-rtx measures nothing")
+            raise UsageError(
+                "got timing_cache: expected it with tensorrt, for tensorrt-rtx measures nothing", option="to"
+            )
 
     @property
     def kind(self) -> Target:

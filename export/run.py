@@ -66,7 +66,9 @@ def export_network(options: ExportOptions, listener: Listener | None = None) -> 
     require(_library(options))  # before minutes go into a graph that nothing can be built from
     if isinstance(network, Path):
         if options.precision != "fp32" or options.shape_nhw is not None or options.uint8:
-            raise UsageError(f"got --fp16, --shape or --uint8 for {network}: an ONNX file has its own; leave them out")
+            raise UsageError(
+                f"got a precision, a shape or uint8 for {network}: an ONNX file has its own; leave them out"
+            )
         return (_to_tensorrt(options, network, None, listener),)
     with beside(options.target(network.name)) as folder:
         # Sizes are the engine's matter: in the graph they stay open, for its smallest batch is always 1.
@@ -83,7 +85,9 @@ def export_network(options: ExportOptions, listener: Listener | None = None) -> 
 
 def _to_onnx(options: ExportOptions, network: Weights | Path, listener: Listener) -> tuple[Artefact, ...]:
     if isinstance(network, Path):
-        raise UsageError(f"got {network}, which is an ONNX file already: give weights, or --to tensorrt")
+        raise UsageError(
+            f"got {network}, which is an ONNX file already: give weights, or export it to tensorrt", option="to"
+        )
     report = _exported(options, network, listener)
     found = Artefact(path=report.path, facts=asdict(report.sidecar))
     has_batch = options.shape_nhw is not None and options.shape_nhw[0] > 1

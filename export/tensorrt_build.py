@@ -58,11 +58,14 @@ class TensorrtOptions:
             raise UsageError(f"got the library {self.library}, expected {' or '.join(LIBRARIES)}")
         if self.compute_capabilities and self.library == "tensorrt":
             raise UsageError(
-                f"got --for {','.join(self.compute_capabilities)} with tensorrt, which builds for this machine's GPU: "
-                "take --to tensorrt-rtx"
+                f"got the GPUs {','.join(self.compute_capabilities)} with tensorrt, which builds for this machine's "
+                "GPU: take tensorrt-rtx",
+                option="to",
             )
         if len(set(self.compute_capabilities)) < len(self.compute_capabilities):
-            raise UsageError(f"got --for {','.join(self.compute_capabilities)}: expected each once")
+            raise UsageError(
+                f"got the GPUs {','.join(self.compute_capabilities)}: expected each once", option="compute_capabilities"
+            )
         if self.workspace_bytes < 1 or self.limit_seconds <= 0:
             raise UsageError(
                 f"got a workspace of {self.workspace_bytes} bytes and a limit of {self.limit_seconds:g} s, expected "

@@ -109,7 +109,8 @@ def _messages(stdout: IO[str], task: BuildTask, limit_seconds: float) -> Iterato
             if time.monotonic() > end:
                 raise EngineError(
                     f"the builder of {task.library} was ended after {limit_seconds:g} s without an engine: "
-                    "allow it more time (realesr export --limit-minutes), or take a smaller --tile"
+                    "allow it more time, or take smaller tiles",
+                    option="limit_minutes",
                 ) from None
             continue
         if line is None:

@@ -53,6 +53,7 @@ def compared(fast: Engine, exact: Engine, profile: ShapeProfile, name: str) -> d
         worst = f"{found.worst.psnr_db:.1f} dB" if fitting else "no picture that it takes"
         raise EngineError(
             f"{name} is not the network that it was built from: got {worst} to float32, expected "
-            f"{GPU_TOLERANCE.min_psnr_db:g} dB or more; build it in fp32, or take another --engine"
+            f"{GPU_TOLERANCE.min_psnr_db:g} dB or more; build it in fp32, or take another engine",
+            option="engine",
         )
     return found.record

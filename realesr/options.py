@@ -21,7 +21,7 @@ def check_engine_options(options: Mapping[str, str]) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class NetworkOptions:
-    """Which network runs, and where and how it runs."""
+    """Options for the network: which one runs, where and how."""
 
     model: str = "realesrgan-x4plus"
     """Name in the zoo, or path to .onnx, .safetensors, .pth or ncnn files."""
@@ -89,7 +89,7 @@ class NetworkOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class ImageOptions:
-    """How the pixels of an image are enlarged."""
+    """Options for enlarging the pixels of an image."""
 
     scale: float | None = None
     """Output pixels per input pixel and side, 1 to 16; None is the network's own scale."""
@@ -105,7 +105,7 @@ class ImageOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class FileOptions:
-    """How files are read and written."""
+    """Options for reading and writing files."""
 
     format: str | None = None
     """ "png", "jpeg", "tiff", "webp" or "avif"; None follows the output's suffix, then the input."""

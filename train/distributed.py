@@ -67,7 +67,8 @@ def run_on_gpus(count: int, device: str, arguments: Sequence[str]) -> int:
     there = torch.cuda.device_count()
     if count < 1 or (there < count and device != "cpu"):
         raise UsageError(
-            f"got {count} GPUs, expected 1 to {there}, which torch sees here (or the device cpu, to try it)"
+            f"got {count} GPUs, expected 1 to {there}, which torch sees here (or the device cpu, to try it)",
+            option="gpus",
         )
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={count}"]
     threads = max(1, (os.cpu_count() or 1) // count)
@@ -120,11 +121,11 @@ def wait_for_all(world: World) -> None:
 
 def _device(name: str, local_rank: int) -> torch.device:
     if name not in ("auto", "cpu", "cuda", "mps"):
-        raise UsageError(f"got the device {name}, expected auto, cpu, cuda or mps")
+        raise UsageError(f"got the device {name}, expected auto, cpu, cuda or mps", option="device")
     if name == "cuda" and not torch.cuda.is_available():
-        raise UsageError("got the device cuda, but torch sees no NVIDIA GPU here: expected cpu")
+        raise UsageError("got the device cuda, but torch sees no NVIDIA GPU here: expected cpu", option="device")
     if name == "mps" and not torch.backends.mps.is_available():
-        raise UsageError("got the device mps, but torch sees no Apple GPU here: expected cpu")
+        raise UsageError("got the device mps, but torch sees no Apple GPU here: expected cpu", option="device")
     if name == "cuda" or (name == "auto" and torch.cuda.is_available()):
         torch.cuda.set_device(local_rank)
         return torch.device("cuda", local_rank)

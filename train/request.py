@@ -61,11 +61,13 @@ class Request:
 
     def __post_init__(self) -> None:
         if not self.data and not self.gt:
-            raise UsageError("got no images: expected photos (data), or pairs (gt and lq)")
+            raise UsageError("got no images: expected photos (data), or pairs (gt and lq)", option="data")
         if bool(self.gt) != bool(self.lq):
-            raise UsageError("got one of gt and lq, expected both: pairs need the large and the small images")
+            raise UsageError(
+                "got one of gt and lq, expected both: pairs need the large and the small images", option="gt"
+            )
         if (self.val_gt is None) != (self.val_lq is None):
-            raise UsageError("got one of val_gt and val_lq, expected both or none")
+            raise UsageError("got one of val_gt and val_lq, expected both or none", option="val_gt")
 
     @property
     def run(self) -> Path:
@@ -123,7 +125,8 @@ def init_for(request: Request, recipe: Recipe) -> str:
         return request.init
     if request.stage == "stage2":
         raise UsageError(
-            "stage2 got no init: expected where it starts, like runs/net, the folder of stage 1's run, or none"
+            "stage2 got no init: expected where it starts, like runs/net, the folder of stage 1's run, or none",
+            option="init",
         )
     return recipe.init or NOTHING
 

@@ -79,7 +79,7 @@ def _train(run: TrainingRun, say: MessageCallback, show: MessageCallback) -> Non
     if run.padded:
         seen = options.batch * (run.state.iteration - first)
         say(f"{run.padded} of {seen} samples were smaller than {run.recipe.data.read_px} px and were mirrored")
-    say(f"done: {run.options.iterations} iterations; realesr upscale photo.jpg -m {run.folder}")
+    say(f"done: {run.options.iterations} iterations; the network is in {run.folder}")
 
 
 def _iterate(run: TrainingRun, stream: Iterator[Batch]) -> dict[str, Tensor]:

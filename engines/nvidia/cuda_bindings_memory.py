@@ -66,7 +66,9 @@ class _BindingsMemory:
             raise OutOfMemory(f"the GPU has not enough free memory ({name}); expected a smaller tile")
         if code in (codes.CUDA_ERROR_NO_DEVICE, codes.CUDA_ERROR_SYSTEM_DRIVER_MISMATCH):
             raise no_driver(name)
-        raise EngineError(f"the NVIDIA driver's {function.__name__} gave {name}: try again, or another --engine")
+        raise EngineError(
+            f"the NVIDIA driver's {function.__name__} gave {name}: try again, or another engine", option="engine"
+        )
 
     @contextlib.contextmanager
     def active(self) -> Iterator[None]:

@@ -215,5 +215,6 @@ def no_driver(reason: str) -> EngineError:
     """What to say where no GPU can be used at all."""
     return EngineError(
         f"no NVIDIA GPU can be used here ({' '.join(reason.split())[:160]}): install NVIDIA's driver, or take another "
-        "--engine"
+        "engine",
+        option="engine",
     )

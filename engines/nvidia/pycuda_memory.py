@@ -59,7 +59,9 @@ class _PycudaMemory:
         except self._cuda.Error as error:
             if "no device" in str(error) or "no CUDA-capable device" in str(error):
                 raise no_driver(str(error)) from error
-            raise EngineError(f"the NVIDIA driver says: {error}: try again, or another --engine") from error
+            raise EngineError(
+                f"the NVIDIA driver says: {error}: try again, or another engine", option="engine"
+            ) from error
 
     @contextlib.contextmanager
     def active(self) -> Iterator[None]:

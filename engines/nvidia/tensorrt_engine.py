@@ -153,10 +153,7 @@ def open_tensorrt(
     """
     library = checked_options("tensorrt", options or {}, OPTIONS)["memory"]
     if isinstance(model, Weights):
-        raise EngineError(
-            f"engine tensorrt needs {model.name} as an .engine file: run 'realesr export {model.name} --fp16 --to "
-            "tensorrt'"
-        )
+        raise EngineError(f"engine tensorrt needs {model.name} as an .engine file: export it to TensorRT first")
     sidecar = read_sidecar(model)
     if precision not in ("auto", "fp32", sidecar.precision):
         raise UsageError(f"got precision {precision} for {model.name}, which is {sidecar.precision}: leave it at auto")
@@ -193,7 +190,7 @@ def check_version(sidecar: Sidecar, version: str, path: Path) -> None:
     if sidecar.library_version != version:
         raise EngineError(
             f"{path} was built by {sidecar.library} {sidecar.library_version}, but {version} is installed: build the "
-            "engine again with `realesr export`"
+            "engine again by exporting the network"
         )
 
 
@@ -207,15 +204,21 @@ def check_gpu(sidecar: Sidecar, gpu: GpuFacts, path: Path) -> None:
                 f"{path} was built on {there.name}, {there.target}, but {here}: build the engine again here"
             )
     elif sidecar.targets and gpu.target not in sidecar.targets:
-        raise EngineError(f"{path} was built for {', '.join(sidecar.targets)}, but {here}: build it with --for it")
+        raise EngineError(
+            f"{path} was built for {', '.join(sidecar.targets)}, but {here}: export it for this GPU",
+            option="compute_capabilities",
+        )
     elif not sidecar.targets and gpu.target not in PORTABLE_TARGETS:
-        raise EngineError(f"{path} was built for {', '.join(PORTABLE_TARGETS)}, but {here}{_advice_for(gpu.target)}")
+        raise EngineError(
+            f"{path} was built for {', '.join(PORTABLE_TARGETS)}, but {here}{_advice_for(gpu.target)}",
+            option="compute_capabilities" if gpu.target in _ONLY_WHEN_NAMED else None,
+        )
 
 
 def _advice_for(target: str) -> str:
     """What to do where an engine for all GPUs is not for this one."""
     if target in _ONLY_WHEN_NAMED:
-        return f": build it with --for {target}"
+        return f": export it for {target}"
     return ", which TensorRT for RTX does not know: build it with tensorrt, or take another engine"
 
 

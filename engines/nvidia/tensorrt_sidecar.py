@@ -127,15 +127,15 @@ def read_sidecar(engine: Path) -> Sidecar:
     except FileNotFoundError:
         raise ModelError(
             f"{engine} has no {path.name} beside it, which says what it is: keep both files together, or build the "
-            "engine again with `realesr export --to tensorrt`"
+            "engine again by exporting the network to TensorRT"
         ) from None
     except OSError as error:
         raise ModelError(f"{path} cannot be read: {error.strerror or error}") from error
     except (ValueError, KeyError, TypeError, UsageError) as error:
         message = " ".join(str(error).split())[:120]
         raise ModelError(
-            f"{path} is no description of an engine that this version knows ({message}): build the engine again with "
-            "`realesr export --to tensorrt`"
+            f"{path} is no description of an engine that this version knows ({message}): build the engine again by "
+            "exporting the network to TensorRT"
         ) from error
 
 

@@ -118,7 +118,9 @@ class OnnxRuntimeEngine(EngineBase):
         if self._stateful_sessions is None:
             return super().open_strips(width_px, height_px, rows_px=rows_px)
         check_strips(self.spec, width_px, height_px)
-        return Strips(self._stateful_sessions.begin(width_px, rows_px), self.spec, width_px=width_px, height_px=height_px)
+        return Strips(
+            self._stateful_sessions.begin(width_px, rows_px), self.spec, width_px=width_px, height_px=height_px
+        )
 
     def bytes_for(self, architecture: Architecture, height_px: int, width_px: int, *, in_strips: bool = False) -> float:
         """Return the memory for a piece of an image; see `Engine.bytes_for`."""

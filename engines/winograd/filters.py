@@ -15,7 +15,7 @@ _ACTIVATIONS = {"relu": LEAKY_RELU, "leaky_relu": LEAKY_RELU, "prelu": LEAKY_REL
 
 
 class Filters:
-    """Weights and bias of one convolution, and the activation behind it."""
+    """Weights and bias of one convolution, and how its input is read and its result activated and gated."""
 
     def __init__(
         self,
@@ -26,6 +26,8 @@ class Filters:
         inputs: tuple[int, ...],
         activation: int = NO_ACTIVATION,
         slopes: NDArray[np.float32] | None = None,
+        nearest_x2_input: bool = False,
+        gate_offset: float | None = None,
     ) -> None:
         """Transform the filters.
 
@@ -36,6 +38,8 @@ class Filters:
             inputs: channels of what is joined to the input; each part is padded in its map.
             activation: as in winograd.c.
             slopes: (out,), of a leaky ReLU.
+            nearest_x2_input: whether every pixel is read twice in either direction.
+            gate_offset: of the gate; see `FusedConvolution`.
         """
         count = len(bias)
         self.channels = kernel.padded(count)
@@ -49,16 +53,20 @@ class Filters:
         self.bias = self._padded(bias)
         self.activation = activation
         self.slopes = None if slopes is None else self._padded(slopes)
+        self.nearest_x2_input, self.gate_offset = nearest_x2_input, gate_offset
 
     @property
     def fields(self) -> dict[str, Any]:
         """Return the fields of `Convolution` for these."""
         return {
+            "nearest_x2_input": int(self.nearest_x2_input),
             "is_1x1": int(self.is_1x1),
             "weights": self.weights.ctypes.data,
             "bias": self.bias.ctypes.data,
             "activation": self.activation,
             "slopes": None if self.slopes is None else self.slopes.ctypes.data,
+            "has_gate": int(self.gate_offset is not None),
+            "gate_offset": self.gate_offset or 0.0,
         }
 
     def _padded(self, values: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -90,6 +98,8 @@ def filters_for(
         inputs=inputs or (layer.in_channels,),
         activation=_ACTIVATIONS[operation.activation.kind] if operation.activation else NO_ACTIVATION,
         slopes=slopes_of(operation.activation, layer.out_channels, state),
+        nearest_x2_input=operation.nearest_x2_input,
+        gate_offset=operation.gate_offset,
     )
 
 

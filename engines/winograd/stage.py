@@ -167,11 +167,9 @@ class StageRun:
             self._maps[source or operation.source],
             self._maps[operation.name],
             first_row,
-            nearest_x2_input=operation.nearest_x2_input,
             depth=depth,
             offset=offset,
             addends=tuple(Addend(rows=self._maps[name], factor=factor) for name, factor in operation.addends),
-            gate_offset=operation.gate_offset,
         )
 
     def _run_dense_block(self, block: DenseBlock) -> None:

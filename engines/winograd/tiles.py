@@ -43,38 +43,31 @@ def bind(
     target: MapRows,
     first_row: int,
     *,
-    nearest_x2_input: bool = False,
     depth: int | None = None,
     offset: int = 0,
     addends: tuple[Addend, ...] = (),
-    gate_offset: float | None = None,
 ) -> Step:
     """Bind a convolution to its maps.
 
     Args:
-        filters: its weights, and its activation.
+        filters: its weights, and what else does not depend on the maps.
         source: the map that it reads.
         target: the map that it writes, from `first_row` to its end; it may be that of an addend too.
         first_row: even where the source is enlarged.
-        nearest_x2_input: whether every pixel of `source` is read twice in either direction.
         depth: in a dense block, the channels of all its inputs together. Likewise `offset`: where those of `source`
             begin.
         addends: what is added after the activation, up to two.
-        gate_offset: of the gate; see `FusedConvolution`.
     """
-    assert target.channels == filters.channels and not (nearest_x2_input and first_row % 2)
+    assert target.channels == filters.channels and not (filters.nearest_x2_input and first_row % 2)
     height, width = target.end_row - first_row, target.width
     convolution = Convolution(
-        input=source.address((first_row - 1) // 2 if nearest_x2_input else first_row - 1),
+        input=source.address((first_row - 1) // (2 if filters.nearest_x2_input else 1)),
         input_row=source.values[0].size,
         input_channels=source.channels,
-        nearest_x2_input=int(nearest_x2_input),
         depth=depth or source.channels,
         offset=offset,
         **filters.fields,
         **_addend_fields(addends, first_row),
-        has_gate=int(gate_offset is not None),
-        gate_offset=gate_offset or 0.0,
         output=_pixel_address(target, first_row),
         output_row=target.values[0].size,
         output_channels=target.channels,

@@ -23,7 +23,7 @@ ADVICE = {
     "overwrite": "--overwrite replaces it",
     "page": "--page chooses it",
     "max_pixels": "--max-pixels sets the limit",
-    # ExportOptions
+    # ExportOptions, and the command `export`
     "to": "--to chooses it",
     "output": "--output names another",
     "shape_nhw": "--shape sets it",
@@ -32,7 +32,12 @@ ADVICE = {
     "workspace_mb": "--workspace-mb sets it",
     "limit_minutes": "--limit-minutes sets the limit",
     "timing_cache": "--timing-cache sets it",
-    # training
+    "fp16": "leave out --fp16",
+    # train.request.Request, and the command `train`
+    "data": "--data names photos, --gt and --lq name pairs",
+    "gt": "--gt and --lq name them",
+    "val_gt": "--val-gt and --val-lq name them",
+    "init": "--init names it",
     "gpus": "--gpus sets it",
 }
 """Option that would help -> how the command line sets it."""

@@ -35,7 +35,7 @@ SETTINGS = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 
 
 def print_version(wanted: bool) -> None:
-    """Print the version and exit, where `--version` is given."""
+    """Print the version and exit, on `--version`."""
     if wanted:
         from importlib.metadata import version
 

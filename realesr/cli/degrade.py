@@ -23,7 +23,7 @@ realesr degrade photo.png --replay photo_degraded.json -o again.png
 realesr degrade photo.png --debug"""
 
 COUNT, SCALE, RECIPE, SEED = 8, 4, "corrected", 0
-"""Defaults; the options have none, so that those given beside --replay are noticed."""
+"""Defaults; the options have none, so that any that stand beside --replay are noticed."""
 
 
 def degrade(
@@ -75,8 +75,8 @@ def degrade(
     with console.errors_reported(console.Messages(debug=debug)):
         target = output or photo.with_name(f"{photo.stem}_degraded.png")
         check_target(target, overwrite=overwrite, replay=replay)
-        asked = {"-n": count, "--scale": scale, "--recipe": recipe, "--seed": seed}
-        preview = from_record(photo, replay, asked) if replay is not None else drawn(photo, asked)
+        options = {"-n": count, "--scale": scale, "--recipe": recipe, "--seed": seed}
+        preview = replay_preview(photo, replay, options) if replay is not None else draw_preview(photo, options)
         write(preview, target)
         console.result(str(target))
 
@@ -91,23 +91,23 @@ def check_target(target: Path, *, overwrite: bool, replay: Path | None) -> None:
             raise OutputExists(f"{path} is there already: give another -o, or --overwrite")
 
 
-def drawn(photo: Path, asked: Mapping[str, Any]) -> "Preview":
+def draw_preview(photo: Path, options: Mapping[str, Any]) -> "Preview":
     """Return a new preview, drawn with these options."""
     preview = preview_module()
     from realesr.train.degrade.recipe import CORRECTED, FAITHFUL
 
-    values = dict(zip(asked, (COUNT, SCALE, RECIPE, SEED), strict=True))
-    values |= {name: value for name, value in asked.items() if value is not None}
+    values = dict(zip(options, (COUNT, SCALE, RECIPE, SEED), strict=True))
+    values |= {name: value for name, value in options.items() if value is not None}
     recipe = FAITHFUL if values["--recipe"] == "faithful" else CORRECTED
     made: Preview = preview.previewed(photo, recipe, count=values["-n"], scale=values["--scale"], seed=values["--seed"])
     return made
 
 
-def from_record(photo: Path, replay: Path, asked: Mapping[str, Any]) -> "Preview":
+def replay_preview(photo: Path, replay: Path, options: Mapping[str, Any]) -> "Preview":
     """Return the preview that a .json file describes."""
-    given = [name for name, value in asked.items() if value is not None]
-    if given:
-        raise UsageError(f"got {', '.join(given)} beside --replay, which has its own: leave one of them out")
+    present = [name for name, value in options.items() if value is not None]
+    if present:
+        raise UsageError(f"got {', '.join(present)} beside --replay, which has its own: leave one of them out")
     try:
         record = json.loads(replay.read_text("utf-8"))
     except OSError as error:

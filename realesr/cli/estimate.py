@@ -1,5 +1,6 @@
 """Estimates how long a file will take, from its first progress callbacks, and names a faster network."""
 
+import functools
 import time
 from collections.abc import Callable, Mapping
 
@@ -60,6 +61,38 @@ def duration_in_words(seconds: float) -> str:
         return f"about {minutes} min"
     hours, tens = divmod(round(seconds / 600), 6)
     return f"about {hours} h {tens * 10} min"
+
+
+@functools.cache
+def facts_of(model: str) -> tuple[float, float | None]:
+    """Return the scale of a network, and its MACs per input pixel where they are known."""
+    from realesr.engines import model_facts
+    from realesr.models.zoo import ZOO, load_model
+
+    if model in ZOO:
+        architecture = ZOO[model].architecture
+        return architecture.scale, architecture.macs_per_px
+    facts = model_facts(load_model(model))
+    return facts.scale, None if facts.architecture is None else facts.architecture.macs_per_px
+
+
+def faster_advice(model: str) -> str | None:
+    """Return one line that names a faster network, or None where there is none."""
+    from realesr.models.zoo import ZOO, find_file
+
+    from .console import megabytes
+
+    costs = {name: entry.architecture.macs_per_px for name, entry in ZOO.items()}
+    faster = faster_network(model, facts_of(model)[1], costs)
+    if faster is None:
+        return None
+    name, ratio = faster
+    size = ZOO[name].bytes
+    if find_file(ZOO[name]) is not None:
+        where = "it is on disk"
+    else:
+        where = "not on disk: fetched at its first use" + ("" if size is None else f", {megabytes(size)}")
+    return f"-m {name} is about {ratio:.2g} times faster ({where})"
 
 
 def faster_network(model: str, cost: float | None, costs: Mapping[str, float]) -> tuple[str, float] | None:

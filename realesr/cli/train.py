@@ -3,18 +3,14 @@
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from realesr.errors import MissingDependency
 
+from . import train_options as opt
 from .help import CommandHelp, GroupHelp
-
-DATA = "Images"
-NETWORK = "Network"
-RUN = "Run"
 
 GROUP_EXAMPLES = """\
 realesr train stage1 --data photos --out runs/net
@@ -47,127 +43,6 @@ realesr train recipes                   # their names, and what they are for
 realesr train recipes x4plus            # the file
 realesr train recipes x4plus > my.toml  # a start for your own --recipe"""
 
-Data = Annotated[
-    list[Path] | None,
-    typer.Option(
-        "--data",
-        metavar="PATH",
-        show_default=False,
-        rich_help_panel=DATA,
-        help="Good photos: a folder with all below it, an image, or a .txt that lists images. May be given again.",
-    ),
-]
-Gt = Annotated[
-    list[Path] | None,
-    typer.Option(
-        "--gt",
-        metavar="PATH",
-        show_default=False,
-        rich_help_panel=DATA,
-        help="The large images of given pairs; they pair with --lq by name. data.pair_share of the recipe mixes both.",
-    ),
-]
-Lq = Annotated[
-    list[Path] | None,
-    typer.Option(
-        "--lq", metavar="PATH", show_default=False, rich_help_panel=DATA, help="The small images of given pairs."
-    ),
-]
-ValGt = Annotated[
-    Path | None,
-    typer.Option(
-        "--val-gt",
-        metavar="PATH",
-        show_default=False,
-        rich_help_panel=DATA,
-        help="Large images to validate on. Default: some of --data are held out.",
-    ),
-]
-ValLq = Annotated[
-    Path | None,
-    typer.Option(
-        "--val-lq", metavar="PATH", show_default=False, rich_help_panel=DATA, help="Small images to validate on."
-    ),
-]
-RecipeName = Annotated[
-    str | None,
-    typer.Option(
-        "--recipe",
-        metavar="NAME|PATH",
-        show_default=False,
-        rich_help_panel=NETWORK,
-        help="One of 'realesr train recipes', or a .toml file. Default: that of the run in --init, else x4plus.",
-    ),
-]
-Changes = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--set",
-        metavar="KEY=VALUE",
-        show_default=False,
-        rich_help_panel=NETWORK,
-        help="Changes the recipe, like stage1.batch=4. May be given again.",
-    ),
-]
-Init = Annotated[
-    str | None,
-    typer.Option(
-        "--init",
-        metavar="NAME|PATH",
-        show_default=False,
-        rich_help_panel=NETWORK,
-        help="Where the network starts: a run's folder, a file, a name of 'realesr models', or none. "
-        "Default: the recipe's init in stage 1; stage 2 asks for one.",
-    ),
-]
-InitD = Annotated[
-    Path | None,
-    typer.Option(
-        "--init-d", metavar="PATH", show_default=False, rich_help_panel=NETWORK, help="A discriminator to start from."
-    ),
-]
-Vgg = Annotated[
-    Path | None,
-    typer.Option(
-        "--vgg",
-        metavar="PATH",
-        show_default=False,
-        rich_help_panel=NETWORK,
-        help="vgg19-dcbb9e9d.pth, for the perceptual loss. Default: from the cache, else it is downloaded.",
-    ),
-]
-Out = Annotated[
-    Path,
-    typer.Option(
-        "--out",
-        metavar="FOLDER",
-        show_default=False,
-        rich_help_panel=RUN,
-        help="The run's folder. An unfinished run goes on.",
-    ),
-]
-Device = Annotated[str, typer.Option(metavar="NAME", rich_help_panel=RUN, help="auto, cpu, cuda or mps.")]
-Gpus = Annotated[
-    int | None,
-    typer.Option(
-        metavar="N",
-        show_default=False,
-        rich_help_panel=RUN,
-        help="Train on this many GPUs of this machine; each has a batch of its own.",
-    ),
-]
-Debug = Annotated[
-    bool,
-    typer.Option(
-        "--debug",
-        rich_help_panel=RUN,
-        help="Eight iterations with a save and a validation, into FOLDER-debug; shows tracebacks.",
-    ),
-]
-Quiet = Annotated[
-    bool, typer.Option("--quiet", rich_help_panel=RUN, help="Only errors on stderr; the result goes to stdout.")
-]
-
 train = typer.Typer(cls=GroupHelp, rich_markup_mode=None, no_args_is_help=True)
 
 
@@ -178,19 +53,19 @@ def about() -> None:
 
 @train.command(cls=CommandHelp, epilog=STAGE1_EXAMPLES)
 def stage1(
-    out: Out,
-    data: Data = None,
-    gt: Gt = None,
-    lq: Lq = None,
-    val_gt: ValGt = None,
-    val_lq: ValLq = None,
-    recipe: RecipeName = None,
-    changes: Changes = None,
-    init: Init = None,
-    device: Device = "auto",
-    gpus: Gpus = None,
-    debug: Debug = False,
-    quiet: Quiet = False,
+    out: opt.Out,
+    data: opt.Data = None,
+    gt: opt.Gt = None,
+    lq: opt.Lq = None,
+    val_gt: opt.ValGt = None,
+    val_lq: opt.ValLq = None,
+    recipe: opt.RecipeName = None,
+    changes: opt.Changes = None,
+    init: opt.Init = None,
+    device: opt.Device = "auto",
+    gpus: opt.Gpus = None,
+    debug: opt.Debug = False,
+    quiet: opt.Quiet = False,
 ) -> None:
     """Train for the smallest error: sure, smooth.
 
@@ -220,21 +95,21 @@ def stage1(
 
 @train.command(cls=CommandHelp, epilog=STAGE2_EXAMPLES)
 def stage2(
-    out: Out,
-    data: Data = None,
-    gt: Gt = None,
-    lq: Lq = None,
-    val_gt: ValGt = None,
-    val_lq: ValLq = None,
-    recipe: RecipeName = None,
-    changes: Changes = None,
-    init: Init = None,
-    init_d: InitD = None,
-    vgg: Vgg = None,
-    device: Device = "auto",
-    gpus: Gpus = None,
-    debug: Debug = False,
-    quiet: Quiet = False,
+    out: opt.Out,
+    data: opt.Data = None,
+    gt: opt.Gt = None,
+    lq: opt.Lq = None,
+    val_gt: opt.ValGt = None,
+    val_lq: opt.ValLq = None,
+    recipe: opt.RecipeName = None,
+    changes: opt.Changes = None,
+    init: opt.Init = None,
+    init_d: opt.InitD = None,
+    vgg: opt.Vgg = None,
+    device: opt.Device = "auto",
+    gpus: opt.Gpus = None,
+    debug: opt.Debug = False,
+    quiet: opt.Quiet = False,
 ) -> None:
     """Train for looks, with a discriminator, from what stage 1 learned.
 

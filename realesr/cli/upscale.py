@@ -1,6 +1,5 @@
 """`realesr upscale`: enlarges one file after the other; a file's failure does not stop the others."""
 
-import functools
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
@@ -17,7 +16,7 @@ from realesr.options import FileOptions, ImageOptions, NetworkOptions
 from . import options as opt
 from . import stopping
 from .advice import message_with_advice
-from .estimate import LONG_SECONDS, Estimate, duration_in_words, faster_network
+from .estimate import LONG_SECONDS, Estimate, duration_in_words, facts_of, faster_advice
 from .files import Job, Output, find_images, job_state, output_at, plan_jobs
 
 if TYPE_CHECKING:
@@ -257,38 +256,6 @@ def open_upscaler(network: NetworkOptions, messages: "Messages") -> "Upscaler":
 
     with messages.download(network.model) as on_download:
         return Upscaler.from_options(network, on_download)
-
-
-@functools.cache
-def facts_of(model: str) -> tuple[float, float | None]:
-    """Return the scale of a network, and its MACs per input pixel where they are known."""
-    from realesr.engines import model_facts
-    from realesr.models.zoo import ZOO, load_model
-
-    if model in ZOO:
-        architecture = ZOO[model].architecture
-        return architecture.scale, architecture.macs_per_px
-    facts = model_facts(load_model(model))
-    return facts.scale, None if facts.architecture is None else facts.architecture.macs_per_px
-
-
-def faster_advice(model: str) -> str | None:
-    """Return one line that names a faster network, or None where there is none."""
-    from realesr.models.zoo import ZOO, find_file
-
-    from .console import megabytes
-
-    costs = {name: entry.architecture.macs_per_px for name, entry in ZOO.items()}
-    faster = faster_network(model, facts_of(model)[1], costs)
-    if faster is None:
-        return None
-    name, ratio = faster
-    size = ZOO[name].bytes
-    if find_file(ZOO[name]) is not None:
-        where = "it is on disk"
-    else:
-        where = "not on disk: fetched at its first use" + ("" if size is None else f", {megabytes(size)}")
-    return f"-m {name} is about {ratio:.2g} times faster ({where})"
 
 
 def summary(result: "UpscaleResult") -> str:

@@ -1,4 +1,4 @@
-"""Tells what the channels of a decoded image are: which are colour, which is alpha, and how deep their samples are."""
+"""Separates the colour of a decoded image from its alpha, and finds its colour space and the depth of its samples."""
 
 from pathlib import Path
 from typing import Any, Literal

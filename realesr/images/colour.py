@@ -40,7 +40,7 @@ _SRGB_COLUMNS = ((0.4361, 0.2225, 0.0139), (0.3851, 0.7169, 0.0971), (0.1431, 0.
 
 @dataclass(frozen=True)
 class ColourPlan:
-    """How an image's values and its profile are treated."""
+    """The treatment of an image's values and its profile."""
 
     treatment: Treatment
     notice: str | None = None

@@ -1,6 +1,6 @@
 """Opens a file as its codec's image, upright, with what the file says about it; no pixel is decoded yet.
 
-libvips decodes JPEG, PNG, TIFF, WebP, AVIF and GIF row by row as they are asked for. Decoded whole, because the codec
+libvips decodes JPEG, PNG, TIFF, WebP, AVIF and GIF row by row, on demand. Decoded whole, because the codec
 or the order of the rows leaves no choice: progressive JPEG, interlaced PNG, WebP, AVIF, BMP, PPM, HEIC, and files whose
 EXIF orientation turns them (3 to 8; above 100 MB libvips keeps such an image in a temporary file).
 """

@@ -2,7 +2,7 @@
 
 kinds               recognises the kind of image in the file
 decoding            opens the codec's own image: by rows with libvips, or whole (pillow_decoding)
-channels            tells colour from alpha, and how deep the samples are
+channels            separates colour from alpha, and finds the depth of the samples
 colour_conversion   converts colours for the network, as `colour` decides
 ImageReader         has the facts, and yields the rows in order
 """

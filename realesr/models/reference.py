@@ -98,7 +98,8 @@ def activated(activation: Activation, x: Map, state: State) -> Map:
         case "sigmoid":
             return _sigmoid(x)
         case "gelu":
-            return x * (1 + np.vectorize(math.erf, otypes=[np.float64])(x / math.sqrt(2))) / 2
+            erf = np.vectorize(math.erf, otypes=[np.float64])
+            return np.asarray(x * (1 + erf(x / math.sqrt(2))) / 2)
         case "mish":
             return x * np.tanh(np.logaddexp(0, x))
 

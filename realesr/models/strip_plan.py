@@ -10,6 +10,7 @@ cost many times the memory there; so the network is cut into stages before it, a
 portions.
 """
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
@@ -65,6 +66,7 @@ class StripPlan:
     """What is kept from strip to strip beside the rows that convolutions read, each once."""
 
 
+@functools.cache
 def stages(architecture: Architecture) -> tuple[Stage, ...]:
     """Cut a network before its first enlargement, if all that follows depends on one result and convolves."""
     layers = architecture.layers
@@ -135,6 +137,7 @@ def least_rows(architecture: Architecture, stage: Stage) -> int:
     return max(int(lag * own_grid / shapes[name].grid) for name, lag in strip_plan(stage).lag_rows.items()) + 1
 
 
+@functools.cache
 def state_values_per_column(architecture: Architecture) -> int:
     """Return how many values strips keep for each column of the network's own grid: that of its first convolution."""
     shapes = architecture.map_shapes

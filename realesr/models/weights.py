@@ -71,7 +71,8 @@ def read_any_weights(path: Path) -> Weights | DiscriminatorWeights:
         return read(path)
     except ModelError as error:
         message = printable(str(error))
-        raise ModelError(message if str(path.with_suffix("")) in message else f"{path}: {message}") from error
+        full = message if str(path.with_suffix("")) in message else f"{path}: {message}"
+        raise ModelError(full, option=error.option) from error
 
 
 def interpolate(a: Weights, b: Weights, share_of_a: float) -> Weights:

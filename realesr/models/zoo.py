@@ -147,7 +147,7 @@ _ENTRIES = (
         sha256="8dc7edb9ac80ccdc30c3a5dca6616509367f05fbc184ad95b731f05bece96292",
         bytes=4_885_111,
         architecture=Compact(scale=4, convs=32),
-        purpose="photos; fast, strength of denoising by --denoise",
+        purpose="photos; fast, with adjustable denoising",
         blend_with="realesr-general-wdn-x4v3",
     ),
     ZooEntry(
@@ -157,7 +157,7 @@ _ENTRIES = (
         sha256="1641f8c4464b9f097c9fdda5589273713f67cf59f3d909e0bd688f0cee269dca",
         bytes=4_885_111,
         architecture=Compact(scale=4, convs=32),
-        purpose="photos; fast, keeps the noise: what --denoise 0 gives",
+        purpose="photos; fast, keeps the noise",
     ),
     ZooEntry(
         name="esrgan-x4",

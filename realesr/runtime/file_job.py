@@ -75,29 +75,23 @@ def upscale_file(
         OutputError: the target cannot be written or cannot hold the image.
         EngineError: the engine failed.
     """
-    from realesr.images.output_format import check_output, check_target, output_format, output_path
     from realesr.images.reader import open_image
 
     started = time.monotonic()
     with open_image(source, page=file.page, max_pixels=file.max_pixels) as reader:
-        pool = pool_for(reader.info.bits)
-        sizes = plan_sizes(reader.info.height_px, reader.info.width_px, pool.spec.scale, image.scale)
-        fmt = output_format(reader.info.format, target, file.format)
-        target = target or output_path(source, image.scale or pool.spec.scale, fmt)
-        check_target(source, target, overwrite=file.overwrite)
-        alpha = reader.constant_alpha() if reader.info.has_alpha else None
-        largest = 2**reader.info.bits - 1
-        written = _output_info(reader.info, sizes.output, fmt, opaque=alpha == largest)
-        notices = [*reader.notices, *_lost_levels(reader.info, pool), *check_output(target, written, fmt)]
-        constant_alpha = None if alpha is None else alpha / largest
-        job = EnlargeJob(info=reader.info, pool=pool, options=image, constant_alpha=constant_alpha)
+        info = reader.info
+        pool = pool_for(info.bits)
+        sizes = plan_sizes(info.height_px, info.width_px, pool.spec.scale, image.scale)
+        scale = image.scale or float(pool.spec.scale)
+        output = _plan_output(source, target, reader, file, scale=scale, size=sizes.output)
+        job = EnlargeJob(info=info, pool=pool, options=image, constant_alpha=output.constant_alpha)
         before = len(pool.notices)
-        _enlarge_into(target, written, fmt, file, _enlarged_rows(reader, job, on_progress))
+        _enlarge_into(output, file, _enlarged_rows(reader, job, on_progress))
     return UpscaleResult(
         source=source,
-        target=target,
-        input_px=(reader.info.width_px, reader.info.height_px),
-        output_px=(written.width_px, written.height_px),
+        target=output.path,
+        input_px=(info.width_px, info.height_px),
+        output_px=(output.info.width_px, output.info.height_px),
         model=model,
         engine=pool.spec.name,
         device=pool.devices,
@@ -107,23 +101,65 @@ def upscale_file(
         overlap_px=pool.tiling.overlap_px,
         seconds=time.monotonic() - started,
         peak_bytes=memory.peak_bytes(),
-        notices=(*notices, *pool.notices[before:]),
+        notices=(*reader.notices, *_lost_levels(info, pool), *output.notices, *pool.notices[before:]),
         chosen_because=pool.chosen_because,
     )
 
 
-def _enlarge_into(
-    target: Path, written: ImageInfo, fmt: OutputFormat, file: FileOptions, enlarged: Generator[Rows]
-) -> None:
-    """Write the rows to `target` as they come, without an alpha channel that `written` does not have."""
+@dataclass(frozen=True, kw_only=True)
+class _Output:
+    """The output of one file, checked before the first tile."""
+
+    path: Path
+    format: OutputFormat
+    info: ImageInfo
+    constant_alpha: float | None
+    """Alpha in [0, 1] that all pixels of the input share; None where it varies or there is no alpha."""
+    notices: tuple[str, ...]
+
+
+def _plan_output(
+    source: Path,
+    target: Path | None,
+    reader: "ImageReader",
+    file: FileOptions,
+    *,
+    scale: float,
+    size: tuple[int, int],
+) -> _Output:
+    """Decide the output's path, format and facts, and check that it can be written; `size` is height and width in px.
+
+    Raises:
+        OutputExists: the target exists and may not be overwritten.
+        OutputError: the target cannot be written or cannot hold the image.
+    """
+    from realesr.images.output_format import check_output, check_target, output_format, output_path
+
+    fmt = output_format(reader.info.format, target, file.format)
+    path = target or output_path(source, scale, fmt)
+    check_target(source, path, overwrite=file.overwrite)
+    level = reader.constant_alpha() if reader.info.has_alpha else None
+    largest = 2**reader.info.bits - 1
+    info = _output_info(reader.info, size, fmt, opaque=level == largest)
+    return _Output(
+        path=path,
+        format=fmt,
+        info=info,
+        constant_alpha=None if level is None else level / largest,
+        notices=check_output(path, info, fmt),
+    )
+
+
+def _enlarge_into(output: _Output, file: FileOptions, enlarged: Generator[Rows]) -> None:
+    """Write the rows as they come, without an alpha channel that the output does not have."""
     from realesr.images.writer import open_writer
 
     with (
-        open_writer(target, written, fmt, quality=file.quality, strip=file.strip) as writer,
+        open_writer(output.path, output.info, output.format, quality=file.quality, strip=file.strip) as writer,
         closing(enlarged) as parts,
     ):
         for rows in parts:
-            writer.write_rows(rows[:, :, : written.channels])
+            writer.write_rows(rows[:, :, : output.info.channels])
 
 
 def _lost_levels(info: ImageInfo, pool: EnginePool) -> list[str]:

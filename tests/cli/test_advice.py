@@ -12,6 +12,7 @@ from realesr.cli.advice import ADVICE, message_with_advice
 from realesr.errors import OutputExists, RealesrError
 from realesr.export.request import ExportOptions
 from realesr.options import FileOptions, ImageOptions, NetworkOptions
+from realesr.train.request import Request
 
 from .conftest import Command
 
@@ -49,10 +50,10 @@ def test_the_advice_follows_the_message_in_one_line() -> None:
 
 
 def test_all_advice_is_about_an_option_that_exists() -> None:
-    of_dataclasses = {
-        field.name for kind in (NetworkOptions, ImageOptions, FileOptions, ExportOptions) for field in fields(kind)
-    }
-    assert set(ADVICE) - of_dataclasses == {"gpus"}, "an option of the command `train` alone"
+    kinds = (NetworkOptions, ImageOptions, FileOptions, ExportOptions, Request)
+    of_dataclasses = {field.name for kind in kinds for field in fields(kind)}
+    of_commands = {"fp16", "gpus"}  # of `export` and `train`
+    assert set(ADVICE) - of_dataclasses == of_commands
 
 
 def test_every_option_that_an_error_names_has_advice() -> None:

@@ -83,7 +83,7 @@ def test_a_proof_that_fails_shows_its_figures_and_is_exit_1(
     assert "at least 999 dB and at most 1 levels: FAILS" in " ".join(result.stderr.split())
     assert result.stderr.splitlines()[-1] == (
         "error: own in fp16: no convolution but loses too much, expected 999 dB; nothing was written: export it "
-        "without --fp16"
+        "in fp32; leave out --fp16"
     )
     assert [path.name for path in weights.parent.iterdir()] == [weights.name]
 
@@ -107,12 +107,24 @@ def test_layers_that_stay_float32_are_named(realesr: Command, folder: Path) -> N
     [
         (("--shape", "256x256"), "got --shape 256x256, expected batch x height x width, like 1x256x256", 2),
         (("--opset", "9"), "got the opset 9, expected 13 to 25", 2),
-        (("--for", "sm89"), "got --for: expected it with --to tensorrt-rtx", 2),
-        (("--workspace-mb", "512"), "got --workspace-mb: expected it with --to tensorrt or tensorrt-rtx", 2),
-        (("--to", "tensorrt", "--limit-minutes", "0"), "got --limit-minutes 0, expected more than 0", 2),
-        (("--to", "tensorrt-rtx", "--timing-cache", "a.bin"), "got --timing-cache: expected it with --to tensorrt,", 2),
+        (
+            ("--for", "sm89"),
+            "got compute_capabilities: expected them with tensorrt-rtx, which alone builds for other GPUs; --to",
+            2,
+        ),
+        (
+            ("--workspace-mb", "512"),
+            "got workspace_mb: expected it with tensorrt or tensorrt-rtx, for it is about a build; --to",
+            2,
+        ),
+        (("--to", "tensorrt", "--limit-minutes", "0"), "got limit_minutes 0, expected more than 0; --limit-minutes", 2),
+        (
+            ("--to", "tensorrt-rtx", "--timing-cache", "a.bin"),
+            "got timing_cache: expected it with tensorrt, for tensorrt-rtx measures nothing; --to",
+            2,
+        ),
         (("--denoise", "0.5"), "own.safetensors has no denoise strength", 2),
-        (("-o", "x.png"), "got x.png for --to onnx, expected a folder or a file *.onnx", 2),
+        (("-o", "x.png"), "got x.png for onnx, expected a folder or a file *.onnx; --output", 2),
         (("-o", "taken.onnx"), "taken.onnx is there already; --overwrite replaces it", 1),
     ],
 )

@@ -63,8 +63,8 @@ def test_a_network_on_disk_is_listed_as_such(realesr: Command, monkeypatch: pyte
 def test_fetch_tells_what_it_fetches_and_prints_where_it_is(
     realesr: Command, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    def fetch(entry: ZooEntry, *, progress: Callable[[int, int], None]) -> Path:
-        progress(10, 4_885_111)
+    def fetch(entry: ZooEntry, *, on_progress: Callable[[int, int], None]) -> Path:
+        on_progress(10, 4_885_111)
         return tmp_path / entry.file
 
     monkeypatch.setattr("realesr.models.zoo.fetch", fetch)

@@ -49,7 +49,7 @@ def test_every_option_reaches_training(asked, tmp_path):
     assert (request.stage, str(request.run)) == ("stage2", "o-debug")
 
 
-def test_quiet_says_nothing_but_the_result(asked):
+def test_quiet_prints_nothing_but_the_result(asked):
     result = run("train", "stage1", "--data", "a", "--out", "o", "--quiet")
     assert "a word" not in result.stderr
     assert "a word" in run("train", "stage1", "--data", "a", "--out", "o").stderr
@@ -58,12 +58,18 @@ def test_quiet_says_nothing_but_the_result(asked):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        ((), "got no images: expected --data PHOTOS"),
-        (("--gt", "a"), "got one of --gt and --lq, expected both"),
-        (("--data", "a", "--val-gt", "b"), "got one of --val-gt and --val-lq, expected both or none"),
+        ((), "got no images: expected photos (data), or pairs (gt and lq); --data names photos, --gt and --lq"),
+        (
+            ("--gt", "a"),
+            "got one of gt and lq, expected both: pairs need the large and the small images; --gt and --lq",
+        ),
+        (
+            ("--data", "a", "--val-gt", "b"),
+            "got one of val_gt and val_lq, expected both or none; --val-gt and --val-lq",
+        ),
     ],
 )
-def test_words_that_make_no_sense_are_one_line_and_exit_2(words, message):
+def test_options_that_make_no_sense_are_one_line_and_exit_2(words, message):
     result = run("train", "stage1", "--out", "o", *words)
     assert result.exit_code == 2
     assert message in result.stderr

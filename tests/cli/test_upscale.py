@@ -9,6 +9,7 @@ import pytest
 
 from realesr.cli.console import Messages
 from realesr.cli.upscale import open_upscaler
+from realesr.errors import InputError
 from realesr.options import FileOptions, ImageOptions, NetworkOptions
 
 from .conftest import Command, FakeUpscaler, write
@@ -328,3 +329,27 @@ def test_the_options_of_the_command_are_those_of_the_dataclasses() -> None:
     there = {*asdict(NetworkOptions()), *asdict(ImageOptions()), *asdict(FileOptions())}
     assert here - there == {"paths", "output", "recursive", "json", "quiet", "debug"}
     assert there - here == set()
+
+
+@pytest.mark.parametrize("name", ["own.pth", "own.onnx", "own.safetensors"])
+def test_a_network_that_does_not_exist_leads_to_the_list_of_networks(realesr: Command, folder: Path, name: str) -> None:
+    write(folder, "photo.jpg")
+    result = realesr("upscale", "photo.jpg", "-m", f"below/{name}")
+    assert result.exit_code == 1
+    assert f"{name} does not exist: check the path" in result.stderr
+    assert "'realesr models' lists the names" in result.stderr
+
+
+def test_an_error_about_one_file_names_the_flag_that_would_help(
+    realesr: Command, fake: FakeUpscaler, folder: Path
+) -> None:
+    write(folder, "photo.jpg")
+
+    def fail() -> None:
+        raise InputError("photo.jpg has 110 px, expected at most 109", option="max_pixels")
+
+    fake.before_step = fail
+    result = realesr("upscale", "photo.jpg", "--json")
+    expected = "photo.jpg has 110 px, expected at most 109; --max-pixels sets the limit"
+    assert result.stderr == f"error: {expected}\n"
+    assert json.loads(result.stdout) == {"source": "photo.jpg", "error": expected}

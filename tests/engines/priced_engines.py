@@ -3,9 +3,9 @@
 import functools
 from dataclasses import replace
 
-from realesr.engine import Engine, EngineBase, NearestEngine, PieceSizes, Precision
+from realesr.engine import Engine, NearestEngine, PieceSizes, Precision
 from realesr.engines import open_engine
-from realesr.engines.memory_cost import GPU_PIECES
+from realesr.engines.memory_cost import GPU_PIECES, gpu_tile_bytes
 from realesr.models.architecture import Architecture
 from realesr.models.compact import Compact
 from realesr.models.rrdb import RRDB
@@ -24,23 +24,22 @@ def priced_engine(name: str, architecture: Architecture, precision: Precision = 
     return open_engine(small_model(small), engine=name, device="cpu", precision=precision)
 
 
-class GpuEngine(EngineBase):
+class GpuEngine(NearestEngine):
     """Engine torch as it would be on a GPU with so much free memory."""
 
-    def __init__(self, precision: Precision, device_free_bytes: int) -> None:
-        spec = NearestEngine().spec
+    def __init__(self, precision: Precision, device_free_bytes: int, *, joins_tiles: bool = False) -> None:
+        super().__init__()
         self.spec = replace(
-            spec,
+            self.spec,
             name="torch",
             device="cuda:0",
             precision=precision,
             device_free_bytes=device_free_bytes,
             pieces=GPU_PIECES,
+            joins_tiles=joins_tiles,
         )
 
     def bytes_for(self, architecture: Architecture, height_px: int, width_px: int, *, in_strips: bool = False) -> float:
-        from realesr.engines.memory_cost import gpu_tile_bytes
-
         return gpu_tile_bytes(architecture, height_px, width_px, self.spec.precision)
 
 

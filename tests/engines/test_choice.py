@@ -89,7 +89,7 @@ def test_where_nothing_fits_the_engine_says_what_is_wrong() -> None:
 
 def test_further_gpus_are_named_with_what_uses_them() -> None:
     reason = choose(machine=Machine(nvidia_gpus=3, offered=EVERYTHING))[0].reason
-    assert reason == "an NVIDIA GPU with TensorRT; --device cuda:0,1,2 uses all 3"
+    assert reason == "an NVIDIA GPU with TensorRT; device cuda:0,1,2 uses all 3"
 
 
 def on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -185,7 +185,7 @@ def test_gpus_are_those_that_the_driver_names(monkeypatch: pytest.MonkeyPatch) -
 
 def test_what_tune_has_kept_is_told_with_its_options() -> None:
     plain = Setting(engine="torch", device="cuda", precision="fp16")
-    assert choice.kept_choice(plain).reason == "the fastest that 'realesr tune' has measured here"
+    assert choice.kept_choice(plain).reason == "the fastest that was measured here"
     graphs = replace(plain, options={"mode": "graphs", "join": "device"})
     assert choice.kept_choice(graphs).reason.endswith("measured here, with mode=graphs, join=device")
 

@@ -114,7 +114,7 @@ def picture(engine: Engine, height: int = 1, width: int = 1, count: int = 1, see
 def test_a_watched_run_gives_the_same_and_tells_shares_in_order(engine: Engine) -> None:
     batch = picture(engine, 9, 16)
     shares: list[float] = []
-    watched = engine.run_watched(batch, shares.append)
+    watched = engine.run(batch, shares.append)
     np.testing.assert_allclose(watched, engine.run(batch), atol=1e-6)
     assert shares == sorted(shares)
     assert all(0 < share <= 1 for share in shares)
@@ -128,7 +128,7 @@ def test_what_a_watcher_raises_ends_the_run_and_the_engine_goes_on(engine: Engin
         raise KeyboardInterrupt
 
     with contextlib.suppress(KeyboardInterrupt):  # not all engines tell
-        engine.run_watched(picture(engine, 9, 16, seed=1), stop)
+        engine.run(picture(engine, 9, 16, seed=1), stop)
     np.testing.assert_allclose(engine.run(batch), before, atol=1e-6)
 
 

@@ -331,7 +331,7 @@ def test_upscale_takes_what_was_kept() -> None:
         chosen = open_chosen_engine(WEIGHTS)
         with chosen.engine as engine:
             assert (engine.spec.name, chosen.tuned_tile_px) == ("torch", 128)
-            assert chosen.chosen_because == "the fastest that 'realesr tune' has measured here"
+            assert chosen.chosen_because == "the fastest that was measured here"
         for asked, expected in ((("fp32", "auto"), "onnxruntime"), (("auto", "cpu"), "torch")):
             with open_engine(WEIGHTS, precision=asked[0], device=asked[1]) as engine:
                 assert engine.spec.name == expected

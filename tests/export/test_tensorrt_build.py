@@ -213,7 +213,7 @@ def test_a_library_that_is_not_installed_is_told_with_the_line_that_installs_it(
         ({"library": "tensorrt-lean"}, "got the library tensorrt-lean"),
         (
             {"library": "tensorrt", "compute_capabilities": ("sm89",)},
-            "this machine's GPU: take --to tensorrt-rtx",
+            "this machine's GPU: take tensorrt-rtx",
         ),
         ({"compute_capabilities": ("sm89", "sm89")}, "expected each once"),
         ({"workspace_bytes": 0}, "got a workspace of 0 bytes"),
@@ -344,7 +344,7 @@ class Off(EngineBase):
         self.spec: EngineSpec = self._inner.spec
         self._error = np.float32(error)
 
-    def run(self, batch: Any) -> Any:
+    def run(self, batch: Any, on_progress: Any = None) -> Any:
         return self._inner.run(batch) + self._error
 
 

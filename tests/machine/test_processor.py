@@ -45,6 +45,8 @@ def test_bf16_can_be_forbidden(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, 
 
 
 @pytest.mark.parametrize("text", [None, "", "flags: fpu avx2\n", "Features : fp asimd\n"])
-def test_no_feature_is_claimed_that_the_system_does_not_report(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, text: str | None) -> None:
+def test_no_feature_is_claimed_that_the_system_does_not_report(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, text: str | None
+) -> None:
     pretend(monkeypatch, tmp_path, text)
     assert not processor.has_fast_bf16()

@@ -30,7 +30,7 @@ def _rrdb_lines(architecture):
     """The layers that the official conversion gives, but for its Splits."""
     lines = ["Input i 0 1 data"]
     x = outer = "data"
-    dense = []
+    dense: list[str] = []
     for name in [layer.name for layer in architecture.convolutions]:
         block, _, number = name.rpartition(".conv")
         source = x
@@ -257,7 +257,8 @@ def test_names_mean_nothing(only):
     only(GATED)
     weights = small_weights(GATED)
     param, data = ncnn_files(weights)
-    names, lines = {}, []
+    names: dict[str, str] = {}
+    lines = []
     for line in param.splitlines()[2:]:
         kind, _, inputs, outputs, *words = line.split()
         blobs = int(inputs) + int(outputs)

@@ -73,6 +73,7 @@ def test_states_are_counted_as_the_stateful_graphs_have_them(architecture: Archi
     if isinstance(architecture, RRDB):
         small = replace(architecture, features=4, growth=2)
     else:
+        assert isinstance(architecture, Compact)
         small = replace(architecture, features=4)
     weights = small_weights(small)
     waiting = 0

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from realesr.engine import EngineSpec, NearestEngine
+from realesr.engine import Engine, EngineSpec, NearestEngine
 from realesr.models.architecture import Architecture
 from realesr.models.compact import Compact
 from realesr.models.facts import ModelFacts
@@ -86,8 +86,9 @@ def test_pixels_computed_for_each_pixel_of_a_photo_of_12_mp(
     monkeypatch.setattr(tiling_module, "free_bytes", lambda: host_gb * 10**9)
     facts = ModelFacts(name="n", scale=4, radius_px=349, multiple_of=1, architecture=RRDB(scale=4))
     free = None if gpu_gb is None else gpu_gb * 10**9
-    engine = priced_engine("onnxruntime", RRDB(scale=4)) if free is None else GpuEngine("fp16", free)
-    engine.spec = replace(engine.spec, joins_tiles=joins_tiles)
+    engine: Engine = priced_engine("onnxruntime", RRDB(scale=4))
+    if free is not None:
+        engine = GpuEngine("fp16", free, joins_tiles=joins_tiles)
     tiling = tiling_for(facts, NetworkOptions(), engine)
     plan = plan_for(EnginePool(engine, tiling=tiling), 3000, 4000)
     height, width = plan.tile_shape

@@ -169,7 +169,7 @@ def test_an_engine_of_another_gpu_is_refused_before_it_is_loaded(
 def test_an_engine_for_all_gpus_is_for_those_from_ampere_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     turing = GpuFacts(name="NVIDIA T4", compute_capability=(7, 5), driver="13.0")
     machine = Machine(tmp_path, monkeypatch, turing)
-    with pytest.raises(EngineError, match="sm120, sm121, but this GPU is NVIDIA T4, sm75: build it with --for sm75"):
+    with pytest.raises(EngineError, match="sm120, sm121, but this GPU is NVIDIA T4, sm75: export it for sm75"):
         open_tensorrt(machine.engine(targets=()))
 
 
@@ -345,7 +345,7 @@ def test_a_network_is_run_from_the_file_that_is_built_for_it(machine: Machine) -
         batch = picture()
         np.testing.assert_array_equal(engine.run(batch), batch.repeat(SCALE, 2).repeat(SCALE, 3))
     assert asked == [("cuda:0", "fp16", True)]
-    with pytest.raises(EngineError, match=r"expected an .engine file: run 'realesr export' first"):
+    with pytest.raises(EngineError, match=r"expected an .engine file: export it to TensorRT first"):
         open_engine(weights, engine="tensorrt", device="cuda:0")
 
 

@@ -21,17 +21,13 @@ from realesr.models.rrdb import RRDB
 from tests.engines.winograd.artificial import activation, conv, dense_block, gated
 
 
-def joined_layers(layers: Sequence[Layer], *kept: str) -> list[Operation]:
-    return fused(layers, kept)
-
-
 def kinds(operations: Sequence[Operation]) -> dict[str, str]:
     return {operation.name: type(operation).__name__ for operation in operations}
 
 
 def the_convolution(layers: list[Layer], name: str) -> FusedConvolution:
     """The one operation that layers come down to."""
-    (operation,) = joined_layers(layers, name)
+    (operation,) = fused(layers, kept=[name])
     assert isinstance(operation, FusedConvolution)
     assert operation.name == name
     return operation
@@ -44,8 +40,8 @@ def total(*terms: tuple[str, float], offset: float = 0.0) -> ScaledSum:
 def test_an_activation_joins_the_convolution_that_nobody_else_reads() -> None:
     silu = Activated(name="silu", source="c", activation=activation("silu"))
     assert the_convolution([conv("c", "x", 8, 8), silu], "silu").activation == activation("silu")
-    read_twice = [conv("c", "x", 8, 8), silu, Product(name="y", sources=("c", "silu"))]
-    assert kinds(joined_layers(read_twice)) == {"c": "FusedConvolution", "silu": "Activated", "y": "Product"}
+    read_twice: list[Layer] = [conv("c", "x", 8, 8), silu, Product(name="y", sources=("c", "silu"))]
+    assert kinds(fused(read_twice)) == {"c": "FusedConvolution", "silu": "Activated", "y": "Product"}
 
 
 @pytest.mark.parametrize("kind", ["gelu", "mish"])
@@ -76,33 +72,33 @@ def test_nested_sums_join_the_convolution_and_their_factors_are_multiplied() -> 
     ids=["offset", "three addends", "activation with a factor", "read twice"],
 )
 def test_other_sums_stay_by_themselves(layers: list[Layer]) -> None:
-    assert kinds(joined_layers(layers))["c"] == "FusedConvolution"
-    assert kinds(joined_layers(layers))["sum"] == "ScaledSum"
+    assert kinds(fused(layers))["c"] == "FusedConvolution"
+    assert kinds(fused(layers))["sum"] == "ScaledSum"
 
 
 def test_of_two_convolutions_the_later_one_takes_the_sum() -> None:
-    layers = [conv("a", "x", 8, 8), conv("b", "x", 8, 8), total(("b", 1.0), ("a", 2.0))]
-    first, second = joined_layers(layers)
+    layers: list[Layer] = [conv("a", "x", 8, 8), conv("b", "x", 8, 8), total(("b", 1.0), ("a", 2.0))]
+    first, second = fused(layers)
     assert isinstance(second, FusedConvolution)
     assert (first.name, second.layer.name, second.addends) == ("a", "b", (("a", 2.0),))
 
 
 def test_a_result_that_others_read_is_kept() -> None:
-    layers = [conv("c", "x", 8, 8), total(("c", 1.0), ("x", 1.0))]
-    assert kinds(joined_layers(layers, "c")) == {"c": "FusedConvolution", "sum": "ScaledSum"}
+    layers: list[Layer] = [conv("c", "x", 8, 8), total(("c", 1.0), ("x", 1.0))]
+    assert kinds(fused(layers, kept=["c"])) == {"c": "FusedConvolution", "sum": "ScaledSum"}
 
 
 def test_a_gate_joins_its_convolution() -> None:
-    *_, last = joined_layers(gated("b", "x"), "b")
+    *_, last = fused(gated("b", "x"), kept=["b"])
     assert isinstance(last, FusedConvolution)
     assert (last.name, last.layer.name, last.addends, last.gate_offset) == ("b", "b.c3", (("x", 1.0),), -0.5)
-    swapped = [*gated("b", "x")[:-1], Product(name="b", sources=("b.gate", "b.sum"))]
-    assert joined_layers(swapped, "b") == joined_layers(gated("b", "x"), "b")
+    swapped: list[Layer] = [*gated("b", "x")[:-1], Product(name="b", sources=("b.gate", "b.sum"))]
+    assert fused(swapped, kept=["b"]) == fused(gated("b", "x"), kept=["b"])
 
 
 @pytest.mark.parametrize("read", ["b.c3", "b.sum", "b.sigmoid", "b.gate"])
 def test_a_gate_whose_parts_others_read_stays_as_it_is(read: str) -> None:
-    operations = joined_layers(gated("b", "x"), "b", read)
+    operations = fused(gated("b", "x"), kept=["b", read])
     assert kinds(operations)["b"] == "Product"
     assert read in kinds(operations)
 
@@ -111,19 +107,19 @@ def test_an_enlargement_by_two_is_read_in_place_by_its_only_reader() -> None:
     enlarged = NearestEnlargement(name="large", source="x", factor=2)
     joined = the_convolution([enlarged, conv("c", "large", 8, 8)], "c")
     assert (joined.source, joined.nearest_x2_input) == ("x", True)
-    twice = [enlarged, conv("c", "large", 8, 8), total(("c", 1.0), ("large", 1.0))]
-    assert kinds(joined_layers(twice)) == {"large": "NearestEnlargement", "sum": "FusedConvolution"}
-    by_three = [NearestEnlargement(name="large", source="x", factor=3), conv("c", "large", 8, 8)]
-    assert kinds(joined_layers(by_three)) == {"large": "NearestEnlargement", "c": "FusedConvolution"}
+    twice: list[Layer] = [enlarged, conv("c", "large", 8, 8), total(("c", 1.0), ("large", 1.0))]
+    assert kinds(fused(twice)) == {"large": "NearestEnlargement", "sum": "FusedConvolution"}
+    by_three: list[Layer] = [NearestEnlargement(name="large", source="x", factor=3), conv("c", "large", 8, 8)]
+    assert kinds(fused(by_three)) == {"large": "NearestEnlargement", "c": "FusedConvolution"}
 
 
 def test_a_concatenation_that_grows_is_a_dense_block_with_its_sums() -> None:
-    layers = [
+    layers: list[Layer] = [
         *dense_block("d1", "x", 12, 5, 4, "relu"),
         *dense_block("d2", "d1", 12, 5, 4, "relu"),
         ScaledSum(name="group", terms=(("d2", 0.5), ("x", 1.0))),
     ]
-    first, second = joined_layers(layers, "group")
+    first, second = fused(layers, kept=["group"])
     assert isinstance(first, DenseBlock) and isinstance(second, DenseBlock)
     assert (first.name, first.source, len(first.convolutions)) == ("d1", "x", 4)
     assert (second.name, second.sources) == ("group", ("d1", "d1", "x"))
@@ -132,7 +128,7 @@ def test_a_concatenation_that_grows_is_a_dense_block_with_its_sums() -> None:
 
 @pytest.mark.parametrize(("count", "kind"), [(2, "relu"), (4, "gelu")])
 def test_other_concatenations_are_copied(count: int, kind: str) -> None:
-    operations = joined_layers(dense_block("d", "x", 12, 5, count, kind), "d")
+    operations = fused(dense_block("d", "x", 12, 5, count, kind), kept=["d"])
     assert sum(isinstance(operation, Concatenation) for operation in operations) == count - 1
 
 
