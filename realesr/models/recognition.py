@@ -12,11 +12,12 @@ from realesr.models.architecture import Architecture, State
 from realesr.models.compact import Compact, compact_candidates, detect_compact
 from realesr.models.discriminator import UNetDiscriminator, detect_discriminator
 from realesr.models.rrdb import RRDB, detect_rrdb, rrdb_candidates, with_rrdb_names
+from realesr.models.span import Span, detect_span, folded_span, span_candidates
 
-FAMILIES: Mapping[str, type[Architecture]] = {"rrdb": RRDB, "compact": Compact}
+FAMILIES: Mapping[str, type[Architecture]] = {"rrdb": RRDB, "compact": Compact, "span": Span}
 """What recipes and the metadata of ONNX files call each family of networks -> its class."""
 
-_EXPECTED = "RRDBNet (conv_first.weight, ...) or SRVGGNetCompact (body.0.weight, ...)"
+_EXPECTED = "RRDBNet (conv_first.weight, ...), SRVGGNetCompact (body.0.weight, ...) or SPAN (conv_1.sk.weight, ...)"
 
 
 def recognise(state: State, *, activation: str | None = None) -> tuple[Architecture | UNetDiscriminator, State]:
@@ -32,8 +33,8 @@ def recognise(state: State, *, activation: str | None = None) -> tuple[Architect
     Raises:
         ModelError: It is no network of ours, or keys are missing, unexpected or of another shape.
     """
-    state = with_rrdb_names(state)
-    found = detect_rrdb(state) or detect_compact(state, activation) or detect_discriminator(state)
+    state = folded_span(with_rrdb_names(state))
+    found = detect_rrdb(state) or detect_compact(state, activation) or detect_span(state) or detect_discriminator(state)
     if found is None:
         raise ModelError(f"no network that realesr knows has these weights: got {_first(state)}; expected {_EXPECTED}")
     _check_shapes(state, found)
@@ -50,7 +51,7 @@ def detect(state: State, *, activation: str | None = None) -> Architecture:
 
 def candidates(shapes: Sequence[tuple[int, ...]]) -> list[Architecture]:
     """Return the networks that convolutions of these shapes, in the order of use, could be."""
-    return [*rrdb_candidates(shapes), *compact_candidates(shapes)]
+    return [*rrdb_candidates(shapes), *compact_candidates(shapes), *span_candidates(shapes)]
 
 
 def text_from_architecture(architecture: Architecture) -> str:

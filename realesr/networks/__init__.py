@@ -12,12 +12,14 @@ from realesr.models.architecture import Architecture
 from realesr.models.compact import Compact
 from realesr.models.discriminator import UNetDiscriminator
 from realesr.models.rrdb import RRDB
+from realesr.models.span import Span
 from realesr.models.weights import Weights
 from realesr.networks.discriminator import UNetDiscriminatorSN
 from realesr.networks.rrdb import RRDBNet
+from realesr.networks.span import SPAN
 from realesr.networks.srvgg import SRVGGNetCompact
 
-__all__ = ["RRDBNet", "SRVGGNetCompact", "UNetDiscriminatorSN", "build", "build_with"]
+__all__ = ["SPAN", "RRDBNet", "SRVGGNetCompact", "UNetDiscriminatorSN", "build", "build_with"]
 
 
 def build(architecture: Architecture | UNetDiscriminator) -> nn.Module:
@@ -31,6 +33,8 @@ def build(architecture: Architecture | UNetDiscriminator) -> nn.Module:
             return RRDBNet(architecture)
         case Compact():
             return SRVGGNetCompact(architecture)
+        case Span():
+            return SPAN(architecture)
         case UNetDiscriminator():
             return UNetDiscriminatorSN(architecture)
         case _:

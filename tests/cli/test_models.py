@@ -21,7 +21,7 @@ from .conftest import Command
 def nothing_on_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("REALESR_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("REALESR_MODELS", "")
-    monkeypatch.setattr("realesr.models.zoo._package_folder", list)
+    monkeypatch.setattr("realesr.models.zoo._package_folder", lambda _: [])
 
 
 @pytest.fixture
