@@ -30,13 +30,13 @@ __all__ = [
 ]
 
 ENGINE_NAMES = ("winograd", "onnxruntime", "openvino", "ncnn", "torch", "tensorrt", "nearest")
-"""What `open_engine` takes, beside "auto"."""
+"""Names that `open_engine` takes, beside "auto"."""
 
 ENGINE_FILE_SUFFIX = ".engine"
-"""Of files that only engine tensorrt runs."""
+"""Suffix of files that only engine tensorrt runs."""
 
 EngineFile = Callable[[str, str, bool], Path]
-"""Gives a network's TensorRT engine for a device and a precision; the truth value: whether it may be built first."""
+"""Takes a device, a precision and whether building is allowed; gives the path of a network's TensorRT engine."""
 
 _WITHOUT_OPTIONS = ("winograd", "openvino", "ncnn")
 
@@ -59,7 +59,7 @@ class ChosenEngine:
     chosen_because: str = ""
     """Why the automatic choice took this engine and device; empty where both were asked for."""
     tuned_tile_px: int | None = None
-    """Side of the tile that 'realesr tune' found to be the fastest, with what it overlaps; None without it."""
+    """Side of the tile, overlap included, that `realesr tune` measured as the fastest; None where it was not run."""
 
 
 def open_engine(model: "Weights | Path", **settings: Any) -> Engine:
@@ -77,7 +77,7 @@ def open_chosen_engine(
     options: Mapping[str, str] | None = None,
     engine_file: EngineFile | None = None,
 ) -> ChosenEngine:
-    """Open a network, and tell why in this engine.
+    """Open a network, and tell why this engine was chosen.
 
     Args:
         model: weights, or the path of an .onnx file (for onnxruntime) or an .engine file (for tensorrt).
@@ -88,8 +88,8 @@ def open_chosen_engine(
         threads: CPU threads, 1 or more; none takes every core that this process may use.
         options: switches of one engine by name; the OPTIONS of its module say which there are, and so do
             `available_engines`. Where the engine is chosen automatically they must be options of the one chosen.
-        engine_file: what builds TensorRT's engines (engines import nothing that does); without it tensorrt runs
-            .engine files alone. The automatic choice builds none while another engine has a GPU.
+        engine_file: builds TensorRT's engines (engines import nothing that does); without it tensorrt runs .engine
+            files alone. The automatic choice builds none while another engine has a GPU.
 
     Raises:
         UsageError: a name or combination that makes no sense, or an option that the engine does not have.
@@ -154,7 +154,7 @@ def _open_first(
 
 
 def _kept_choices(weights: "Weights", device: str, precision: str) -> tuple[Choice, ...]:
-    """Return what `realesr tune` has kept for this network, where it fits what was asked for."""
+    """Return the setting that `realesr tune` has kept for this network, where it fits what was asked for."""
     from realesr.engines.tuning import kept_setting
 
     setting = kept_setting(weights, precision)
@@ -216,7 +216,7 @@ def _open_tensorrt(path: Path, device: str, precision: str, options: Mapping[str
 
 
 def model_facts(model: "Weights | ZooEntry | Path") -> ModelFacts:
-    """Return the facts that planning a network's tiles needs; an entry of the zoo tells them without its weights.
+    """Return the facts about a network that planning its tiles needs; an entry of the zoo has them without its weights.
 
     Raises:
         ModelError: a path whose file is missing or damaged, or holds no network that enlarges images of any size.
@@ -260,7 +260,7 @@ def available_engines() -> tuple[EngineFacts, ...]:
 _Options = Mapping[str, tuple[str, ...]]
 
 _Offer = tuple[tuple[str, ...], tuple[Precision, ...], _Options, tuple[str, ...]]
-"""Devices, precisions, options, and notes on what else was found."""
+"""Devices, precisions, options, and notes on further packages that were found."""
 
 
 def _facts(name: str, offer: Callable[[], _Offer], *packages: str) -> EngineFacts:

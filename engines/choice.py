@@ -1,4 +1,4 @@
-"""Which engine runs where, if nobody says: a table of rows in the order in which they are tried.
+"""Chooses engine and device where the user names none: a table of rows in the order in which they are tried.
 
 Looking must stay cheap, for every start of `realesr upscale` does it: no engine's package is imported here. Whether a
 row really works shows when it is opened; `open_engine` then goes on to the next one, and says so.
@@ -12,6 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from realesr.engines.installed import is_installed
+from realesr.engines.nvidia.cuda_memory import CUDA_MEMORY_MODULES
+from realesr.engines.nvidia.tensorrt_library import TENSORRT_MODULES
 from realesr.engines.winograd.kernel import is_usable
 from realesr.machine.nvidia_driver import gpu_names
 from realesr.machine.processor import has_fast_bf16
@@ -26,12 +29,8 @@ PLUGIN_MODULES = {
 """Devices that ONNX Runtime gets from a package of their own, and the modules in which the library may lie."""
 
 MEASURED_PROCESSORS = ("x86_64", "AMD64")
-"""Where winograd, OpenVINO and ncnn were measured against ONNX Runtime. On others they run when they are asked for, or
-when `realesr tune` has found them to be the fastest."""
-
-TENSORRT_MODULES = ("tensorrt", "tensorrt_rtx")
-CUDA_MEMORY_MODULES = ("pycuda", "cuda.bindings")
-"""What TensorRT's engine takes its memory from: one of them."""
+"""Processors on which winograd, OpenVINO and ncnn were measured against ONNX Runtime. On others they run when they are
+asked for, or when `realesr tune` has found them to be the fastest."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,13 +38,13 @@ class ChoiceRow:
     """One engine on one kind of device."""
 
     engine: str
-    """As in `--engine`."""
+    """Its name."""
     device: str
-    """As in `--device`, without a number."""
+    """Kind of device, without a number: "cpu", "cuda", ..."""
     why: str
-    """What the user is told where this row is taken."""
+    """Reason that the user is told where this row is taken."""
     precisions: tuple[str, ...]
-    """As in `--precision`."""
+    """Precisions that the engine has there."""
     runs_files: bool = False
     """Whether it runs .onnx files, or weights alone."""
     needs_bf16: bool = False
@@ -137,10 +136,10 @@ and what more of them overlaps costs more than it gains.
 
 @dataclass(frozen=True, kw_only=True)
 class Machine:
-    """What was found here without importing an engine's package."""
+    """Hardware and engines of this machine, found without importing an engine's package."""
 
     nvidia_gpus: int
-    """How many the driver shows to this process."""
+    """Number of GPUs that NVIDIA's driver shows to this process."""
     has_fast_bf16: bool = False
     """Whether the processor multiplies bf16 numbers itself."""
     offered: frozenset[tuple[str, str]]
@@ -156,11 +155,11 @@ class Choice:
     reason: str
     """One line for people; empty where the user chose both."""
     setting: "Setting | None" = None
-    """What `realesr tune` has measured, where the choice is due to that."""
+    """Setting that `realesr tune` measured as the fastest, where the choice is due to that."""
 
 
 def kept_choice(setting: "Setting") -> Choice:
-    """What to open first where `realesr tune` has been run for a network."""
+    """Return the choice that comes first where `realesr tune` has been run for a network."""
     options = ", ".join(f"{name}={value}" for name, value in setting.options.items())
     return Choice(
         engine=setting.engine,
@@ -180,12 +179,12 @@ def choose(
     has_enlarged_convolutions: bool = True,
     machine: Machine,
 ) -> tuple[Choice, ...]:
-    """What to open, best first; the later ones are for the case that an earlier one cannot start.
+    """Return what to open, best first; the later choices are for the case that an earlier one cannot start.
 
     Args:
-        engine: as in `--engine`; a name keeps to that engine.
-        device: as in `--device`, one device; "cpu", "cuda:1", ... keep to that device.
-        precision: as in `--precision`.
+        engine: "auto", or the name of the only engine to take.
+        device: "auto", or the only device to take: "cpu", "cuda:1", ...
+        precision: "auto", "fp32", "fp16" or "bf16".
         is_file: whether the network is an .onnx file.
         is_faithful_in_bf16: whether the network was measured to be near enough to fp32 in bf16.
         has_enlarged_convolutions: whether the network convolves behind an enlargement.
@@ -243,40 +242,33 @@ def machine_here(*, with_unmeasured: bool = False) -> Machine:
     offered = {("onnxruntime", "cpu")}
     if with_unmeasured or platform.machine() in MEASURED_PROCESSORS:
         offered |= _installed_for_cpus()
-    if _is_installed("torch"):
+    if is_installed("torch"):
         offered.add(("torch", "cpu"))
         if sys.platform == "darwin" and platform.machine() == "arm64":
             offered.add(("torch", "mps"))
         if gpus and _torch_has_cuda():
             offered.add(("torch", "cuda"))
-    if _is_installed("ncnn"):
+    if is_installed("ncnn"):
         offered.add(("ncnn", "vulkan"))
     if gpus and _has_package("onnxruntime-gpu"):
         offered.add(("onnxruntime", "cuda"))
-    if gpus and any(map(_is_installed, TENSORRT_MODULES)) and any(map(_is_installed, CUDA_MEMORY_MODULES)):
+    has_tensorrt = any(map(is_installed, TENSORRT_MODULES.values()))
+    if gpus and has_tensorrt and any(map(is_installed, CUDA_MEMORY_MODULES.values())):
         offered.add(("tensorrt", "cuda"))
     for device, modules in PLUGIN_MODULES.items():
-        if any(map(_is_installed, modules)) and (gpus or device != "tensorrt_rtx"):
+        if any(map(is_installed, modules)) and (gpus or device != "tensorrt_rtx"):
             offered.add(("onnxruntime", device))
     return Machine(nvidia_gpus=gpus, has_fast_bf16=has_fast_bf16(), offered=frozenset(offered))
 
 
 def _installed_for_cpus() -> set[tuple[str, str]]:
     own = {("winograd", "cpu")} if is_usable() else set()
-    return own | {(name, "cpu") for name in ("openvino", "ncnn") if _is_installed(name)}
+    return own | {(name, "cpu") for name in ("openvino", "ncnn") if is_installed(name)}
 
 
 def nvidia_gpus() -> int:
     """Return how many GPUs NVIDIA's driver shows to this process; CUDA_VISIBLE_DEVICES counts."""
     return len(gpu_names())
-
-
-def _is_installed(module: str) -> bool:
-    """Whether a module could be imported; only the packages above it are."""
-    try:
-        return importlib.util.find_spec(module) is not None
-    except (ImportError, ValueError):
-        return False
 
 
 def _has_package(name: str) -> bool:
@@ -288,7 +280,7 @@ def _has_package(name: str) -> bool:
 
 
 def _torch_has_cuda() -> bool:
-    """Whether the installed torch is built for CUDA, by its libraries: importing it takes seconds."""
+    """Return whether the installed torch is built for CUDA, by its libraries: importing it takes seconds."""
     found = importlib.util.find_spec("torch")
     if found is None or found.origin is None:
         return False

@@ -16,29 +16,29 @@ from realesr.models.layers import Concatenation, Convolution, Layer, ScaledSum
 
 @dataclass(frozen=True, kw_only=True)
 class GroupSum:
-    """What ends a group of dense blocks: scale * the last block's result + `source`."""
+    """The sum that ends a group of dense blocks: scale * the last block's result + `source`."""
 
     layer: ScaledSum
     source: str
-    """What the group's first block reads."""
+    """Name of the result that the group's first block reads."""
     scale: float
 
 
 @dataclass(frozen=True, kw_only=True)
 class DenseBlock:
-    """A dense block. No other layer reads any of its results but that of its sum."""
+    """A dense block. Other layers read none of its results but that of its sum."""
 
     source: str
     """Name of the result that it reads."""
     convolutions: tuple[Convolution, ...]
     """Two or more, in the order of use; five in ESRGAN's."""
     concatenations: tuple[Concatenation, ...]
-    """What the second and later convolutions read."""
+    """Concatenations that the second and later convolutions read."""
     sum: ScaledSum
     scale: float
-    """Of the last convolution's result in the sum."""
+    """Factor of the last convolution's result in the sum."""
     group_sum: GroupSum | None = None
-    """Where the block ends a group; no other layer reads the result of `sum` then."""
+    """The group's sum, where the block ends a group; no other layer reads the result of `sum` then."""
 
     @property
     def result(self) -> str:
@@ -90,7 +90,7 @@ def _block_from(first: Convolution, readers: dict[str, list[Layer]]) -> DenseBlo
 
 
 def _concatenated(known: tuple[str, ...], readers: dict[str, list[Layer]]) -> tuple[Concatenation, Convolution] | None:
-    """Return what joins these results, and the convolution that alone reads it, if there are such layers."""
+    """Return the concatenation of these results, and the convolution that alone reads it, if there are such layers."""
     for layer in readers[known[-1]]:
         if isinstance(layer, Concatenation) and layer.sources == known and len(readers[layer.name]) == 1:
             (reader,) = readers[layer.name]

@@ -37,6 +37,6 @@ def _known_keys(key: str, known: Mapping[str, tuple[str, ...]]) -> str:
 
 
 def _either(words: Sequence[str]) -> str:
-    """("a", "b", "c") -> "a, b or c"."""
+    """Return words as a choice: ("a", "b", "c") -> "a, b or c"."""
     *first, last = words
     return f"{', '.join(first)} or {last}" if first else last

@@ -14,32 +14,32 @@ class EngineFacts:
     """One engine on this machine."""
 
     name: str
-    """As in `--engine`."""
+    """As `realesr.engines.open_engine` takes it. Likewise `devices` and `precisions`."""
     version: str | None
-    """Of the package that it needs; None where that is not installed."""
+    """Version of the package that it needs; None where that is not installed."""
     devices: tuple[str, ...]
-    """As in `--device`; none where the engine does not work here."""
+    """Devices that it has here, the default first; none where the engine does not work here."""
     precisions: tuple[Precision, ...]
-    """As in `--precision`."""
     install: str
     """The line that installs the package; empty where none is needed."""
     options: Mapping[str, tuple[str, ...]] = field(default_factory=dict, hash=False)
-    """As in `--option`: name -> values, the default first."""
+    """Name of an option -> its values, the default first."""
     problem: str = ""
-    """Why the engine does not work here, in one line; empty where it works."""
+    """Reason why the engine does not work here, in one line; empty where it works."""
     notes: tuple[str, ...] = ()
-    """What else is installed for it but does not work here, one line each."""
+    """Packages that are installed for it but do not work here, one line each."""
 
     @property
     def works(self) -> bool:
-        """Whether `open_engine` can open it."""
+        """Return whether `open_engine` can open it."""
         return not self.problem
 
 
 def weights_alone(model: Weights | Path, engine: str) -> Weights:
-    """Return the model, for engines that run no .onnx files; raise UsageError where it is one."""
+    """Return the model, for engines that take weights alone; raise UsageError where it is a file."""
     if isinstance(model, Path):
         raise UsageError(
-            f"engine {engine} got {model.name}, expected weights (.safetensors, .pth, ncnn): take engine onnxruntime"
+            f"engine {engine} got {model.name}, expected weights (.safetensors, .pth, ncnn): take engine onnxruntime",
+            option="engine",
         )
     return model

@@ -1,4 +1,4 @@
-"""How near a network's answer in bf16 is to the one in float32: what has been measured, and what is near enough."""
+"""Fidelity of bf16: how near a network's results are to those in float32, as measured, and what is near enough."""
 
 import math
 from typing import TYPE_CHECKING
@@ -20,10 +20,10 @@ of ten images (realesrgan-x4plus), one photo (realesr-animevideov3)."""
 
 
 def bf16_is_measured(weights: "Weights") -> bool:
-    """Whether these very weights were found to be near enough in bf16."""
+    """Return whether these very weights were measured to be near enough in bf16."""
     return BF16_DB.get(weights.sha256, 0.0) >= NEAR_ENOUGH_DB
 
 
 def psnr_db(mean_square_error: float) -> float:
-    """Peak signal-to-noise ratio of values whose peak is 1; infinite where nothing differs, NaN stays NaN."""
+    """Return the peak signal-to-noise ratio of values whose peak is 1: infinite for equal values; NaN stays NaN."""
     return math.inf if mean_square_error == 0 else -10 * math.log10(mean_square_error)

@@ -1,4 +1,4 @@
-"""How much memory an engine takes for a piece of an image, in terms of the network's largest results.
+"""Memory that an engine takes for a piece of an image, in terms of the network's largest results.
 
 A map is the largest result that a network's convolutions read or give. Each engine holds some maps at once, for its own
 buffers, copies in other layouts and transformed inputs; how many was measured (benchmarks/bench_memory.py). Where
@@ -17,17 +17,17 @@ from realesr.models.strip_plan import stages, state_values_per_column
 FLOAT32_BYTES = 4
 
 PIECES = PieceSizes(largest_tile_px=512, largest_strip_px=65_536)
-"""Of most engines on a CPU, for networks all of whose convolutions run on one grid."""
+"""Pieces of most engines on a CPU, for networks all of whose convolutions run on one grid."""
 ENLARGED_PIECES = PieceSizes(largest_tile_px=288, largest_strip_px=40_000)
 """The same for networks with convolutions behind an enlargement: they need sixteen times the memory a pixel, and 288 px
 keep x4plus on a photo of 12 MP under 2.5 GB (benchmarks/results, memory and command-partial)."""
 GPU_PIECES = PieceSizes(largest_tile_px=1024)
-"""In a GPU's memory: of a photo of 12 MP 1.13 times the pixels are computed, and 1.6 times with the 288 px of a CPU."""
+"""Tiles in a GPU's memory: a photo of 12 MP has 1.13 times its pixels computed, and 1.6 times with a CPU's 288 px."""
 
 GPU_MAPS = 5
-"""Of the type that the network computes in. Measured in torch on an H100, fp16, 288 to 1024 px: 4.1 maps of x4plus and
-3.5 of animevideov3 while cuDNN tries its algorithms, 3.1 and 2.3 later (benchmarks/results, 2026-11-27-gpu-throughput).
-"""
+"""Maps that are held at once, of the type that the network computes in. Measured in torch on an H100, fp16, 288 to
+1024 px: 4.1 maps of x4plus and 3.5 of animevideov3 while cuDNN tries its algorithms, 3.1 and 2.3 later
+(benchmarks/results, 2026-11-27-gpu-throughput)."""
 
 
 def gpu_tile_bytes(architecture: Architecture, height_px: int, width_px: int, precision: Precision) -> float:
@@ -38,18 +38,18 @@ def gpu_tile_bytes(architecture: Architecture, height_px: int, width_px: int, pr
 
 @dataclass(frozen=True, kw_only=True)
 class MemoryCost:
-    """How many maps one engine holds at once, in float32."""
+    """Numbers of maps that one engine holds at once, in float32."""
 
     maps: float
-    """For a tile, where all convolutions run on one grid."""
+    """Maps for a tile, where all convolutions run on one grid."""
     enlarged_maps: float
-    """For a tile, where convolutions run behind an enlargement."""
+    """Maps for a tile, where convolutions run behind an enlargement."""
     strip_maps: float = 0.0
-    """For a strip, where all convolutions run on one grid."""
+    """Maps for a strip, where all convolutions run on one grid."""
     trunk_strip_maps: float = 0.0
-    """For a strip, of the convolutions before the enlargement; those behind it take `enlarged_maps`."""
+    """Maps for a strip in the convolutions before the enlargement; those behind it take `enlarged_maps`."""
     half_precision_factor: float = 2.0
-    """How much more fp16 and bf16 take on a CPU, where results are kept in both types."""
+    """Factor for fp16 and bf16 on a CPU, where results are kept in both types."""
 
     def tile_bytes(self, architecture: Architecture, height_px: int, width_px: int, precision: Precision) -> float:
         """Return the memory for a tile, beside the weights."""

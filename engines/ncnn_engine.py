@@ -25,10 +25,11 @@ from realesr.models.weights import Weights
 
 @contextlib.contextmanager
 def _sleeping_threads() -> Iterator[None]:
-    """OpenMP's threads spin where they wait, unless this is set while its library is loaded.
+    """Make OpenMP's threads sleep while they wait, where its library is loaded inside this context.
 
-    They would take the cores from whatever reads, writes and joins tiles: on two cores with other work besides, 20 to
-    29 us/px asleep against 55 to 85 spinning (realesr-animevideov3, 256 px), 209 against 504 (realesrgan-x4plus-anime).
+    By default they spin, and take the cores from whatever reads, writes and joins tiles: on two cores with other work
+    besides, 20 to 29 us/px asleep against 55 to 85 spinning (realesr-animevideov3, 256 px), 209 against 504
+    (realesrgan-x4plus-anime).
     """
     was_set = "OMP_WAIT_POLICY" in os.environ
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
@@ -43,7 +44,7 @@ with _sleeping_threads():
     import ncnn  # type: ignore[import-untyped, unused-ignore]
 
 PRECISIONS: tuple[Precision, ...] = ("fp32", "fp16")
-"""On Vulkan; on a CPU fp32 alone."""
+"""Precisions on Vulkan; a CPU has fp32 alone."""
 
 COST = MemoryCost(maps=12, enlarged_maps=14)
 """It transforms maps for Winograd's convolutions, and keeps what it has freed: at most 11.8 maps of
@@ -53,7 +54,7 @@ PIECES = PieceSizes(largest_tile_px=320)
 ENLARGED_PIECES = PieceSizes(largest_tile_px=192)
 
 _NO_MEMORY = -100
-"""What ncnn's calls return where memory is short (src/net.cpp, src/layer.h); other numbers below 0 are other faults."""
+"""Code of ncnn's calls where memory is short (src/net.cpp, src/layer.h); other numbers below 0 are other faults."""
 
 _VULKAN_LOADERS = {
     "win32": ("vulkan-1.dll",),
@@ -122,12 +123,12 @@ def open_ncnn(
 
 
 def devices() -> tuple[str, ...]:
-    """What `--device` may be here, "cpu" first."""
+    """Return the names of the devices here, "cpu" first."""
     return ("cpu", *(f"vulkan:{number}" for number in range(_gpu_count())))
 
 
 def _gpu_count() -> int:
-    """GPUs that Vulkan shows. ncnn is not asked where there is no loader of Vulkan: it would complain on stderr."""
+    """Count the GPUs that Vulkan shows. Without a loader of Vulkan ncnn is not asked: it would complain on stderr."""
     return int(ncnn.get_gpu_count()) if _has_vulkan_loader() else 0
 
 
@@ -140,7 +141,7 @@ def _has_vulkan_loader() -> bool:
 
 
 def _parsed_device(device: str) -> int | None:
-    """ "vulkan:1" -> 1; None for the CPU, for which Vulkan is not even looked at: starting it can take a second."""
+    """Return a GPU's number ("vulkan:1" -> 1), or None for the CPU: Vulkan, which starts slowly, is not asked then."""
     wanted = {"auto": "cpu", "vulkan": "vulkan:0"}.get(device.lower(), device.lower())
     if wanted == "cpu":
         return None
@@ -177,7 +178,7 @@ def _set_options(net: Any, gpu: int | None, precision: Precision, threads: int) 
 
 
 def _load(net: Any, weights: Weights) -> None:
-    """By files: what is loaded from memory is used in place, and Python would free it."""
+    """Load a network from files: what is loaded from memory is used in place, and Python would free it."""
     param, numbers = ncnn_files(weights)
     try:
         with tempfile.TemporaryDirectory(prefix="realesr-ncnn-") as folder:
@@ -189,7 +190,9 @@ def _load(net: Any, weights: Weights) -> None:
             f"the folder for temporary files cannot be written ({error.strerror}): free some space, or set TMPDIR"
         ) from error
     if codes != (0, 0):
-        raise EngineError(f"ncnn does not load {weights.name} (codes {codes}): expected 0; take another engine")
+        raise EngineError(
+            f"ncnn does not load {weights.name} (codes {codes}): expected 0; take another engine", option="engine"
+        )
 
 
 def _translated(device: str) -> contextlib.AbstractContextManager[None]:

@@ -27,7 +27,7 @@ from realesr.runtime.strips import Strips, check_strips, first_rows_px
 
 @contextlib.contextmanager
 def _nothing_sent() -> Iterator[None]:
-    """Importing openvino reports its use by the package openvino_telemetry, and does without where that is missing."""
+    """Hide the package openvino_telemetry, by which openvino reports its use while it is imported; it does without."""
     hidden = "openvino_telemetry" not in sys.modules
     if hidden:
         sys.modules["openvino_telemetry"] = None  # type: ignore[assignment]
@@ -46,12 +46,12 @@ PRECISIONS: tuple[Precision, ...] = ("fp32", "bf16")
 _HINTS: dict[Precision, str] = {"fp32": "f32", "bf16": "bf16"}
 
 COST = MemoryCost(maps=4.25, enlarged_maps=2.75, strip_maps=25)
-"""2.1 maps of realesrgan-x4plus and 3.9 of realesr-animevideov3, and 2.6 times the weights while it compiles for a
-shape, which is the rest at 256 px. In strips 6.2 kB a pixel of realesr-animevideov3 at 1024 x 48 px."""
+"""Measured: 2.1 maps of realesrgan-x4plus and 3.9 of realesr-animevideov3, and 2.6 times the weights while it compiles
+for a shape, which is the rest at 256 px. In strips 6.2 kB a pixel of realesr-animevideov3 at 1024 x 48 px."""
 
 PIECES = PieceSizes(largest_tile_px=512, largest_strip_px=49_152, smallest_image_in_strips_px=500_000)
-"""Below, tiles are faster than strips: it takes 0.45 s of CPU time for each of an image's three shapes of strips, and
-for one of tiles, which read 7 to 15 % twice (realesr-animevideov3, 16 us a pixel)."""
+"""Smaller images are faster in tiles than in strips: compiling takes 0.45 s of CPU time for each of an image's three
+shapes of strips, and for its one shape of tiles, which read 7 to 15 % twice (realesr-animevideov3, 16 us a pixel)."""
 ENLARGED_PIECES = PieceSizes(largest_tile_px=384)
 
 _SHAPES_KEPT = 2
@@ -96,7 +96,7 @@ class OpenVinoEngine(EngineBase):
         return output
 
     def _request_for(self, path: Path, shape: tuple[int, ...]) -> Any:
-        """The compiled network of this shape, the most recent ones kept."""
+        """Return the compiled network of this shape; the most recent ones are kept."""
         request = self._requests.pop(shape, None)
         if request is None:
             while len(self._requests) >= _SHAPES_KEPT:
@@ -159,12 +159,12 @@ def open_openvino(
 
 
 def devices() -> tuple[str, ...]:
-    """What `--device` may be here."""
+    """Return the names of the devices here."""
     return ("cpu",)
 
 
 def precisions() -> tuple[Precision, ...]:
-    """What `--precision` may be on this processor."""
+    """Return the precisions that this processor has."""
     capabilities: list[str] = _core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
     return PRECISIONS if "BF16" in capabilities else ("fp32",)
 
@@ -176,13 +176,15 @@ def _body_precision(model: Weights | Path, precision: str) -> Precision:
     for offered in PRECISIONS:
         if precision == offered:
             if offered not in precisions():
-                raise EngineError(f"got precision {precision}, but this processor has no bf16: expected fp32")
+                raise EngineError(
+                    f"got precision {precision}, but this processor has no bf16: expected fp32", option="precision"
+                )
             return offered
     raise UsageError(f"engine openvino got precision {precision}, expected {' or '.join(PRECISIONS)}")
 
 
 def _facts_of_file(path: Path) -> ModelFacts:
-    """Return what ONNX Runtime finds; files of another kind are left to it."""
+    """Return the facts that ONNX Runtime finds in a file; raise ModelError for files that only it runs."""
     from realesr.engines.onnx_runtime.engine import facts_from_file
 
     facts = facts_from_file(path)
@@ -192,7 +194,8 @@ def _facts_of_file(path: Path) -> ModelFacts:
     if not is_open:
         raise ModelError(
             f"engine openvino got {path.name}, which takes {source.element_type.to_string()} {source.partial_shape}, "
-            "expected float32 images of any size: take engine onnxruntime"
+            "expected float32 images of any size: take engine onnxruntime",
+            option="engine",
         )
     return facts
 
@@ -209,7 +212,7 @@ def _core() -> Any:
 
 
 def _compile(path: Path, shape: tuple[int, ...], precision: Precision, threads: int) -> Any:
-    """Read anew for each shape: the graph's own copy of the weights is not held between."""
+    """Compile a network for one shape. It is read anew each time: the graph's own copy of the weights is not kept."""
     core = _core()
     network = core.read_model(str(path))
     network.reshape({network.input(0): list(shape)})

@@ -16,17 +16,17 @@ from realesr.models.stateful_graph import StatefulGraph, stateful_graphs
 from realesr.models.weights import Weights
 
 Shapes = Mapping[str, tuple[int, ...]]
-"""Of each input, by its name."""
+"""Shape of each input, by its name."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class OpenVinoLibrary:
-    """What is needed of OpenVINO; only the engine imports it."""
+    """The functions of OpenVINO that strips need; only the engine imports the library."""
 
     compile_graph: Callable[[bytes, Shapes], Any]
-    """An infer request of an ONNX file's bytes, for these shapes."""
+    """Makes an infer request from an ONNX file's bytes, for these shapes."""
     translated: Callable[[], AbstractContextManager[None]]
-    """The seam at which the library's errors become ours."""
+    """Context in which the library's errors become ours."""
 
 
 class StatefulRequest:
@@ -46,7 +46,7 @@ class StatefulRequest:
         return OpenVinoStripRun(self, self._graph, width_px)
 
     def infer(self, graph: StatefulGraph, feed: Mapping[str, NDArray[np.float32]]) -> dict[str, NDArray[np.float32]]:
-        """Return what the graph gives, by name; arrays of their own."""
+        """Return the graph's outputs by name, as arrays of their own."""
         shapes = {name: array.shape for name, array in feed.items()}
         with self._library.translated():
             if shapes != self._shapes:
@@ -60,7 +60,7 @@ class StatefulRequest:
 
 
 class OpenVinoStripRun:
-    """One image; see `realesr.runtime.strips.StripRun`."""
+    """Strips of one image; see `realesr.runtime.strips.StripRun`."""
 
     def __init__(self, network: StatefulRequest, graph: StatefulGraph, width_px: int) -> None:
         self._network = network

@@ -1,4 +1,4 @@
-"""The one seam at which errors of an engine's library become ours."""
+"""Translates errors of an engine's library into ours, in one place."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -27,7 +27,7 @@ def translated(
         what: what failed, for the message: the engine and its device, or a file that cannot be opened.
         out_of_memory: parts of messages that mean OutOfMemory; Python's own MemoryError always does.
         is_foreign: whether an error comes from the library; others pass.
-        error_type: of what is raised for all else.
+        error_type: class of the error that is raised for all else.
     """
     try:
         yield

@@ -32,16 +32,16 @@ GPU_TILE_MACS = 6e12
 """The same on a GPU: 576 px of realesrgan-x4plus, 15 ms of an H100's fp16 rate (400e12 MAC/s). Its 1,450 kernels take
 several milliseconds to launch, and with a CPU's tile of 96 px nothing else would be measured."""
 FIRST_GPU_TILE_SECONDS = 1.0
-"""Most that the first tile of a slower GPU may take, reckoned from that of a CPU's size."""
+"""Longest time for the first tile of a slower GPU, estimated from a tile of a CPU's size."""
 TILES_A_SIDE = 2
-"""Of the picture that GPUs are timed with, through the tiled runtime as a photo of 8 bits: joining and rounding a tile
-takes the host some 5 ms, a quarter of what an H100 is reckoned to take for all of it, unless the engine does that."""
+"""Tiles on each side of the picture that GPUs are timed with, through the tiled runtime as a photo of 8 bits: joining
+and rounding a tile takes the host some 5 ms, a quarter of an H100's estimated time, unless the engine does that."""
 OPTIONS_TRIED: Mapping[tuple[str, str], tuple[Mapping[str, str], ...]] = {
     ("torch", "cuda"): ({"mode": "graphs"},),
     ("onnxruntime", "cuda"): ({"prefer_nhwc": "1"},),
 }
-"""What an engine on a device is tried with beside its defaults. Torch's mode=compile is left out: it compiles for a
-minute, and again for every shape of tiles."""
+"""Options that an engine on a device is tried with, beside its defaults. Torch's mode=compile is left out: it compiles
+for a minute, and again for every shape of tiles."""
 WORTH = 0.97
 """Other options, another number of threads, or another tile, have to take less than this share of the time."""
 TOO_SLOW = 1.5
@@ -56,13 +56,13 @@ class Trial:
     us_per_px: float | None = None
     """Microseconds for each pixel that a tile answers for, the best of the runs; none where it failed."""
     psnr_db: float | None = None
-    """To the float32 result of the same engine; none for float32 itself."""
+    """PSNR to the float32 result of the same engine; none for float32 itself."""
     problem: str = ""
-    """Why it failed, in one line."""
+    """Reason why it failed, in one line; empty where it did not."""
 
     @property
     def is_near_enough(self) -> bool:
-        """Whether the automatic choice may take it."""
+        """Return whether the automatic choice may take it."""
         return self.us_per_px is not None and (self.psnr_db is None or self.psnr_db >= NEAR_ENOUGH_DB)
 
 
@@ -98,7 +98,7 @@ def trials(
 
 
 def answer_from(measured: Iterable[Trial]) -> Answer | None:
-    """What is kept of them; None where no engine works."""
+    """Return the answer that the measurements give; None where no engine works."""
     done = list(measured)
     best = fastest(done)
     exact = fastest([trial for trial in done if trial.setting.precision == "fp32"])
@@ -108,7 +108,7 @@ def answer_from(measured: Iterable[Trial]) -> Answer | None:
 
 
 def _open_to_larger_tiles(setting: Setting, done: list[Trial]) -> Setting:
-    """Its tile only where a larger one was tried: those overlap less, so what was not tried is the better guess."""
+    """Drop a setting's tile where no larger one was tried: larger ones overlap less, and are the better guess."""
     assert setting.tile_px is not None
     others = (trial.setting for trial in done if _name(trial.setting) == _name(setting))
     is_largest = all((other.tile_px or 0) <= setting.tile_px for other in others)
@@ -116,7 +116,7 @@ def _open_to_larger_tiles(setting: Setting, done: list[Trial]) -> Setting:
 
 
 def fastest(measured: list[Trial]) -> Setting | None:
-    """The fastest of those that are near enough; the earlier one where the gain is not worth it."""
+    """Return the fastest of those that are near enough; the earlier one where the gain is not worth it."""
     best: Trial | None = None
     for trial in measured:
         if trial.us_per_px is None or not trial.is_near_enough:
@@ -148,7 +148,7 @@ def settings(machine: Machine) -> list[Setting]:
 
 
 def further_options(best: Setting, architecture: Architecture) -> list[dict[str, str]]:
-    """Return what may make the fastest setting faster still: each is tried on top of what has been worth it."""
+    """Return options that may make the fastest setting faster; each is tried on top of those that were worth it."""
     if (best.engine, best.device) != ("torch", "cuda"):
         return []
     has_kernels = bool(find_dense_blocks(architecture.layers)) and best.precision == "fp16"
@@ -157,7 +157,7 @@ def further_options(best: Setting, architecture: Architecture) -> list[dict[str,
 
 
 def larger_tiles(first_px: int, largest_px: int) -> list[int]:
-    """Up to three more sides, the largest among them."""
+    """Return up to three more sides, the largest among them."""
     steps = np.linspace(first_px, largest_px, 4)[1:] // TILE_STEP_PX * TILE_STEP_PX
     return sorted({int(side) for side in steps if side > first_px})
 
@@ -176,7 +176,7 @@ class _Bench:
         self.done: list[Trial] = []
 
     def measure(self, setting: Setting) -> Trial:
-        """Open, run, close; a fault is a result too. Without a tile the first one of this engine and device is run."""
+        """Measure a setting; a failure is a result too. Without a tile, this engine and device's first one is run."""
         try:
             trial = self._measured(setting)
         except RealesrError as error:
@@ -194,7 +194,7 @@ class _Bench:
         return tile_px_for(self._weights.architecture, engine, free_bytes())
 
     def expected_seconds(self, setting: Setting, tile_px: int) -> float:
-        """Of the three runs of a setting that was measured, with another tile."""
+        """Return the expected time of three runs of a setting that was measured, with another tile."""
         assert setting.tile_px is not None
         return 3 * self._run_seconds[setting] * (tile_px / setting.tile_px) ** 2
 
@@ -251,7 +251,7 @@ class _Bench:
         return int(max(side, least)) // TILE_STEP_PX * TILE_STEP_PX
 
     def _tiled_run(self, engine: Engine, tile_px: int) -> Callable[[], None]:
-        """Return what takes a picture of TILES_A_SIDE x TILES_A_SIDE tiles through the runtime, to rows of uint8."""
+        """Return a function that takes TILES_A_SIDE x TILES_A_SIDE tiles through the runtime, to rows of uint8."""
         overlap_px = self._overlap_px
         side = tile_px + (TILES_A_SIDE - 1) * (tile_px - 2 * overlap_px)
         picture = photo_like(side)[0]
@@ -275,7 +275,7 @@ class _Bench:
         return min((trial.us_per_px for trial in self.done if trial.us_per_px is not None), default=float("inf"))
 
     def _psnr_db(self, setting: Setting, output: NDArray[np.float32]) -> float | None:
-        """Of the first tile alone, for which there is a float32 result of the same engine."""
+        """Return the PSNR of the first tile, the only one with a float32 result of the same engine."""
         place = setting.engine, setting.device
         if setting.precision == "fp32":
             self._exact.setdefault(place, output)
@@ -289,7 +289,7 @@ class _Bench:
 
 
 def photo_like(side_px: int) -> NDArray[np.float32]:
-    """(1, 3, side, side) in [0, 1]: random waves whose strength falls with their frequency, as in photos.
+    """Make random waves whose amplitude falls with their frequency, as in photos: (1, 3, side, side) in [0, 1].
 
     Source of the fall by 1 / frequency: Field, "Relations between the statistics of natural images and the response
     properties of cortical cells", 1987.

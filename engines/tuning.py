@@ -27,7 +27,7 @@ from realesr.models.zoo import cache_folder
 from realesr.options import check_engine_options
 
 PACKAGES = ("onnxruntime", "onnxruntime-gpu", "openvino", "ncnn", "torch")
-"""Whose versions an answer depends on."""
+"""Packages whose versions an answer depends on."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,15 +35,15 @@ class Setting:
     """One way of running a network."""
 
     engine: str
-    """As in `--engine`. Likewise `device` and `precision`."""
+    """As `realesr.engines.open_engine` takes it. Likewise `device` and `precision`."""
     device: str
     precision: Precision
     threads: int | None = None
     """None for every core that this process may use."""
     options: Mapping[str, str] = field(default_factory=dict, hash=False)
-    """Those of the engine that are not at their default, as in `--option`."""
+    """Options of the engine that are not at their default: name -> value."""
     tile_px: int | None = None
-    """Side of what a tile reads, with all that it overlaps; None for as much as the memory allows."""
+    """Side of a tile with its overlap; None for as much as the memory allows."""
 
     def __post_init__(self) -> None:
         if self.precision not in ("fp32", "fp16", "bf16"):
@@ -53,12 +53,12 @@ class Setting:
 
 @dataclass(frozen=True, kw_only=True)
 class Answer:
-    """What was the fastest."""
+    """The fastest settings of one network on this machine."""
 
     best: Setting
-    """Of all that are near enough to float32."""
+    """Fastest of all that are near enough to float32."""
     fp32: Setting
-    """Of those in float32: for images of 16 bits, and where it is asked for."""
+    """Fastest of those in float32: for images of 16 bits, and where it is asked for."""
 
 
 def keep(weights: Weights, answer: Answer) -> Path:
@@ -77,7 +77,7 @@ def keep(weights: Weights, answer: Answer) -> Path:
 
 
 def kept_setting(weights: Weights, precision: str) -> Setting | None:
-    """What to take where "auto" or "fp32" was asked for; None for other precisions, or where nothing was measured."""
+    """Return the setting to take for "auto" or "fp32"; None for other precisions, or where nothing was measured."""
     answer = kept(weights) if precision in ("auto", "fp32") else None
     if answer is None:
         return None
@@ -85,7 +85,7 @@ def kept_setting(weights: Weights, precision: str) -> Setting | None:
 
 
 def kept(weights: Weights) -> Answer | None:
-    """The answer for this network on this machine as it is now; None where there is none."""
+    """Return the answer for this network on this machine as it is now; None where there is none."""
     try:
         record = json.loads(_path(weights).read_text(encoding="utf-8"))
         if record["measured_with"] != measured_with(weights):
@@ -96,7 +96,7 @@ def kept(weights: Weights) -> Answer | None:
 
 
 def forget() -> list[Path]:
-    """Delete all answers; the paths of those that there were.
+    """Delete all answers, and return their paths.
 
     Raises:
         OutputError: a file cannot be deleted.
@@ -111,7 +111,7 @@ def forget() -> list[Path]:
 
 
 def measured_with(weights: Weights) -> dict[str, Any]:
-    """What an answer depends on; nothing is imported to find it out."""
+    """Return all that an answer depends on; nothing is imported to find it out."""
     return {
         "weights": weights.sha256,
         "processor": processor_name(),
@@ -125,7 +125,7 @@ def measured_with(weights: Weights) -> dict[str, Any]:
 
 
 def _has_winograd() -> bool:
-    """It comes with realesr where there was a compiler."""
+    """Return whether engine winograd was compiled: it is where realesr was installed with a compiler at hand."""
     return importlib.util.find_spec("realesr.engines.winograd._winograd") is not None
 
 

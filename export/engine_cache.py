@@ -1,16 +1,15 @@
-"""TensorRT engines that were built here, by what they were built from and for: `--engine tensorrt` with a network.
+"""Builds the TensorRT engines that engine tensorrt needs for a network, and keeps them by what they are for.
 
     <cache>/engines/<network>-<precision>-<digest>/   <network>-<precision>.engine, its .json, key.json
 
-A folder appears whole, by one rename, or not at all. What does not fit its key, or whose bytes have changed, is built
-anew and never loaded.
+A folder appears whole, by one rename, or not at all. An engine that does not fit its key, or whose bytes have changed,
+is never loaded: it is built anew.
 """
 
 import contextlib
 import dataclasses
 import hashlib
 import json
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,6 +26,7 @@ from realesr.export.tensorrt_build import (
     precision_of,
     profile_for,
 )
+from realesr.export.tensorrt_process import BuildProgressCallback
 from realesr.machine.whole_file import file_sha256, folder_beside
 from realesr.models.onnx_graph import cached_onnx
 from realesr.models.weights import Weights
@@ -34,15 +34,13 @@ from realesr.models.zoo import cache_folder
 
 _KEY = "key.json"
 
-OnProgress = Callable[[float, str], None]
-
 
 @dataclass(frozen=True, kw_only=True)
 class EngineKey:
     """All that an engine depends on. Two equal keys may share an engine, no others."""
 
     onnx_sha256: str
-    """Of the graph with its weights; it changes with either, and with how graphs are written."""
+    """SHA-256 of the graph with its weights; it changes with either, and with how graphs are written."""
     weights_sha256: str
     precision: Precision
     profile: ShapeProfile
@@ -52,12 +50,12 @@ class EngineKey:
 
     @property
     def text(self) -> str:
-        """JSON, for `key.json`."""
+        """Return the key as JSON, for `key.json`."""
         return json.dumps(dataclasses.asdict(self), indent=1, sort_keys=True) + "\n"
 
     @property
     def digest(self) -> str:
-        """16 hexadecimal digits for the folder's name."""
+        """Return 16 hexadecimal digits for the folder's name."""
         return hashlib.sha256(self.text.encode()).hexdigest()[:16]
 
 
@@ -69,9 +67,9 @@ def cached_engine(
     read_px: int | None = None,
     may_build: bool = True,
     limit_seconds: float = LIMIT_SECONDS,
-    on_progress: OnProgress | None = None,
+    on_progress: BuildProgressCallback | None = None,
 ) -> Path:
-    """Path of the network's engine for a GPU of this machine, built where there is none yet.
+    """Return the path of a network's engine for a GPU of this machine, built where there is none yet.
 
     Args:
         model: weights, or an .onnx file.
@@ -80,7 +78,7 @@ def cached_engine(
         read_px: side of the largest tile with its overlap, where it was asked for.
         may_build: whether to build, which takes seconds with TensorRT for RTX and minutes with TensorRT.
         limit_seconds: after this the builder is ended.
-        on_progress: called with the share of the build that is done, and the builder's name for what it does.
+        on_progress: called while the engine is built.
 
     Raises:
         UsageError: a precision that TensorRT does not have.
@@ -133,7 +131,7 @@ def cached_engine(
 
 
 def _library_for(gpu: GpuFacts) -> tuple[Library, str]:
-    """TensorRT where it is installed, for it tunes on the GPU itself; else TensorRT for RTX."""
+    """Return TensorRT and its version where it is installed, for it tunes on the GPU itself; else TensorRT for RTX."""
     there = installed()
     if not there:
         raise MissingDependency(f"engine tensorrt needs TensorRT: run '{INSTALL['tensorrt']}'")
@@ -148,7 +146,7 @@ def _library_for(gpu: GpuFacts) -> tuple[Library, str]:
 
 
 def _onnx_files(model: Weights | Path, precision: str) -> tuple[Path, Path, Precision]:
-    """The graph to build from, the one to prove the engine against, and the arithmetic of the first."""
+    """Return the graph to build from, the one to prove the engine against, and the precision of the first."""
     if isinstance(model, Path):
         if precision != "auto":
             raise UsageError(f"got precision {precision} for {model.name}, which has its own: leave precision at auto")
@@ -160,13 +158,13 @@ def _onnx_files(model: Weights | Path, precision: str) -> tuple[Path, Path, Prec
 
 
 def _timing_cache(key: EngineKey) -> Path:
-    """Measurements hold for one version on one GPU; TensorRT looks at both again."""
+    """Return the file of measurements for one version on one GPU; TensorRT itself checks both again."""
     name = "".join(letter if letter.isalnum() else "-" for letter in f"{key.gpu.name}-{key.library_version}")
     return cache_folder() / "engines" / f"timing-{name}.bin"
 
 
 def _is_intact(engine: Path, key: EngineKey) -> bool:
-    """Whether the folder holds, to the last bit, an engine that was built for this key."""
+    """Return whether the folder holds, to the last bit, an engine that was built for this key."""
     try:
         if engine.with_name(_KEY).read_text(encoding="utf-8") != key.text:
             return False
@@ -189,7 +187,7 @@ def _build(onnx_path: Path, engine: Path, key: EngineKey, options: TensorrtOptio
 
 
 def _place(ready: Path, engine: Path, key: EngineKey, work: Path) -> None:
-    """Give the finished folder its name, unless another process was quicker; what does not fit the key makes room."""
+    """Rename the finished folder, unless another process was quicker; move away one that does not fit the key."""
     for attempt in range(2):
         try:
             ready.rename(engine.parent)

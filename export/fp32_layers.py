@@ -1,4 +1,4 @@
-"""Which convolutions of an fp16 body have to stay float32: found by trying."""
+"""Finds the convolutions of an fp16 body that have to stay float32, by trying."""
 
 from collections.abc import Callable, Sequence
 
@@ -6,11 +6,11 @@ from realesr.models.architecture import Architecture
 from realesr.models.onnx_graph import conv_names
 
 Passes = Callable[[tuple[str, ...]], bool]
-"""Whether the graph with these convolutions in float32, and all others in float16, keeps to the tolerance."""
+"""Tells whether the graph with these convolutions in float32, and all others in float16, keeps to the tolerance."""
 
 
 def find_fp32_convs(architecture: Architecture, passes: Passes) -> tuple[str, ...]:
-    """Convolutions that stay float32, few enough that none of them can be spared.
+    """Return convolutions that have to stay float32, none of which can be spared.
 
     From all in float32 on, groups of convolutions go to float16 as long as the graph passes; a group that fails is
     halved. A layer whose values leave float16's range is thus found together with the next one, which takes them.
@@ -40,7 +40,7 @@ def _cheapest_last(architecture: Architecture) -> tuple[str, ...]:
 
 
 def _lowered(group: Sequence[str], kept: frozenset[str], passes: Callable[[frozenset[str]], bool]) -> frozenset[str]:
-    """`kept` without what of `group` may be float16."""
+    """Return `kept` without those of `group` that may be float16."""
     lower = kept - frozenset(group)
     if passes(lower):
         return lower

@@ -1,4 +1,4 @@
-"""Any PyTorch module that enlarges images -> ONNX file, proven against the module."""
+"""Exports any PyTorch module that enlarges images to an ONNX file, proven against the module."""
 
 import contextlib
 import copy
@@ -36,7 +36,7 @@ def export_module(
     overwrite: bool = False,
     on_proof: Callable[[Proof], None] = lambda proof: None,
 ) -> ExportReport:
-    """Export a module that realesr does not know, so that `realesr upscale -m` runs it.
+    """Export a module that realesr does not know to an .onnx file that realesr runs.
 
     The file takes float32 (N, 3, H, W) with N, H and W open, and holds no path of this machine and no source text, both
     of which PyTorch's exporter puts in. The module itself is not changed.
@@ -106,7 +106,7 @@ def _run(module: torch.nn.Module, batch: Batch) -> Batch:
 
 
 def _scale_of(module: torch.nn.Module, multiple_of: int) -> int:
-    """Found by a trial, as for a file."""
+    """Find a module's scale by a trial, as for a file."""
     height, width = (side * multiple_of for side in _EXAMPLE_UNITS)
     try:
         shape = _run(module, np.full((1, 3, height, width), 0.5, np.float32)).shape
@@ -153,7 +153,7 @@ def _exported(module: torch.nn.Module, multiple_of: int, opset: int, facts: dict
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Without what the exporter says about its own insides, and about packages that it does without."""
+    """Silence the exporter, which logs its own internals and missing packages that it does without."""
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:
@@ -165,7 +165,7 @@ def _quiet() -> Iterator[None]:
 
 
 def _clean(model: onnx.ModelProto) -> None:
-    """Take out what the exporter says of this machine: paths and lines of source, at every node and value."""
+    """Remove what the exporter tells about this machine: paths and lines of source, at every node and value."""
     parts: list[Any] = [model, model.graph, *model.functions]
     for holder in (model.graph, *model.functions):
         parts += [*holder.node, *holder.value_info]
@@ -176,7 +176,7 @@ def _clean(model: onnx.ModelProto) -> None:
 
 
 def _sha256(module: torch.nn.Module) -> str:
-    """Of all arrays with their names, in the module's order."""
+    """Return the SHA-256 of all arrays with their names, in the module's order."""
     digest = hashlib.sha256()
     for key, tensor in module.state_dict().items():
         digest.update(key.encode() + tensor.contiguous().numpy().tobytes())

@@ -1,4 +1,4 @@
-"""Weights -> ONNX file: written beside its place, proven against the float32 network, then moved into place.
+"""Exports weights to an ONNX file: written beside its place, proven against the float32 network, moved into place.
 
 weights -> graph -> proof -> (layers back to float32 -> proof) -> <file>.json, <file>
 """
@@ -22,7 +22,7 @@ from realesr.export.proof import (
     UINT8_TOLERANCE,
     Case,
     Proof,
-    Run,
+    RunBatch,
     check_proof,
     keeps,
     make_cases,
@@ -37,16 +37,17 @@ from realesr.models.graph_options import GraphOptions
 from realesr.models.onnx_graph import conv_names, graph_bytes
 from realesr.models.weights import Weights
 
-Say = Callable[[str], None]
+MessageCallback = Callable[[str], None]
+"""Called with one line for people."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ExportReport:
-    """What was exported."""
+    """An ONNX file that was exported."""
 
     path: Path
     sidecar: OnnxSidecar
-    """What the JSON beside the file says."""
+    """Content of the JSON beside the file."""
     proofs: tuple[Proof, ...]
 
 
@@ -54,16 +55,16 @@ def export_onnx(
     options: ExportOptions,
     network: Weights,
     *,
-    say: Say = lambda text: None,
+    say: MessageCallback = lambda text: None,
     on_proof: Callable[[Proof], None] = lambda proof: None,
 ) -> ExportReport:
     """Export a network to ONNX, proven.
 
     Args:
-        options: what and where to; its `model` is not looked at.
-        network: what `realesr.models.zoo.load_model` gives.
-        say: gets a line for each step that takes long.
-        on_proof: gets each proof as soon as it is measured, whether it holds or not.
+        options: of the export; its `model` is ignored.
+        network: its weights.
+        say: called with a line for each step that takes long.
+        on_proof: called with each proof as soon as it is measured, whether it holds or not.
 
     Raises:
         UsageError: options that make no sense for this network.
@@ -94,7 +95,7 @@ def check_target(target: Path, *, overwrite: bool) -> None:
 
 @contextmanager
 def beside(target: Path) -> Iterator[Path]:
-    """A folder on the disk of `target`, for files that are moved into place when they are proven; gone afterwards.
+    """Make a folder on the disk of `target`, for files that are moved into place once proven; delete it afterwards.
 
     Raises:
         OutputError: the disk is full, or the folder may not be written.
@@ -107,20 +108,20 @@ def beside(target: Path) -> Iterator[Path]:
 
 
 def move_into_place(path: Path, target: Path, sidecar: OnnxSidecar) -> None:
-    """The sidecar first: a file that is there has been proven."""
+    """Move a file and its sidecar into place, the sidecar first: a file that is there has been proven."""
     described = sidecar_path(path)
     described.write_text(sidecar.text, encoding="utf-8")
     put_in_place(described, sidecar_path(target))
     put_in_place(path, target)
 
 
-def run_alone(engine: Engine) -> Run:
-    """One picture after the other: what a batch shall give, whatever is done to batches."""
+def run_alone(engine: Engine) -> RunBatch:
+    """Return a function that runs a batch's pictures one by one: the reference for engines that run them at once."""
     return lambda batch: np.concatenate([engine.run(batch[i : i + 1]) for i in range(len(batch))])
 
 
 def _check_fits(options: ExportOptions, network: Weights) -> None:
-    """Tell before anything is run what does not fit the network, and a shape that does not fit into memory.
+    """Raise UsageError where options do not fit the network, or a shape does not fit into memory.
 
     Linux ends a process that has had too much memory without a word.
     """
@@ -140,7 +141,7 @@ def _check_fits(options: ExportOptions, network: Weights) -> None:
 
 
 def _reference_cases(network: Weights, shape_nhw: tuple[int, int, int] | None, path: Path) -> list[Case]:
-    """Pictures, and what the network gives for them in ONNX Runtime's float32 on the CPU: as `realesr upscale` runs."""
+    """Make pictures, and run the network on them in ONNX Runtime's float32 on the CPU."""
     path.write_bytes(graph_bytes(network, GraphOptions()))
     with open_engine(path, engine="onnxruntime", device="cpu") as engine:
         return make_cases(run_alone(engine), multiple_of=network.architecture.multiple_of, shape_nhw=shape_nhw)
@@ -148,16 +149,16 @@ def _reference_cases(network: Weights, shape_nhw: tuple[int, int, int] | None, p
 
 @dataclass(frozen=True)
 class _Export:
-    """One file on its way: written and measured at `path`, as often as it takes."""
+    """An export in progress: its file is written to `path` and measured, as often as it takes."""
 
     network: Weights
     options: ExportOptions
     path: Path
-    say: Say
+    say: MessageCallback
     on_proof: Callable[[Proof], None]
 
     def proven_body(self, cases: Sequence[Case]) -> tuple[GraphOptions, tuple[Proof, ...]]:
-        """The graph of floats, with as many layers in float32 as it needs.
+        """Return the graph of floats, with as many layers in float32 as it needs, and its proof.
 
         Raises:
             ExportError: it does not compute what the network does.
@@ -183,7 +184,7 @@ class _Export:
     def proven_integers(
         self, cases: Sequence[Case], body: GraphOptions, proofs: tuple[Proof, ...]
     ) -> tuple[GraphOptions, tuple[Proof, ...]]:
-        """The same graph with integers outside, against itself with floats outside."""
+        """Return the same graph with integers outside, proven against itself with floats outside."""
         with self._opened(body) as floats:
             rounded = [
                 replace(case, expected=np.rint(floats.run(case.batch).clip(0, 1) * LEVELS) / np.float32(LEVELS))

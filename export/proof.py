@@ -1,4 +1,4 @@
-"""Does a file compute what it shall? Measured on pictures against a reference, with stated tolerances."""
+"""Proves that a file computes what its network does: on pictures, against a reference, with stated tolerances."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -13,20 +13,22 @@ from realesr.errors import ExportError
 from realesr.export.pictures import made_photo, noise, photo
 
 Batch = NDArray[np.float32]
-Run = Callable[[Batch], Batch]
+"""(N, 3, H, W) float32 RGB in [0, 1]."""
+RunBatch = Callable[[Batch], Batch]
+"""Enlarges a batch."""
 
 MakePictures = Callable[[int, int, int, int], Batch]
-"""Count, height, width and seed -> pictures."""
+"""Takes a count, height and width in px, and a seed; gives pictures."""
 
 _PICTURES: dict[str, MakePictures] = {"photo": photo, "made photo": made_photo, "noise": noise}
 
 LEVELS = 255
-"""Differences are told in 8-bit levels: a network's values in [0, 1] times this."""
+"""Differences are given in 8-bit levels: a network's values in [0, 1] times this."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Tolerance:
-    """What is near enough, of every picture."""
+    """Limits that the difference on every picture has to keep to."""
 
     max_levels: float
     """Largest difference of one value."""
@@ -44,7 +46,7 @@ UINT8_TOLERANCE = Tolerance(max_levels=1, min_psnr_db=60)
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Case:
-    """One batch of pictures with what the reference makes of it."""
+    """One batch of pictures with the reference's result."""
 
     picture: str
     batch: Batch
@@ -52,23 +54,23 @@ class Case:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Row:
-    """One case of a proof."""
+class CaseResult:
+    """Differences found on one case."""
 
     picture: str
     """ "photo", "made photo" or "noise"."""
     shape: tuple[int, ...]
-    """Of the input: (N, 3, H, W)."""
+    """Shape of the input: (N, 3, H, W)."""
     max_levels: float
     p999_levels: float
-    """What 99.9 % of the values are within."""
+    """99.9th percentile of the differences."""
     mean_levels: float
     psnr_db: float
     """Infinite where nothing differs; not a number where a value is not finite."""
 
     @property
     def record(self) -> dict[str, Any]:
-        """For JSON, which has no infinity."""
+        """Return the figures for JSON, which has no infinity."""
         figures = {key: None if isinstance(value, float) and not math.isfinite(value) else value
                    for key, value in asdict(self).items()}  # fmt: skip
         return figures | {"shape": list(self.shape), "equal": self.max_levels == 0}
@@ -76,37 +78,37 @@ class Row:
 
 @dataclass(frozen=True, kw_only=True)
 class Proof:
-    """Figures of one file against one reference."""
+    """Results of one file against one reference."""
 
     of: str
-    """What was compared with what, in words."""
+    """The comparison in words: what with what."""
     tolerance: Tolerance
-    rows: tuple[Row, ...]
+    rows: tuple[CaseResult, ...]
 
     @property
     def holds(self) -> bool:
-        """Whether every row keeps to the tolerance."""
-        return all(keeps(row, self.tolerance) for row in self.rows)
+        """Return whether every result keeps to the tolerance."""
+        return all(keeps(result, self.tolerance) for result in self.rows)
 
     @property
-    def worst(self) -> Row:
-        """The row of the lowest PSNR; one that is not finite before all."""
-        return min(self.rows, key=lambda row: -math.inf if math.isnan(row.psnr_db) else row.psnr_db)
+    def worst(self) -> CaseResult:
+        """Return the result of the lowest PSNR; one that is not a number counts as the lowest."""
+        return min(self.rows, key=lambda result: -math.inf if math.isnan(result.psnr_db) else result.psnr_db)
 
     @property
     def record(self) -> dict[str, Any]:
-        """For JSON."""
+        """Return the proof for JSON."""
         limits = {key: value for key, value in asdict(self.tolerance).items() if math.isfinite(value)}
-        return {"of": self.of, "tolerance": limits, "rows": [row.record for row in self.rows]}
+        return {"of": self.of, "tolerance": limits, "rows": [result.record for result in self.rows]}
 
 
-def keeps(row: Row, tolerance: Tolerance) -> bool:
-    """Whether a row keeps to a tolerance; no comparison with a value that is not a number holds."""
-    return row.max_levels <= tolerance.max_levels and row.psnr_db >= tolerance.min_psnr_db
+def keeps(result: CaseResult, tolerance: Tolerance) -> bool:
+    """Return whether a result keeps to a tolerance; one that is not a number never does."""
+    return result.max_levels <= tolerance.max_levels and result.psnr_db >= tolerance.min_psnr_db
 
 
-def make_cases(reference: Run, *, multiple_of: int, shape_nhw: tuple[int, int, int] | None = None) -> list[Case]:
-    """Pictures of several sizes, odd ones and batches of two among them, or of the one shape that is taken."""
+def make_cases(reference: RunBatch, *, multiple_of: int, shape_nhw: tuple[int, int, int] | None = None) -> list[Case]:
+    """Make pictures of several sizes, odd ones and batches of two among them, or of the one shape that is taken."""
     m = multiple_of
     sizes = [
         ("photo", 1, 64 * m, 56 * m),
@@ -122,13 +124,13 @@ def make_cases(reference: Run, *, multiple_of: int, shape_nhw: tuple[int, int, i
     return [Case(picture=name, batch=batch, expected=reference(batch)) for name, batch in batches]
 
 
-def measure(case: Case, run: Run) -> Row:
-    """One row: what `run` makes of the case, against what is expected."""
+def measure(case: Case, run: RunBatch) -> CaseResult:
+    """Run a case, and compare the result with the expected one."""
     got = run(case.batch)
     difference = np.abs(got.astype(np.float64) - case.expected)
     peak = max(1.0, float(np.abs(case.expected).max()))
     mean_square = float(np.mean((difference / peak) ** 2))
-    return Row(
+    return CaseResult(
         picture=case.picture,
         shape=case.batch.shape,
         max_levels=float(difference.max()) * LEVELS / peak,
@@ -138,7 +140,7 @@ def measure(case: Case, run: Run) -> Row:
     )
 
 
-def prove(of: str, cases: Sequence[Case], run: Run, tolerance: Tolerance) -> Proof:
+def prove(of: str, cases: Sequence[Case], run: RunBatch, tolerance: Tolerance) -> Proof:
     """Measure every case."""
     return Proof(of=of, tolerance=tolerance, rows=tuple(measure(case, run) for case in cases))
 

@@ -1,4 +1,4 @@
-"""What can be asked of an export, checked once, before anything is read."""
+"""Options of an export, checked once, before anything is read."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +14,7 @@ SUFFIXES: dict[str, str] = {"onnx": ".onnx", "tensorrt": ".engine", "tensorrt-rt
 
 @dataclass(frozen=True, kw_only=True)
 class ExportOptions:
-    """Which network is exported, into what and where to."""
+    """Options of one export: the network, the format, the output and how it is built."""
 
     model: str = DEFAULT_MODEL
     """Name in the zoo, a file of weights, or the folder of a training run; for TensorRT an .onnx file as well."""
@@ -32,7 +32,7 @@ class ExportOptions:
     denoise: float | None = None
     """0 keeps noise, 1 removes most; only for networks with a partner to blend with."""
     compute_capabilities: tuple[str, ...] = ()
-    """Of the GPUs that TensorRT-RTX builds for: "sm89", ..."""
+    """Compute capabilities that TensorRT for RTX builds for: "sm89", ..."""
     workspace_mb: int | None = None
     """Most memory of the GPU that one layer may use beside its input and output; none leaves TensorRT 4 GiB."""
     limit_minutes: float | None = None
@@ -42,7 +42,7 @@ class ExportOptions:
 
     def __post_init__(self) -> None:
         if self.kind not in SUFFIXES:
-            raise UsageError(f"got to {self.to}, expected {', '.join(SUFFIXES)}", option="to")
+            raise UsageError(f"got the target {self.to}, expected {', '.join(SUFFIXES)}", option="to")
         if self.compute_capabilities and self.to != "tensorrt-rtx":
             raise UsageError(
                 "got compute_capabilities: expected them with tensorrt-rtx, which alone builds for other GPUs",
@@ -57,7 +57,7 @@ class ExportOptions:
         self.graph()
 
     def _check_build(self) -> None:
-        """What only builds of engines look at."""
+        """Raise UsageError where options that only builds of engines have make no sense."""
         of_builds = {
             "workspace_mb": self.workspace_mb,
             "limit_minutes": self.limit_minutes,
@@ -79,11 +79,11 @@ class ExportOptions:
 
     @property
     def kind(self) -> Target:
-        """What `output` is a file of."""
+        """Return the kind of file that `output` is."""
         return self.to or "onnx"
 
     def graph(self, *, uint8: bool | None = None, fp32_convs: tuple[str, ...] = ()) -> GraphOptions:
-        """The graph that is asked for, or the same with other values and with layers that stay float32."""
+        """Return the options of the graph, with another `uint8` and layers that stay float32 where they are given."""
         return GraphOptions(
             precision=self.precision,
             opset=self.opset,
@@ -93,7 +93,7 @@ class ExportOptions:
         )
 
     def target(self, name: str) -> Path:
-        """Where the result of a network of this name goes."""
+        """Return the path of the result of a network of this name."""
         file = f"{name}{'-fp16' if self.precision == 'fp16' else ''}{SUFFIXES[self.kind]}"
         if self.output is None:
             return Path(file)

@@ -1,4 +1,4 @@
-"""One export from end to end: a network -> ONNX -> TensorRT engine, as far as it was asked for."""
+"""Runs an export from end to end: a network -> ONNX -> TensorRT engine, as far as the options say."""
 
 import json
 from collections.abc import Callable
@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any
 from realesr.engines import model_facts
 from realesr.engines.nvidia.tensorrt_library import require
 from realesr.errors import RealesrError, UsageError
-from realesr.export.onnx_export import ExportReport, Say, beside, check_target, export_onnx
+from realesr.export.onnx_export import ExportReport, MessageCallback, beside, check_target, export_onnx
 from realesr.export.proof import Proof
 from realesr.export.request import ExportOptions
 from realesr.export.sidecar import facts_of_file
+from realesr.export.tensorrt_process import BuildProgressCallback
 from realesr.models.graph_options import GraphOptions
 from realesr.models.onnx_graph import graph_bytes
 from realesr.models.weights import Weights
@@ -23,9 +24,6 @@ if TYPE_CHECKING:
     from realesr.engines.nvidia.tensorrt_library import Library
     from realesr.engines.nvidia.tensorrt_sidecar import ShapeProfile
 
-OnBuild = Callable[[float, str], None]
-"""Called with the share of a build that is done, 0 to 1, and what the builder does."""
-
 
 @dataclass(frozen=True, kw_only=True)
 class Artefact:
@@ -33,21 +31,21 @@ class Artefact:
 
     path: Path
     facts: dict[str, Any]
-    """What the JSON beside it says."""
+    """Content of the JSON beside it."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Listener:
-    """Who is told what happens on the way."""
+    """Callbacks of an export; those that are left out do nothing."""
 
-    say: Say = lambda text: None
+    say: MessageCallback = lambda text: None
     on_proof: Callable[[Proof], None] = lambda proof: None
     on_download: AmountCallback | None = None
-    on_build: OnBuild = lambda share, phase: None
+    on_build: BuildProgressCallback = lambda share, phase: None
 
 
 def export_network(options: ExportOptions, listener: Listener | None = None) -> tuple[Artefact, ...]:
-    """Do what was asked for.
+    """Export a network, and return the files that were written.
 
     Raises:
         UsageError: options that make no sense, or not for this network.
@@ -97,7 +95,7 @@ def _to_onnx(options: ExportOptions, network: Weights | Path, listener: Listener
 
 
 def _engine_beside(options: ExportOptions, network: Weights, path: Path, listener: Listener) -> tuple[Artefact, ...]:
-    """The engine that comes with an fp16 file where TensorRT is installed; that it cannot be built is no error."""
+    """Build the engine that comes with an fp16 file where TensorRT is installed; a failure is said, and no error."""
     from realesr.engines.nvidia.tensorrt_library import installed
 
     if not installed():
@@ -118,7 +116,7 @@ def _exported(options: ExportOptions, network: Weights, listener: Listener) -> E
 
 
 def _reference(network: Weights, folder: Path) -> Path:
-    """The float32 graph, which an engine is proven against."""
+    """Write the float32 graph, which an engine is proven against, and return its path."""
     path = folder / "reference.onnx"
     path.write_bytes(graph_bytes(network, GraphOptions()))
     return path
@@ -153,7 +151,7 @@ def _library(options: ExportOptions) -> "Library":
 
 
 def _profile(options: ExportOptions, onnx_path: Path) -> "ShapeProfile":
-    """The one shape that was asked for or that the file takes, else every size of tile."""
+    """Return the one shape that was asked for or that the file takes, else every size of tile."""
     from realesr.export.tensorrt_build import ShapeProfile, profile_for
 
     facts = model_facts(onnx_path)  # in words where it is no network of ours or damaged

@@ -20,7 +20,7 @@ _PACKAGES = ("onnx", "onnxruntime", "numpy")
 
 @dataclass(frozen=True, kw_only=True)
 class OnnxSidecar:
-    """One exported file. No path of this machine is in it."""
+    """Description of one exported file. No path of this machine is in it."""
 
     file: str
     file_sha256: str
@@ -45,7 +45,7 @@ class OnnxSidecar:
     """(N, 3, H, W); names stand for sizes that are open."""
     versions: dict[str, str]
     proofs: tuple[dict[str, Any], ...]
-    """Each with what was compared, the tolerance and the figures of every picture."""
+    """Proofs: the comparison in words, the tolerance and the figures of every picture."""
 
     @classmethod
     def of(cls, path: Path, network: Weights, graph: GraphOptions, proofs: Sequence[dict[str, Any]]) -> Self:
@@ -66,12 +66,12 @@ class OnnxSidecar:
 
     @property
     def text(self) -> str:
-        """As it is written."""
+        """Return the JSON as it is written."""
         return json.dumps(asdict(self), indent=1) + "\n"
 
 
 def facts_of_file(path: Path) -> dict[str, Any]:
-    """What is read from an ONNX file itself, and where and when this is: fields of `OnnxSidecar`."""
+    """Return facts from an ONNX file itself, the date and the versions: fields of `OnnxSidecar`."""
     import onnx
 
     content = path.read_bytes()
@@ -92,6 +92,6 @@ def facts_of_file(path: Path) -> dict[str, Any]:
 
 
 def _installed(packages: Sequence[str]) -> list[str]:
-    """Those that are; onnxruntime has other names for other devices."""
+    """Return the packages that are installed; onnxruntime has other names for other devices."""
     found = {name.lower() for name in map(lambda item: item.metadata["Name"] or "", importlib.metadata.distributions())}
     return [package for package in packages if package in found]

@@ -1,11 +1,10 @@
-"""ONNX -> TensorRT engine, built in a child process and proven before it is there.
+"""Builds a TensorRT engine from an ONNX file, in a child process, and proves it before it is moved into place.
 
 onnx file -> child: parse, build, write -> proof on this GPU, if it is for it -> <target> and <target>.json
 """
 
 import dataclasses
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,7 +17,7 @@ from realesr.engines.nvidia.tensorrt_library import LIBRARIES, Library
 from realesr.engines.nvidia.tensorrt_sidecar import ShapeProfile, Sidecar, sidecar_path, text_from_sidecar
 from realesr.errors import UsageError
 from realesr.export.tensorrt_child import BuildResult, BuildTask
-from realesr.export.tensorrt_process import build_apart
+from realesr.export.tensorrt_process import BuildProgressCallback, build_apart
 from realesr.export.tensorrt_proof import prove
 from realesr.machine.whole_file import file_sha256, folder_beside, not_written, put_in_place
 from realesr.models.facts import ModelFacts
@@ -32,7 +31,7 @@ LIMIT_SECONDS = 1800.0
 
 @dataclass(frozen=True, kw_only=True)
 class TensorrtOptions:
-    """How an engine is built."""
+    """Options of the build of an engine."""
 
     profile: ShapeProfile
     """Sizes that the engine takes; see `profile_for`."""
@@ -50,8 +49,7 @@ class TensorrtOptions:
     """For `tensorrt`: a file of measurements that makes a second build faster. TensorRT for RTX measures nothing."""
     reference: Path | None = None
     """The float32 ONNX file that the engine is proven against; none is the file itself, run in float32 on the CPU."""
-    on_progress: Callable[[float, str], None] | None = None
-    """Called with the share of the build that is done, 0 to 1, and the builder's name for what it does."""
+    on_progress: BuildProgressCallback | None = None
 
     def __post_init__(self) -> None:
         if self.library not in LIBRARIES:
@@ -77,15 +75,15 @@ class TensorrtOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class TensorrtReport:
-    """What was built."""
+    """An engine that was built."""
 
     engine: Path
     sidecar: Sidecar
-    """What the JSON beside the engine says; `sidecar.proof` is its proof, or why there is none."""
+    """Content of the JSON beside the engine; `sidecar.proof` is its proof, or why there is none."""
 
 
 def profile_for(facts: ModelFacts, *, read_px: int | None = None, max_batch: int = 1) -> ShapeProfile:
-    """Sizes for one engine that serves every photo: from the smallest tile of a network to the largest.
+    """Return the sizes of one engine that serves every photo: from the smallest tile of a network to the largest.
 
     Args:
         facts: of the network.
@@ -110,7 +108,7 @@ def export_tensorrt(onnx_path: Path, target: Path, options: TensorrtOptions) -> 
     Args:
         onnx_path: a network of one RGB image in and one out, float32 (N, 3, H, W) both; its arithmetic is the engine's.
         target: the engine's file, replaced if it is there; its folder is made.
-        options: how.
+        options: of the build.
 
     Raises:
         UsageError: an option that the library does not know, or a shape that the network does not take.
@@ -185,7 +183,7 @@ def _gpu_built_for(options: TensorrtOptions) -> GpuFacts | None:
 
 
 def precision_of(onnx_path: Path) -> Precision:
-    """Of the network's body: fp16 where most of its numbers are, even if some layers stay float32."""
+    """Return the precision of a network's body: fp16 where most weights are, even if some layers stay float32."""
     import onnx
 
     model = onnx.load(onnx_path, load_external_data=False)

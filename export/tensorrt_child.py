@@ -25,7 +25,7 @@ from realesr.machine.whole_file import whole_file
 ERRORS: dict[str, type[RealesrError]] = {
     kind.__name__: kind for kind in (UsageError, ModelError, EngineError, MissingDependency)
 }
-"""Kinds of error that the child tells its parent."""
+"""Kinds of error that the child reports to its parent."""
 
 Report = Callable[[dict[str, Any]], None]
 Shape = tuple[int, int, int, int]
@@ -33,13 +33,13 @@ Shape = tuple[int, int, int, int]
 
 @dataclass(frozen=True, kw_only=True)
 class BuildTask:
-    """What the child is asked for; JSON knows all of it."""
+    """The task that the child is given; JSON can hold all of it."""
 
     onnx_path: str
     output_path: str
     library: Library
     compute_capabilities: tuple[str, ...]
-    """Like "sm89"; none for the library's own choice."""
+    """Names like "sm89"; none for the library's own choice."""
     shapes: tuple[Shape, Shape, Shape]
     """Smallest, best and largest (N, 3, H, W)."""
     workspace_bytes: int
@@ -49,23 +49,23 @@ class BuildTask:
     """Number of the GPU that `tensorrt` builds on."""
 
     def to_json(self) -> str:
-        """Text for the child's stdin."""
+        """Return the text for the child's stdin."""
         return json.dumps(dataclasses.asdict(self))
 
 
 @dataclass(frozen=True, kw_only=True)
 class BuildResult:
-    """What the child has found out besides the engine's file."""
+    """Facts that the child reports besides the engine's file."""
 
     library_version: str
     seconds: float
     layers: int
     layers_of: str
-    """ "engine" or "network": what was counted."""
+    """Whose layers were counted: "engine" or "network"."""
     values: str
-    """What input and output are: "float32" or "uint8"."""
+    """Type of input and output: "float32" or "uint8"."""
     engine_sha256: str
-    """Of the bytes that the builder gave, whatever the disk makes of them."""
+    """SHA-256 of the bytes that the builder gave, whatever the disk makes of them."""
 
 
 def main() -> int:
@@ -124,7 +124,7 @@ def build(task: BuildTask, report: Report) -> BuildResult:
 
 
 def _take_stdout() -> Report:
-    """Lines go to what is stdout now; from here on whatever else is printed goes to stderr."""
+    """Return a function that writes messages to stdout, and let all else that is printed go to stderr."""
     lines = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
     lock = threading.Lock()
@@ -144,7 +144,7 @@ def _task_from_json(text: str) -> BuildTask:
 
 
 def _current_gpu(task: BuildTask) -> Any:
-    """`tensorrt` tunes on the GPU whose context is current; TensorRT for RTX needs none.
+    """Make a GPU's context current, in which `tensorrt` tunes; TensorRT for RTX needs none.
 
     The context stays pushed to the end of the process's work: the builder's objects free memory in it.
     """
@@ -166,7 +166,7 @@ def _new_builder(trt: Any, log: Any, what: str) -> Any:
 
 
 def _parsed(trt: Any, builder: Any, log: Any, path: Path, what: str) -> tuple[Any, Any]:
-    """The network and its parser, which must live as long: weights stay in the parser's memory."""
+    """Return the network and its parser, which must live as long: weights stay in the parser's memory."""
     flags = getattr(trt.NetworkDefinitionCreationFlag, "STRONGLY_TYPED", None)
     network = builder.create_network(0 if flags is None else 1 << int(flags))
     parser = trt.OnnxParser(network, log)
@@ -179,7 +179,7 @@ def _parsed(trt: Any, builder: Any, log: Any, path: Path, what: str) -> tuple[An
 
 
 def _parser_message(parser: Any) -> str:
-    """The first error: its node, if it has one, and the reason."""
+    """Return the first error: its node, if it has one, and the reason."""
     if parser.num_errors == 0:
         return ""
     error = parser.get_error(0)
@@ -206,7 +206,7 @@ def _check_network(trt: Any, network: Any, path: Path) -> None:
 
 
 def _kind(tensor: Any) -> str:
-    """DataType.FLOAT -> "float32", DataType.UINT8 -> "uint8"."""
+    """Return a tensor's type: DataType.FLOAT -> "float32", DataType.UINT8 -> "uint8"."""
     name = str(tensor.dtype.name).lower()
     return {"float": "float32", "half": "float16"}.get(name, name)
 
@@ -248,14 +248,14 @@ def _add_profile(builder: Any, config: Any, image: Any, task: BuildTask, what: s
 
 
 def _new_monitor(trt: Any, report: Report) -> Any:
-    """Tells the share of the whole that is done: phases lie in one another, each a step of the one round it."""
+    """Make a monitor that reports the share that is done. Phases are nested: each is a step of the one around it."""
 
     class Monitor(trt.IProgressMonitor):  # type: ignore[misc]
         def __init__(self) -> None:
             super().__init__()
             self.lock = threading.Lock()  # TensorRT calls from several threads
-            self.phases: dict[str, tuple[str | None, int, int]] = {}  # name -> phase round it, steps, steps done
-            self.told = 0.0
+            self.phases: dict[str, tuple[str | None, int, int]] = {}  # name -> phase around it, steps, steps done
+            self.reported = 0.0
 
         def phase_start(self, phase_name: str, parent_phase: str | None, num_steps: int) -> None:
             with self.lock:
@@ -266,8 +266,8 @@ def _new_monitor(trt: Any, report: Report) -> Any:
                 parent, steps, _ = self.phases.get(phase_name, (None, 1, 0))
                 self.phases[phase_name] = (parent, steps, step + 1)
                 share = self.share(phase_name)
-                if share >= self.told + 0.01:
-                    self.told = share
+                if share >= self.reported + 0.01:
+                    self.reported = share
                     report({"progress": min(share, 1.0), "phase": phase_name})
             return True
 
@@ -287,7 +287,7 @@ def _new_monitor(trt: Any, report: Report) -> Any:
 
 
 def _save_timing_cache(config: Any, task: BuildTask) -> None:
-    """Not worth an error: the next build only takes longer."""
+    """Write the timing cache, if that is possible: without it the next build only takes longer."""
     if not task.timing_cache:
         return
     with contextlib.suppress(OSError), whole_file(Path(task.timing_cache)) as part:
@@ -295,7 +295,7 @@ def _save_timing_cache(config: Any, task: BuildTask) -> None:
 
 
 def _engine_layers(trt: Any, log: Any, content: Any) -> int:
-    """Layers of the finished engine, fused as they are; 0 where the GPU that it is for is not here."""
+    """Count the layers of the finished engine, fused as they are; 0 where the GPU that it is for is not here."""
     engine = trt.Runtime(log).deserialize_cuda_engine(content)
     if engine is None:
         return 0

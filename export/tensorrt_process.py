@@ -16,28 +16,32 @@ from typing import IO, Any
 from realesr.errors import EngineError
 from realesr.export.tensorrt_child import ERRORS, BuildResult, BuildTask
 
-OnProgress = Callable[[float, str], None]
+BuildProgressCallback = Callable[[float, str], None]
+"""Called with the share of a build that is done, 0 to 1, and the builder's name for its current phase."""
 
 _POLL_SECONDS = 0.2
 _LAST_BYTES = 4000
-"""Of what the builder printed, where it ended without a word."""
+"""Length of the builder's output that is searched where it ended without a message."""
 
 
 def child_command() -> list[str]:
-    """What starts the child."""
+    """Return the command that starts the child."""
     return [sys.executable, "-m", "realesr.export.tensorrt_child"]
 
 
-def build_apart(task: BuildTask, *, limit_seconds: float, on_progress: OnProgress | None = None) -> BuildResult:
+def build_apart(
+    task: BuildTask, *, limit_seconds: float, on_progress: BuildProgressCallback | None = None
+) -> BuildResult:
     """Have the child build; it never outlives this call.
 
     Args:
-        task: what is built.
+        task: of the child.
         limit_seconds: the child is ended after this.
-        on_progress: called with the share that is done, 0 to 1, and the builder's name for what it does.
+        on_progress: called while it builds.
 
     Raises:
-        EngineError: the child crashed, or took too long. Likewise all that it tells: see `tensorrt_child.build`.
+        EngineError: the child crashed, or took too long. Errors that it reports are raised too: see
+            `tensorrt_child.build`.
     """
     with tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as printed:
         child = subprocess.Popen(
@@ -75,7 +79,7 @@ def _result_of(
     child: subprocess.Popen[str],
     task: BuildTask,
     limit_seconds: float,
-    on_progress: OnProgress | None,
+    on_progress: BuildProgressCallback | None,
     printed: IO[str],
 ) -> BuildResult:
     assert child.stdout is not None
@@ -90,7 +94,7 @@ def _result_of(
 
 
 def _messages(stdout: IO[str], task: BuildTask, limit_seconds: float) -> Iterator[dict[str, Any]]:
-    """The child's lines as they come, until it ends or the time is over."""
+    """Yield the child's messages as they come, until it ends or the time is over."""
     lines: queue.Queue[str | None] = queue.Queue()
 
     def read() -> None:
@@ -109,7 +113,7 @@ def _messages(stdout: IO[str], task: BuildTask, limit_seconds: float) -> Iterato
             if time.monotonic() > end:
                 raise EngineError(
                     f"the builder of {task.library} was ended after {limit_seconds:g} s without an engine: "
-                    "allow it more time, or take smaller tiles",
+                    "allow it more time, or build for smaller tiles",
                     option="limit_minutes",
                 ) from None
             continue
@@ -125,7 +129,7 @@ def _ending(code: int) -> str:
 
 
 def _last_of(printed: IO[str]) -> str:
-    """The last line that it printed, which names the exception if there was one."""
+    """Return the last line that it printed, which names the exception if there was one."""
     printed.seek(0, os.SEEK_END)
     printed.seek(max(0, printed.tell() - _LAST_BYTES))
     lines = [line for line in printed.read().splitlines() if line.strip()]

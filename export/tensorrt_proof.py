@@ -1,4 +1,4 @@
-"""Whether a TensorRT engine computes what its network does: on this GPU, against ONNX Runtime on the CPU."""
+"""Proves that a TensorRT engine computes what its network does: on this GPU, against ONNX Runtime on the CPU."""
 
 import math
 from pathlib import Path
@@ -13,7 +13,7 @@ from realesr.errors import EngineError, MissingDependency
 from realesr.export import proof
 
 GPU_TOLERANCE = proof.Tolerance(max_levels=math.inf, min_psnr_db=45)
-"""Sums in half precision, in whatever order the builder found fastest."""
+"""Loose, for sums are in half precision, in the order that the builder found fastest."""
 
 
 def prove(engine: Path, reference: Path, device: int = 0) -> dict[str, Any] | str:

@@ -22,7 +22,7 @@ def open_bindings(number: int, cuda: Any = driver) -> CudaMemory:
 
 
 class _BindingsMemory:
-    """By the driver's functions as cuda-bindings has them: each gives (code, results...)."""
+    """`CudaMemory` by the driver's functions as cuda-bindings has them: each gives (code, results...)."""
 
     can_capture = True
 
@@ -51,7 +51,7 @@ class _BindingsMemory:
         return GpuFacts(name=name, compute_capability=(major, minor), driver=driver)
 
     def _call(self, function: Callable[..., Any], *arguments: Any) -> Any:
-        """The one seam at which the driver's codes become our errors."""
+        """Call the driver: the one place where its codes become our errors."""
         try:
             code, *results = function(*arguments)
         except RuntimeError as error:
@@ -72,7 +72,7 @@ class _BindingsMemory:
 
     @contextlib.contextmanager
     def active(self) -> Iterator[None]:
-        """See `CudaMemory`, here and below."""
+        """Push and pop the context; for this and what follows see `CudaMemory`."""
         if self._context is None:
             raise EngineError("this GPU is closed: open it again")
         self._call(self._cuda.cuCtxPushCurrent, self._context)

@@ -6,10 +6,9 @@ and everything else happens inside `with memory.active():`, which pushes and pop
 """
 
 import contextlib
-import importlib.util
 import re
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,26 +16,27 @@ from typing import Any, Protocol
 
 from numpy.typing import DTypeLike, NDArray
 
+from realesr.engines.installed import is_installed
 from realesr.errors import EngineError, MissingDependency, UsageError
 
-LIBRARIES = ("cuda-bindings", "pycuda")
-"""What `open_cuda` can use, the better first: pycuda has no graphs, and is compiled on the spot with nvcc."""
+CUDA_MEMORY_MODULES: Mapping[str, str] = {"cuda-bindings": "cuda.bindings", "pycuda": "pycuda"}
+"""Library that `open_cuda` can use -> its module, the better first: pycuda has no graphs, and needs nvcc to install."""
 
-_MODULES = {"cuda-bindings": "cuda.bindings", "pycuda": "pycuda"}
+LIBRARIES = tuple(CUDA_MEMORY_MODULES)
 
 
 @dataclass(frozen=True, kw_only=True)
 class GpuFacts:
-    """What tells one GPU and its driver from another."""
+    """Facts that tell one GPU and its driver from another."""
 
     name: str
     compute_capability: tuple[int, int]
     driver: str
-    """CUDA version that the driver offers, then the driver's own where the system tells it: "13.0 (580.65.06)"."""
+    """CUDA version that the driver offers, then its own where the system tells that: "13.0 (580.65.06)"."""
 
     @property
     def target(self) -> str:
-        """As in `--for`: "sm89"."""
+        """Return the compute capability as builders of engines name it: "sm89"."""
         return "sm{}{}".format(*self.compute_capability)
 
 
@@ -56,11 +56,11 @@ class CudaMemory(Protocol):
         ...
 
     def new_stream(self) -> Any:
-        """A stream that does not wait for the default one."""
+        """Make a stream that does not wait for the default one."""
         ...
 
     def handle(self, stream: Any) -> int:
-        """The stream as TensorRT takes it."""
+        """Return the stream as TensorRT takes it."""
         ...
 
     def finish(self, stream: Any) -> None:
@@ -68,35 +68,35 @@ class CudaMemory(Protocol):
         ...
 
     def new_event(self) -> Any:
-        """An event without a clock."""
+        """Make an event without timing."""
         ...
 
     def record(self, event: Any, stream: Any) -> None:
-        """The event happens when all that was given to the stream so far is done."""
+        """Let the event happen when all that was given to the stream so far is done."""
         ...
 
     def wait_on_stream(self, stream: Any, event: Any) -> None:
-        """What is given to the stream from now on waits for the event."""
+        """Let all that is given to the stream from now on wait for the event."""
         ...
 
     def wait_here(self, event: Any) -> None:
-        """This thread waits for the event."""
+        """Wait for the event in this thread."""
         ...
 
     def allocate(self, nbytes: int) -> int:
-        """Address of new memory on the GPU."""
+        """Allocate memory on the GPU, and return its address."""
         ...
 
     def free(self, address: int) -> None:
-        """Give back what `allocate` gave."""
+        """Free memory that `allocate` gave."""
         ...
 
     def pinned(self, shape: tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]:
-        """An array in page-locked memory, which copies run from and to while the GPU computes."""
+        """Make an array in page-locked memory, which copies run from and to while the GPU computes."""
         ...
 
     def free_pinned(self, array: NDArray[Any]) -> None:
-        """Give back what `pinned` gave; the array must not be touched any more."""
+        """Free an array that `pinned` gave; it must not be touched any more."""
         ...
 
     def upload(self, address: int, array: NDArray[Any], stream: Any) -> None:
@@ -108,24 +108,24 @@ class CudaMemory(Protocol):
         ...
 
     def capture(self, stream: Any, work: Callable[[], None]) -> Any:
-        """Record what `work` gives to the stream, without running it, as a graph."""
+        """Record all that `work` gives to the stream as a graph, without running it."""
         ...
 
     def launch(self, graph: Any, stream: Any) -> None:
-        """Give a graph to the stream."""
+        """Launch a graph on the stream."""
         ...
 
     def free_graph(self, graph: Any) -> None:
-        """Give back what `capture` gave."""
+        """Free a graph that `capture` gave."""
         ...
 
     def close(self) -> None:
-        """Give up streams, events and the context; closing twice is allowed. Outside `active`."""
+        """Release streams, events and the context; closing twice is allowed. Outside `active`."""
         ...
 
 
 def device_number(device: str) -> int:
-    """ "cuda:1" -> 1; "auto" and "cuda" are the first one.
+    """Return the number of a GPU: "cuda:1" -> 1; "auto" and "cuda" are the first one.
 
     Raises:
         EngineError: the device is no NVIDIA GPU.
@@ -155,10 +155,10 @@ def open_cuda(number: int = 0, library: str | None = None) -> CudaMemory:
 
 
 def _opener(libraries: Sequence[str]) -> Callable[[int], CudaMemory]:
-    """Return what opens a GPU, of the first of these libraries that loads. The one seam at which they are imported."""
+    """Import the first of these libraries that loads, and return its function that opens a GPU."""
     problems = []
     for library in libraries:
-        if not _is_installed(_MODULES[library]):
+        if not is_installed(CUDA_MEMORY_MODULES[library]):
             continue
         try:
             if library == "pycuda":
@@ -171,21 +171,14 @@ def _opener(libraries: Sequence[str]) -> Callable[[int], CudaMemory]:
         except (ImportError, OSError) as error:  # a library of CUDA's is not on the loader's path
             problems.append(f"{library} is installed but does not load ({' '.join(str(error).split())[:160]})")
     if problems:
-        raise EngineError(f"{'; '.join(problems)}: install what it names, or take another engine")
+        raise EngineError(f"{'; '.join(problems)}: install what it names, or take another engine", option="engine")
     raise MissingDependency(
         f"engine tensorrt needs {' or '.join(libraries)} for a GPU's memory: run 'pip install {libraries[0]}'"
     )
 
 
-def _is_installed(module: str) -> bool:
-    try:
-        return importlib.util.find_spec(module) is not None
-    except (ImportError, ValueError):  # the package above it is missing
-        return False
-
-
 def gpu_facts(number: int = 0) -> GpuFacts:
-    """Name, compute capability and driver of a GPU; raises as `open_cuda`."""
+    """Return the name, compute capability and driver of a GPU; raise as `open_cuda`."""
     memory = open_cuda(number)
     try:
         return memory.facts
@@ -194,7 +187,7 @@ def gpu_facts(number: int = 0) -> GpuFacts:
 
 
 def driver_text(cuda_version: int) -> str:
-    """13000 -> "13.0 (580.65.06)"; the second number only where Linux tells it."""
+    """Return a driver in words: 13000 -> "13.0 (580.65.06)"; the second number only where Linux tells it."""
     text = f"{cuda_version // 1000}.{cuda_version % 1000 // 10}"
     if sys.platform == "linux":
         with contextlib.suppress(OSError):
@@ -212,7 +205,7 @@ def check_number(number: int, count: int) -> None:
 
 
 def no_driver(reason: str) -> EngineError:
-    """What to say where no GPU can be used at all."""
+    """Return the error for machines where no GPU can be used at all."""
     return EngineError(
         f"no NVIDIA GPU can be used here ({' '.join(reason.split())[:160]}): install NVIDIA's driver, or take another "
         "engine",

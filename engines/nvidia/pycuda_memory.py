@@ -30,7 +30,7 @@ def _primary_context(cuda: Any, number: int) -> Any:
 
 
 class _PycudaMemory:
-    """By pycuda, whose objects free themselves; here they are kept by address, to be freed when they are told to."""
+    """`CudaMemory` by pycuda, whose objects free themselves: they are kept by address until they are to be freed."""
 
     can_capture = False
 
@@ -51,7 +51,7 @@ class _PycudaMemory:
         )
 
     def _call(self, function: Callable[..., Any], *arguments: Any) -> Any:
-        """Call pycuda: the one seam at which its errors become ours."""
+        """Call pycuda: the one place where its errors become ours."""
         try:
             return function(*arguments)
         except self._cuda.MemoryError as error:
@@ -65,7 +65,7 @@ class _PycudaMemory:
 
     @contextlib.contextmanager
     def active(self) -> Iterator[None]:
-        """See `CudaMemory`, here and below."""
+        """Push and pop the context; for this and what follows see `CudaMemory`."""
         if self._context is None:
             raise EngineError("this GPU is closed: open it again")
         self._call(self._context.push)

@@ -36,7 +36,7 @@ PORTABLE_TARGETS = ("sm80", "sm86", "sm89", "sm120", "sm121")
 Blackwell of data centres (sm100) are not among them (`ComputeCapability` of tensorrt-rtx 1.7.1)."""
 
 _ONLY_WHEN_NAMED = ("sm75",)
-"""What it knows besides."""
+"""Further targets, for which it builds only where they are named."""
 
 _TOO_OLD = ("insufficient for CUDA runtime version", "OLD_CUDA_DRIVER")
 
@@ -56,7 +56,7 @@ class TensorrtEngine(EngineBase):
                 loaded.context,
                 names=loaded.tensor_names,
                 scale=spec.scale,
-                values=spec.io_dtype,
+                io_dtype=spec.io_dtype,
                 # TensorRT for RTX makes graphs itself, and knows when its kernels have settled.
                 captures=sidecar.library == "tensorrt",
                 failure=lambda what: failure(log, f"engine tensorrt on {spec.device} {what}"),
@@ -105,7 +105,7 @@ class LoadedEngine:
             raise failure(self.log, f"{sidecar.library} made no context for {path}")
 
     def _new_context(self, trt: Any, sidecar: Sidecar) -> Any:
-        """Without memory between layers: the pipeline gives what each shape takes, so that small tiles take little."""
+        """Make a context without workspace: the pipeline gives each shape its own, so that small tiles take little."""
         strategy = trt.ExecutionContextAllocationStrategy.USER_MANAGED
         if sidecar.library == "tensorrt":
             return self._engine.create_execution_context(strategy)
@@ -120,7 +120,7 @@ class LoadedEngine:
 
     @property
     def tensor_names(self) -> tuple[str, str]:
-        """Of the one input and the one output; the builder has seen to it that there are no others."""
+        """Return the names of the one input and the one output; the builder has checked that there are no others."""
         names = [self._engine.get_tensor_name(index) for index in range(self._engine.num_io_tensors)]
         first, second = sorted(names, key=lambda name: self._engine.get_tensor_mode(name).name != "INPUT")
         return first, second
@@ -173,7 +173,7 @@ def open_tensorrt(
 
 
 def devices() -> tuple[str, ...]:
-    """What `--device` may be here.
+    """Return the names of the devices here.
 
     Raises:
         MissingDependency: no TensorRT is installed, or nothing for a GPU's memory.
@@ -216,14 +216,14 @@ def check_gpu(sidecar: Sidecar, gpu: GpuFacts, path: Path) -> None:
 
 
 def _advice_for(target: str) -> str:
-    """What to do where an engine for all GPUs is not for this one."""
+    """Return what to do where an engine for all GPUs is not for this one."""
     if target in _ONLY_WHEN_NAMED:
         return f": export it for {target}"
     return ", which TensorRT for RTX does not know: build it with tensorrt, or take another engine"
 
 
 def failure(log: Any, what: str, more: str = "") -> EngineError:
-    """The one seam at which TensorRT's messages become our errors: its calls only give False or None."""
+    """Return our error for a failed call, from TensorRT's messages: its calls only give False or None."""
     message = last_words(log)
     every = " ".join(text for _, text in log.messages)
     if any(part in message for part in OUT_OF_MEMORY):
@@ -257,7 +257,7 @@ def _size_rule(profile: ShapeProfile, multiple: int) -> SizeRule:
 
 
 def _intact_content(path: Path, sidecar: Sidecar) -> bytes:
-    """The engine's bytes; they are run as they are, so a file that was changed is not even given to TensorRT."""
+    """Return the engine's bytes; raise ModelError for a changed file, which is not even given to TensorRT."""
     if file_sha256(path) != sidecar.engine_sha256:
         raise ModelError(f"{path} is damaged, or not the engine that its .json describes: build the engine again")
     return path.read_bytes()
@@ -269,11 +269,11 @@ def _describe(sidecar: Sidecar) -> str:
 
 
 def _compiled_path(sidecar: Sidecar) -> Path:
-    """Kernels that TensorRT for RTX has compiled for this engine; it checks itself whether they fit the GPU."""
+    """Return the file of kernels that TensorRT for RTX has compiled; it checks itself whether they fit the GPU."""
     return cache_folder() / "engines" / "compiled" / f"{sidecar.engine_sha256[:24]}.bin"
 
 
 def _write_compiled(path: Path, content: bytes) -> None:
-    """Not worth an error: the next start only takes longer."""
+    """Write compiled kernels, if that is possible: without them the next start only takes longer."""
     with contextlib.suppress(OSError):
         write_whole(path, content)

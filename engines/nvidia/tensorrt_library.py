@@ -1,17 +1,20 @@
-"""The one place that imports TensorRT, or TensorRT for RTX: one API under two names."""
+"""Imports TensorRT, or TensorRT for RTX: one API under two names, and no other file imports them."""
 
 import collections
 import importlib
-import importlib.util
 import re
+from collections.abc import Mapping
 from typing import Any, Literal, get_args
 
+from realesr.engines.installed import is_installed
 from realesr.errors import EngineError, MissingDependency
 
 Library = Literal["tensorrt", "tensorrt-rtx"]
 
 LIBRARIES: tuple[Library, ...] = get_args(Library)
 """tensorrt builds for the GPU of the machine that it runs on; tensorrt-rtx for any kind of GPU it knows, anywhere."""
+
+TENSORRT_MODULES: Mapping[Library, str] = {"tensorrt": "tensorrt", "tensorrt-rtx": "tensorrt_rtx"}
 
 INSTALL: dict[Library, str] = {
     "tensorrt": "pip install tensorrt cuda-bindings",
@@ -26,14 +29,9 @@ _WARNING = 2
 """ILogger.Severity: 0 internal error, 1 error, 2 warning, 3 info, 4 verbose."""
 
 
-def is_installed(library: Library) -> bool:
-    """Whether the library can be imported; it is not."""
-    return importlib.util.find_spec(_module(library)) is not None
-
-
 def installed() -> tuple[Library, ...]:
-    """The libraries of LIBRARIES that are installed."""
-    return tuple(library for library in LIBRARIES if is_installed(library))
+    """Return the libraries of LIBRARIES that are installed."""
+    return tuple(library for library in LIBRARIES if is_installed(TENSORRT_MODULES[library]))
 
 
 def require(library: Library) -> None:
@@ -43,7 +41,7 @@ def require(library: Library) -> None:
 
 
 def load(library: Library) -> Any:
-    """The module.
+    """Import a library, and return its module.
 
     Raises:
         MissingDependency: it is not installed.
@@ -51,14 +49,14 @@ def load(library: Library) -> Any:
     """
     require(library)
     try:
-        return importlib.import_module(_module(library))
+        return importlib.import_module(TENSORRT_MODULES[library])
     except (ImportError, OSError) as error:
         message = " ".join(str(error).split())
         raise EngineError(f"{library} is installed but does not load ({message}): reinstall it") from error
 
 
 def targets(trt: Any) -> tuple[str, ...]:
-    """Compute capabilities that engines can be built for ahead of time, like "sm89"; none with `tensorrt`."""
+    """Return the compute capabilities that it builds for ahead of time, like "sm89"; none with `tensorrt`."""
     known = getattr(trt, "ComputeCapability", None)
     if known is None:
         return ()
@@ -66,7 +64,7 @@ def targets(trt: Any) -> tuple[str, ...]:
 
 
 def new_log(trt: Any) -> Any:
-    """A logger that keeps the last warnings and errors, for `last_words`, and prints nothing."""
+    """Make a logger that keeps the last warnings and errors, for `last_words`, and prints nothing."""
 
     class MessageLog(trt.ILogger):  # type: ignore[misc]
         def __init__(self) -> None:
@@ -81,7 +79,7 @@ def new_log(trt: Any) -> Any:
 
 
 def last_words(log: Any) -> str:
-    """The first of the last errors, which names the cause; "no message" where there is none.
+    """Return the first of the last errors, which names the cause; "no message" where there is none.
 
     Every error without a GPU is followed by one of the CUDA runtime about the missing driver, which hides the cause.
     """
@@ -91,12 +89,8 @@ def last_words(log: Any) -> str:
 
 
 def one_line(message: str) -> str:
-    """Without line breaks, and without where in TensorRT's own source it was written."""
+    """Return a message without line breaks, and without its place in TensorRT's own source."""
     return re.sub(r"\s*(\(In|In) \S+ at /\S+?:\d+\)?", "", " ".join(message.split()))[:300]
-
-
-def _module(library: Library) -> str:
-    return {"tensorrt": "tensorrt", "tensorrt-rtx": "tensorrt_rtx"}[library]
 
 
 def _number(target: str) -> int:

@@ -35,7 +35,7 @@ class _Slot:
     input: int
     output: int
     has_run: bool = False
-    """At this shape: TensorRT wants one ordinary run before its work is captured."""
+    """Whether it has run at this shape: TensorRT wants one ordinary run before its work is captured."""
     graph: Any = None
 
 
@@ -58,9 +58,9 @@ class Pipeline:
         context: a TensorRT context without memory of its own between layers.
         names: of the context's input and output.
         scale: output pixels per input pixel and side.
-        values: what input and output are on the GPU.
+        io_dtype: of input and output on the GPU.
         captures: whether to run from CUDA graphs made here.
-        failure: the error for a call of the context that gave False, from what it did not do.
+        failure: makes the error for a call of the context that gave False, from words for what it did not do.
     """
 
     def __init__(
@@ -70,14 +70,14 @@ class Pipeline:
         *,
         names: tuple[str, str],
         scale: int,
-        values: IoDtype,
+        io_dtype: IoDtype,
         captures: bool,
         failure: Callable[[str], EngineError],
     ) -> None:
         self._memory, self._context, self._failure = memory, context, failure
         self._input, self._output = names
         self._scale = scale
-        self._dtype: DTypeLike = np.uint8 if values == "uint8" else np.float32
+        self._dtype: DTypeLike = np.uint8 if io_dtype == "uint8" else np.float32
         self._captures = captures and memory.can_capture
         self._copy, self._compute = memory.new_stream(), memory.new_stream()
         self._events: list[Any] = []
@@ -112,7 +112,7 @@ class Pipeline:
         return output
 
     def release(self) -> None:
-        """Give back all memory, once nothing uses it any more; the next run takes it anew."""
+        """Free all memory, once nothing uses it any more; the next run allocates it anew."""
         memory = self._memory
         for stream in (self._compute, self._copy):
             with contextlib.suppress(EngineError):  # what has failed on it has been told already
@@ -128,7 +128,7 @@ class Pipeline:
             memory.free_pinned(array)
 
     def _prepare(self, shape: Shape, parts: int) -> None:
-        """Buffers for parts of this shape, kept from the last run where that had the same."""
+        """Allocate buffers for parts of this shape, unless the last run had the same."""
         large = (*shape[:2], shape[2] * self._scale, shape[3] * self._scale)
         if shape != self._shape:
             self.release()
@@ -155,7 +155,7 @@ class Pipeline:
             )
 
     def _set_shape(self, shape: Shape) -> None:
-        """Tell the context, and give it the memory between layers that this shape takes and no more."""
+        """Set the context's shape, and give it the memory between layers that this shape takes and no more."""
         if not self._context.set_input_shape(self._input, shape):
             raise self._failure(f"refuses the shape {shape}")
         nbytes = self._context.update_device_memory_size_for_shapes()
@@ -173,7 +173,7 @@ class Pipeline:
         return array
 
     def _events_of(self, part: int) -> list[Any]:
-        """Three events for each part; they are used again whatever the shape."""
+        """Return the three events of a part; they are used again whatever the shape."""
         while len(self._events) < 3 * part + 3:
             self._events.append(self._memory.new_event())
         return self._events[3 * part : 3 * part + 3]
@@ -200,7 +200,7 @@ class Pipeline:
         memory.record(part.downloaded, self._copy)
 
     def _launch(self, slot: _Slot) -> None:
-        """Give the network to the compute stream: as a graph from a slot's second run at one shape on."""
+        """Launch the network on the compute stream: as a graph from a slot's second run at one shape on."""
         if slot.graph is None and slot.has_run and self._captures:
             slot.graph = self._captured(slot)
         if slot.graph is not None:
@@ -210,7 +210,7 @@ class Pipeline:
         slot.has_run = True
 
     def _captured(self, slot: _Slot) -> Any:
-        """A graph, or None for ever where the network's work cannot be captured: graphs only save time."""
+        """Capture a graph; return None, from then on, where the network cannot be captured: graphs only save time."""
         try:
             return self._memory.capture(self._compute, lambda: self._enqueue(slot))
         except OutOfMemory:

@@ -25,14 +25,14 @@ _FORMAT = 1
 
 @dataclass(frozen=True, kw_only=True)
 class ShapeProfile:
-    """Sizes of input that an engine takes. TensorRT tunes for the middle one; the smallest batch is always 1."""
+    """Input sizes that an engine takes. TensorRT tunes for the middle one; the smallest batch is always 1."""
 
     min_hw: tuple[int, int]
     """Height and width, in input px."""
     opt_hw: tuple[int, int]
     max_hw: tuple[int, int]
     opt_batch: int = 1
-    """The part of a batch that runs at once: while it does, the next part is copied."""
+    """Images of a batch that run at once; the next ones are copied meanwhile."""
     max_batch: int = 1
 
     def __post_init__(self) -> None:
@@ -45,21 +45,21 @@ class ShapeProfile:
 
     @property
     def shapes(self) -> tuple[Shape, Shape, Shape]:
-        """Smallest, best and largest (N, 3, H, W)."""
+        """Return the smallest, best and largest (N, 3, H, W)."""
         return (1, 3, *self.min_hw), (self.opt_batch, 3, *self.opt_hw), (self.max_batch, 3, *self.max_hw)
 
     @property
     def is_fixed(self) -> bool:
-        """Whether there is one height and width only."""
+        """Return whether there is one height and width only."""
         return self.min_hw == self.max_hw
 
 
 @dataclass(frozen=True, kw_only=True)
 class Sidecar:
-    """One engine."""
+    """Description of one engine."""
 
     name: str
-    """Of the network."""
+    """Name of the network."""
     scale: int
     multiple_of: int
     radius_px: int | None
@@ -67,7 +67,7 @@ class Sidecar:
     """As `realesr.models.recognition.text_from_architecture` writes it; empty for a network that is none of ours."""
     precision: Precision
     values: IoDtype
-    """What input and output are: "uint8" where the network converts them itself."""
+    """Type of input and output: "uint8" where the network converts them itself."""
     profile: ShapeProfile
     weights_sha256: str
     """Empty where the ONNX file does not tell."""
@@ -83,9 +83,9 @@ class Sidecar:
     """Compute capabilities that it was built for ahead of time; none for the library's own choice."""
     build_seconds: float
     layers: int
-    """Of the finished engine where it could be opened here, else of the network that was given to the builder."""
+    """Layers of the finished engine where it could be opened here, else of the network that the builder was given."""
     layers_of: str
-    """ "engine" or "network": what was counted."""
+    """Whose layers were counted: "engine" or "network"."""
     proof: dict[str, Any] | str
     """Figures against ONNX Runtime on the CPU, or why there are none, in words."""
 
@@ -104,12 +104,12 @@ class Sidecar:
 
 
 def sidecar_path(artefact: Path) -> Path:
-    """`x.engine` -> `x.engine.json`; ONNX files have theirs at the same place."""
+    """Return the path of the JSON beside a file: `x.engine` -> `x.engine.json`, `x.onnx` -> `x.onnx.json`."""
     return artefact.with_name(f"{artefact.name}.json")
 
 
 def text_from_sidecar(sidecar: Sidecar) -> str:
-    """JSON that `read_sidecar` reads."""
+    """Return the JSON that `read_sidecar` reads."""
     return json.dumps({"format": _FORMAT, **dataclasses.asdict(sidecar)}, indent=1) + "\n"
 
 

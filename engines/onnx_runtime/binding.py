@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 
 class DeviceBinding:
-    """Runs one session with one input and one output, both in memory of `device_type` and `number`."""
+    """Binding of one session's input and output to memory of the device `device_type` and `number`."""
 
     def __init__(self, session: Any, device_type: str, number: int) -> None:
         self._session = session
@@ -21,7 +21,7 @@ class DeviceBinding:
         self._shape: tuple[int, ...] | None = None
 
     def run(self, batch: NDArray[Any], options: Any) -> NDArray[Any]:
-        """(N, 3, h, w) of the session's type -> its output, an array of its own."""
+        """Run a batch, (N, 3, h, w) of the session's type, and return the output as an array of its own."""
         try:
             if batch.shape == self._shape:
                 self._input.update_inplace(batch)
@@ -38,7 +38,7 @@ class DeviceBinding:
         return output
 
     def forget(self) -> None:
-        """Give the memory of input and output back."""
+        """Free the memory of input and output."""
         self._binding = self._input = self._shape = None
 
     def _make_room(self, batch: NDArray[Any]) -> None:

@@ -1,4 +1,4 @@
-"""Where ONNX Runtime runs: on providers of the installed package, and on plug-ins that packages beside it bring.
+"""Devices of ONNX Runtime: providers of the installed package, and plug-ins that packages beside it bring.
 
 ONNX Runtime is imported inside functions: `onnxruntime_engine` must set a variable before its first import.
 """
@@ -7,7 +7,6 @@ import contextlib
 import functools
 import importlib
 import importlib.metadata
-import importlib.util
 import re
 import sys
 from dataclasses import dataclass
@@ -15,10 +14,11 @@ from typing import Any
 
 from realesr.engine import Precision
 from realesr.engines.choice import PLUGIN_MODULES
+from realesr.engines.installed import is_installed
 from realesr.errors import EngineError, MissingDependency, UsageError
 
 _PACKAGES = ("onnxruntime", "onnxruntime-gpu", "onnxruntime-directml", "onnxruntime-openvino", "onnxruntime-qnn")
-"""Packages that install the same folder, so that the later one overwrites the earlier."""
+"""Packages that install the same folder, so that a later one overwrites an earlier."""
 
 _NUMBERED = ("cuda", "tensorrt", "dml", "migraphx", "cann", *PLUGIN_MODULES)
 """Providers with an option `device_id`, as their pages under onnxruntime.ai/docs/execution-providers list it, and
@@ -40,17 +40,17 @@ class ProviderPlace:
     """One device of ONNX Runtime."""
 
     kind: str
-    """As in `--device`, without a number."""
+    """Name without a number: "cpu", "cuda", ..."""
     number: int = 0
 
     @property
     def device(self) -> str:
-        """As in `--device`."""
+        """Return its name, with a number where it has one: "cuda:0"."""
         return f"{self.kind}:{self.number}" if self.kind in _NUMBERED else self.kind
 
     @property
     def is_plugin(self) -> bool:
-        """Whether a package beside ONNX Runtime brings it."""
+        """Return whether a package beside ONNX Runtime brings it."""
         return self.kind in PLUGIN_MODULES
 
 
@@ -69,7 +69,7 @@ def check_packages() -> None:
 
 
 def devices() -> tuple[str, ...]:
-    """What `--device` may be here: "cpu", the installed package's providers in lower case, plug-ins with a device."""
+    """Return the names of the devices here: "cpu", the package's other providers, and plug-ins that find a device."""
     check_packages()
     import onnxruntime
 
@@ -79,7 +79,7 @@ def devices() -> tuple[str, ...]:
 
 
 def place_for(device: str) -> ProviderPlace:
-    """ "cuda:1" -> its place, checked against what is offered here; "auto" is the CPU.
+    """Return the place of a device such as "cuda:1", checked against those that are here; "auto" is the CPU.
 
     Raises:
         EngineError: it is not offered here.
@@ -139,13 +139,13 @@ def add_place(
 
 
 def plugin_problems() -> tuple[str, ...]:
-    """Why the plug-ins that are installed cannot be used here, one line each."""
-    installed = (kind for kind, names in PLUGIN_MODULES.items() if any(map(importlib.util.find_spec, names)))
+    """Return why plug-ins that are installed cannot be used here, one line each."""
+    installed = (kind for kind, names in PLUGIN_MODULES.items() if any(map(is_installed, names)))
     return tuple(f"{kind}: {problem}" for kind in installed if (problem := plugin_problem(kind)))
 
 
 def plugin_problem(kind: str) -> str:
-    """Why a plug-in cannot be used here, in one line; empty where it can."""
+    """Return why a plug-in cannot be used here, in one line; empty where it can."""
     try:
         plugin_devices(kind)
     except (EngineError, MissingDependency) as error:
@@ -154,7 +154,7 @@ def plugin_problem(kind: str) -> str:
 
 
 def plugin_devices(kind: str) -> tuple[Any, ...]:
-    """The devices of a plug-in, real ones only; its library stays registered until the process ends.
+    """Return the devices of a plug-in, real ones only; its library stays registered until the process ends.
 
     Raises:
         MissingDependency: its package is not installed.
@@ -176,7 +176,7 @@ def plugin_devices(kind: str) -> tuple[Any, ...]:
 
 @functools.cache
 def _registered(kind: str, module: Any) -> tuple[tuple[Any, ...], str]:
-    """The devices, and what went wrong. Kept in either case: registering a library twice is an error of its own."""
+    """Register a plug-in once, for a second time is an error of its own; return its devices and what went wrong."""
     import onnxruntime
 
     try:
@@ -191,7 +191,7 @@ def _registered(kind: str, module: Any) -> tuple[tuple[Any, ...], str]:
 
 def _plugin_module(kind: str) -> Any:
     for name in PLUGIN_MODULES[kind]:
-        if importlib.util.find_spec(name) is not None:
+        if is_installed(name):
             try:
                 return importlib.import_module(name)
             except Exception as error:  # it loads libraries of its own
@@ -204,7 +204,7 @@ def _plugin_module(kind: str) -> Any:
 
 
 def _plugin_device(place: ProviderPlace) -> tuple[Any, dict[str, str]]:
-    """What `add_provider_for_devices` takes. WebGPU's plug-in shows one device and finds the GPU itself."""
+    """Return what `add_provider_for_devices` takes. WebGPU's plug-in shows one device and finds the GPU itself."""
     found = plugin_devices(place.kind)
     if place.kind == "webgpu" and place.number > 0:
         version = found[0].ep_metadata.get("version", "0")

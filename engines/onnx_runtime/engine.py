@@ -68,7 +68,7 @@ fp16 takes more, for results are kept in both types: 134 MB against 66 (realesr-
 (realesrgan-x4plus-anime, 128 px)."""
 
 _TRIAL_MULTIPLES = (1, 2, 4, 8, 16, 32, 64)
-"""Tried in turn on a file that does not say. Above 4: networks that cut their input into windows."""
+"""Multiples that are tried in turn on a file that states none. Above 4: networks that cut their input into windows."""
 
 
 class OnnxRuntimeEngine(EngineBase):
@@ -189,7 +189,7 @@ def open_onnxruntime(
 
 
 def _pieces(architecture: Architecture | None, device_kind: str) -> PieceSizes:
-    """Return the sizes that were measured; a network that the file does not tell is taken to need the most."""
+    """Return the sizes that were measured; an unknown network is taken to need the most memory."""
     if device_kind == "cuda":
         return GPU_PIECES
     return PIECES if architecture is not None and not architecture.has_enlarged_convolutions else ENLARGED_PIECES
@@ -241,7 +241,8 @@ def _open_session(
     if provider not in session.get_providers():
         raise EngineError(
             f"onnxruntime has {provider} but it cannot start here: expected the device's driver and libraries; "
-            "install them, or take the device cpu"
+            "install them, or take the device cpu",
+            option="device",
         )
     return session
 

@@ -1,4 +1,4 @@
-"""What an ONNX file says of itself: the shape and values that it takes, and the facts in its metadata."""
+"""Reads what an ONNX file says of itself: the shape and type of its input, and the facts in its metadata."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ _IO_DTYPES: dict[str, IoDtype] = {"tensor(float)": "float32", "tensor(uint8)": "
 
 @dataclass(frozen=True, kw_only=True)
 class FileForm:
-    """The shape and type of a file's batches, with the way there and back."""
+    """Shape and type of a file's batches, and conversions to and from them."""
 
     io_dtype: IoDtype = "float32"
     batch: int | None = None

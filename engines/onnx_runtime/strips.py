@@ -15,21 +15,21 @@ from realesr.models.weights import Weights
 from realesr.runtime.strips import through_stages
 
 OpenGraph = tuple[Any, StatefulGraph]
-"""A session, and what it runs."""
+"""A session, and the graph that it runs."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class OnnxRuntimeLibrary:
-    """What is needed of ONNX Runtime; only the engine imports it."""
+    """The functions of ONNX Runtime that strips need; only the engine imports the library."""
 
     open_session: Callable[[bytes], Any]
-    """Of an ONNX file's bytes, on the CPU."""
+    """Opens a session from an ONNX file's bytes, on the CPU."""
     make_value: Callable[[NDArray[Any]], Any]
-    """An OrtValue of an array."""
+    """Makes an OrtValue from an array."""
     run_options: Any
-    """For every run."""
+    """RunOptions of every run."""
     translated: Callable[[], AbstractContextManager[None]]
-    """The seam at which the library's errors become ours."""
+    """Context in which the library's errors become ours."""
 
 
 class StatefulSessions:
@@ -56,7 +56,7 @@ class StatefulSessions:
 
 
 class OnnxRuntimeStripRun:
-    """One image; see `StripRun`. What the first stage gives at once, the second gets in portions."""
+    """Strips of one image; see `StripRun`. The second stage gets in portions what the first gives at once."""
 
     def __init__(self, stages: list["_SessionPass"], portion_rows: int) -> None:
         self._stages = stages

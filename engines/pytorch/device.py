@@ -1,4 +1,4 @@
-"""What engine torch needs of a device: its thread, its streams, copies there and back, and its errors as ours."""
+"""Devices of engine torch: a thread for each, streams, copies there and back, and torch's errors as ours."""
 
 import contextlib
 import functools
@@ -70,7 +70,7 @@ def working_on(device: torch.device, stream: Stream) -> Iterator[None]:
 
 @contextlib.contextmanager
 def translated(device: torch.device) -> Iterator[None]:
-    """Turn torch's errors into ours: the one seam at which that happens."""
+    """Turn torch's errors into ours: the one place where that happens."""
     try:
         yield
     except (RuntimeError, MemoryError) as error:

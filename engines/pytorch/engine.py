@@ -59,7 +59,7 @@ _GPU_MEMORY = MemoryCost(maps=5, enlarged_maps=5, strip_maps=9, trunk_strip_maps
 Strips are counted as on a CPU; theirs were not measured there."""
 
 _LARGEST_GPU_TILE_PX = 1024
-"""Of a photo of 12 MP 1.13 times the pixels are computed, and 1.6 times with the 288 px of a CPU."""
+"""A photo of 12 MP has 1.13 times its pixels computed, and 1.6 times with the 288 px of a CPU."""
 _LARGEST_TILE_PX, _LARGEST_ENLARGED_TILE_PX = 512, 288
 """The larger a tile, the less of it is overlap. Where convolutions run behind an enlargement, a pixel takes up to
 sixteen times the memory: 288 px keep x4plus on a photo of 12 MP under 2.5 GB (benchmarks/results, memory and
@@ -75,7 +75,7 @@ class TorchEngine(EngineBase):
         streams: of the device, as `new_streams` makes them; one, or as many as there are tiles in flight.
         device: where the network lies.
         spec: facts about the engine.
-        network: what strips go through, layer by layer.
+        network: its layers, which strips go through one by one.
     """
 
     def __init__(
@@ -164,7 +164,8 @@ def open_torch(
     """
     if isinstance(model, Path):
         raise UsageError(
-            f"engine torch got {model.name}, expected weights (.safetensors, .pth): take engine onnxruntime"
+            f"engine torch got {model.name}, expected weights (.safetensors, .pth): take engine onnxruntime",
+            option="engine",
         )
     chosen = _parsed_device(device)
     body = _body_precision(chosen, precision)

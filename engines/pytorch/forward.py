@@ -1,4 +1,4 @@
-"""How engine torch calls a module: kernel by kernel, compiled, or as a CUDA graph; with cuDNN's kernels or our own."""
+"""Calls a torch module: kernel by kernel, compiled, or as a CUDA graph; with cuDNN's kernels or our own."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -28,7 +28,7 @@ Forward = Callable[[torch.Tensor], torch.Tensor]
 
 
 def check_options(options: Mapping[str, str], device: torch.device) -> None:
-    """Raise UsageError where a device does not have what was asked for."""
+    """Raise UsageError where a device does not have an option's value."""
     if options["mode"] == "graphs" and device.type != "cuda":
         raise UsageError(f"engine torch got mode=graphs on {device}, expected an NVIDIA GPU: CUDA graphs run there")
     if options["kernels"] == "triton" and device.type != "cuda":
@@ -39,7 +39,7 @@ def forward_for(network: LayerNetwork, options: Mapping[str, str]) -> Forward:
     """Make the function that takes a batch of tiles through a network; one for each stream that is used at once.
 
     Raises:
-        UsageError: kernels=triton, and the network's layers are not what they compute.
+        UsageError: kernels=triton, and they do not compute the network's layers.
         EngineError: likewise, and Triton is not installed.
     """
     called: Forward = network

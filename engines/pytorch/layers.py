@@ -36,9 +36,10 @@ Key = TypeVar("Key", bound=Hashable)
 
 
 class LayerNetwork(nn.Module):
-    """(N, 3, H, W) RGB in [0, 1] -> (N, 3, H * scale, W * scale), not clamped; H and W multiples of `multiple_of`.
+    """A network's layers: (N, 3, H, W) RGB in [0, 1] -> (N, 3, H * scale, W * scale), not clamped.
 
-    Parameters are copies of the weights, float32 until the module is moved to another type; none needs a gradient.
+    H and W are multiples of the architecture's `multiple_of`. Parameters are copies of the weights, float32 until the
+    module is moved to another type; none needs a gradient.
     """
 
     def __init__(self, weights: Weights) -> None:
@@ -63,7 +64,7 @@ class LayerNetwork(nn.Module):
 
 
 def unread_after(reads: Sequence[Sequence[Key]]) -> list[tuple[Key, ...]]:
-    """Return for each step of a computation what is read there for the last time, from what each step reads."""
+    """Return the keys that each step of a computation is the last to read, from those that each step reads."""
     last = {key: step for step, keys in enumerate(reads) for key in keys}
     unread: list[tuple[Key, ...]] = []
     for step, keys in enumerate(reads):
@@ -116,12 +117,12 @@ class ConvolutionOperation(nn.Module):
             self.activation = _activation(layer.activation, state, in_place=True)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(N, in, H, W) -> (N, out, H, W)."""
+        """Convolve (N, in, H, W) -> (N, out, H, W)."""
         result: Tensor = self.activation(self.convolution(x))
         return result
 
     def without_row_padding(self, rows: Tensor) -> Tensor:
-        """(N, in, H + kernel - 1, W) -> (N, out, H, W): columns are padded with zeros, rows are not."""
+        """Convolve (N, in, H + kernel - 1, W) -> (N, out, H, W), with zeros beside the columns and no padded rows."""
         conv = self.convolution
         padding = (0, conv.kernel_size[1] // 2)
         result: Tensor = self.activation(

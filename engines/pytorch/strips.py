@@ -21,12 +21,12 @@ _CHANNELS, _ROWS = 1, 2
 
 
 class TorchStripRun:
-    """One image on its way; see `realesr.runtime.strips.StripRun`.
+    """Strips of one image; see `realesr.runtime.strips.StripRun`.
 
     Args:
-        network: what the strips go through.
-        device: where it lies. Likewise `stream`, one of the device's.
-        dtype: what the network computes in.
+        network: its layers, which the strips go through.
+        device: where the network lies. Likewise `stream`, one of the device's.
+        dtype: type that the network computes in.
         rows_px: rows that will be given at a time.
     """
 
@@ -49,7 +49,7 @@ class TorchStripRun:
             return on_host(self.advance(lr, is_last=is_last))
 
     def advance(self, rows: Tensor, *, is_last: bool) -> Tensor:
-        """(1, 3, h, width) -> (1, 3, H, width * scale): the next rows, where the network lies; in inference mode."""
+        """Enlarge the next rows on the device, in inference mode: (1, 3, h, width) -> (1, 3, H, width * scale)."""
         result: Tensor = through_stages(
             self._stages,
             rows,
@@ -68,12 +68,12 @@ class _RowsOf:
 
 
 _Key = str | Delay | _RowsOf
-"""Of a result, of a delayed one, or of the rows that a convolution reads."""
+"""Key of a result, of a delayed one, or of the rows that a convolution reads."""
 
 
 @dataclass(frozen=True)
 class _Read:
-    """What a layer reads; of a convolution's rows some channels."""
+    """Source of a layer: a result, or some channels of a convolution's rows."""
 
     key: _Key
     first_channel: int = 0
@@ -103,7 +103,7 @@ class TorchStagePass:
         """Rows that the first strip must have, unless it is the last too."""
 
     def _reads(self) -> list[list[_Key]]:
-        """Return what each step reads or makes, and what is read in the end: what is neither later can be dropped."""
+        """Return the keys that each step reads or makes, and the last result's: those without a later use can go."""
         reads: list[list[_Key]] = [
             [*(read.key for read in sources), _RowsOf(layer.name), layer.name] for layer, _, sources in self._steps
         ]
@@ -139,7 +139,7 @@ class TorchStagePass:
         return joined
 
     def _keep(self, name: str, rows: Tensor, results: dict[_Key, Tensor], is_last: bool) -> None:
-        """Put a result among the others, and what waits of it: all but the last rows, which come with the next."""
+        """Store a result and its delayed copies, which hold all but the last rows: those come with the next strip."""
         results[name] = rows
         for delay in self._waits[name]:
             state = self._states.get(delay)
@@ -166,7 +166,7 @@ def _read(delay: Delay, channels: dict[str, int]) -> _Read:
 
 
 def _merged(reads: list[_Read]) -> list[_Read]:
-    """Return what is to be concatenated, with neighbouring channels of the same rows as one slice."""
+    """Return the sources of a concatenation, with neighbouring channels of the same rows as one slice."""
     merged: list[_Read] = []
     for read in reads:
         before = merged[-1] if merged else None

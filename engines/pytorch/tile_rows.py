@@ -27,7 +27,7 @@ from realesr.runtime.rows import Band, FinishedBand
 from realesr.runtime.tiles import AxisTile, TilePlan, fade_in
 
 _ROWS_IN_FLIGHT = 2
-"""One that is computed and one that is waited for."""
+"""One row is computed and one is waited for."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,7 +36,7 @@ class _FetchedRow:
 
     band: NDArray[Any]
     is_sound: NDArray[np.bool_]
-    """Of each tile."""
+    """Whether each tile is a picture; see `_is_sound`."""
     joined: list[Any]
     """An event for each tile; none on devices without streams."""
     fetched: Any
@@ -44,13 +44,13 @@ class _FetchedRow:
 
 
 class TorchTileRows:
-    """One image on its way; see `realesr.runtime.tile_rows.TileRows`.
+    """Rows of one image's tiles; see `realesr.runtime.tile_rows.TileRows`.
 
     Args:
         forwards: the network, once for each of `streams`.
         streams: of the device, as `new_streams` makes them.
         device: where everything lies.
-        dtype: what the network takes.
+        dtype: type that the network takes.
         scale: output pixels per input pixel and side.
         plan: how the image is cut.
         eight_bit: whether the result is clamped and rounded to uint8.
@@ -80,13 +80,13 @@ class TorchTileRows:
         return _PendingRow(thread_of(str(self._device)).submit(self._enlarge_row, index, lr), self._device)
 
     def fade(self, index: int) -> Band | None:
-        """Return what a finished row holds back; see `TileRows.fade`."""
+        """Return the rows that a finished row of tiles holds back; see `TileRows.fade`."""
         if index not in self._fades:
             return None
         return thread_of(str(self._device)).submit(self._fetch_fade, index).result()
 
     def close(self) -> None:
-        """Let go of everything on the device."""
+        """Free everything on the device."""
         self._forwards, self._column_weights, self._fades = [], [], {}
 
     def _fetch_fade(self, index: int) -> Band:
@@ -161,7 +161,7 @@ class TorchTileRows:
 
 
 class _PendingRow:
-    """See `realesr.runtime.tile_rows.PendingRow`."""
+    """A row that is being computed; see `realesr.runtime.tile_rows.PendingRow`."""
 
     def __init__(self, row: "Future[_FetchedRow]", device: torch.device) -> None:
         self._row = row

@@ -21,13 +21,13 @@ SLACK_PX = 256
 """Pixels after a source that may be read; what they hold is never used. No block of columns is wider."""
 
 _SLOPE = tl.constexpr(0.2)
-"""Of the leaky ReLU."""
+"""Slope of the leaky ReLU."""
 _RESIDUAL_SCALE = tl.constexpr(0.2)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Configuration:
-    """How a convolution is cut into programs."""
+    """Sizes of the blocks that a convolution is cut into, one for each program."""
 
     block_width: int
     """Columns of one program."""

@@ -69,7 +69,7 @@ class _Step:
 
 
 class TritonNetwork(nn.Module):
-    """(N, 3, H, W) -> (N, 3, H * scale, W * scale), channels last; see `LayerNetwork`.
+    """Network of (N, 3, H, W) -> (N, 3, H * scale, W * scale), channels last; see `LayerNetwork`.
 
     It keeps no memory between calls but its weights: buffers come from torch's allocator, which keeps those of each
     stream apart. Nothing waits for the GPU, so that a CUDA graph can record it after a first call.

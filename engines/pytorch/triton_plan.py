@@ -1,4 +1,4 @@
-"""Which layers of a network Triton's convolutions compute: groups of dense blocks, and others whose channels fit."""
+"""Finds the layers that Triton's convolutions compute: groups of dense blocks, and others whose channels fit."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -48,7 +48,7 @@ class Fused:
     enlargement: NearestEnlargement | None
     sum: ScaledSum | None
     skip: str = ""
-    """What is added: the sum's other result, as it is."""
+    """Name of the sum's other result, which is added as it is; empty without a sum."""
     scale: float = 1.0
     """The convolution's factor in the sum."""
 
@@ -170,9 +170,9 @@ def find_fused(
     """Return the convolutions outside groups that Triton computes.
 
     Args:
-        architecture: what holds them.
+        architecture: the network's.
         taken: names of the layers in groups.
-        readers: what `readers_of` gives for its layers.
+        readers: those of its layers, from `readers_of`.
         tail: whether those behind an enlargement are among them.
     """
     shapes = architecture.map_shapes

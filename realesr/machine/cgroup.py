@@ -1,4 +1,4 @@
-"""What a container leaves to this process: the limits of its Linux control groups, version 2 or 1.
+"""Reads the limits that a container sets to this process: Linux control groups, version 2 or 1.
 
 Elsewhere, and where no limit is set, the answers are None. Source of the files' names and meanings: Linux kernel,
 Documentation/admin-guide/cgroup-v2.rst (memory, cpu) and cgroup-v1/memory.rst, scheduler/sched-bwc.rst.

@@ -1,1 +1,1 @@
-"""What a network is: its layers, how it is recognised, its weights files, and the same written as ONNX and ncnn."""
+"""Networks: their layers, how they are recognised, files of weights, and the same written as ONNX and ncnn."""

@@ -1,4 +1,4 @@
-"""What a network is: an ordered list of layers, and all that follows from it.
+"""Describes a network as an ordered list of layers, from which all else follows.
 
 `Architecture` is the base of one frozen dataclass for each family of networks (`rrdb.py`, `compact.py`, ...): its
 fields are the numbers in which networks of the family differ, its `layers` the list. All else is computed from that.

@@ -37,7 +37,7 @@ class Foreign:
 
 @dataclass(frozen=True, kw_only=True)
 class Step:
-    """What a layer does: all of it, or its convolution, activation, sum or offset alone."""
+    """The work of a layer: all of it, or its convolution, activation, sum or offset alone."""
 
     layer: Layer | Foreign
     is_last: bool

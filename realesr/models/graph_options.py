@@ -1,4 +1,4 @@
-"""What a written ONNX graph may be asked for. No library is needed to ask."""
+"""Options of a written ONNX graph. They need no library."""
 
 from dataclasses import dataclass
 from typing import Literal

@@ -25,17 +25,16 @@ from realesr.models.layers import (
     PixelShuffle,
     PixelUnshuffle,
 )
-from realesr.models.ncnn_layers import Line, constant_operation, layer_from_line, operations, slice_layers
+from realesr.models.ncnn_layers import constant_operation, layer_from_line, slice_layers
+from realesr.models.ncnn_operations import operations
+from realesr.models.ncnn_param import Line, parse_param, shortest
 from realesr.models.recognition import candidates
 
 Arrays = dict[str, NDArray[np.float32]]
 
-_MAGIC = "7767517"
 _TAG_FLOAT16 = 0x01306B47
 _TAGS_FLOAT32 = (0x00000000, 0x0002C056)
 
-_MAX_CHARACTERS = 1 << 24
-"""Of a .param file. Assumption: 100 times that of the largest released network, which has 999 layers."""
 _MAX_CHANNELS = 1 << 40
 """Larger numbers of channels are taken for this: no file holds their weights, and they must not grow without end."""
 
@@ -50,7 +49,7 @@ def read_ncnn(param: str, data: bytes) -> tuple[Architecture, Arrays]:
         ModelError: The graph is that of no network of ours, numbers are in a format other than float16 and float32,
             or bytes are missing.
     """
-    lines = _parse(param)
+    lines = parse_param(param)
     graph = _read_graph(lines, data)
     architecture, keys = _network(graph, lines)
     if graph.fault is not None:
@@ -61,46 +60,6 @@ def read_ncnn(param: str, data: bytes) -> tuple[Architecture, Arrays]:
         if state[key].shape != shape:
             raise ModelError(f"the ncnn graph has an array {state[key].shape}, expected {shape} for {key}")
     return architecture, state
-
-
-def _parse(param: str) -> list[Line]:
-    """Return the lines in file order, which is the order of execution."""
-    if len(param) > _MAX_CHARACTERS:
-        raise ModelError(
-            f"an ncnn .param has {len(param):,} characters: expected a network, at most {_MAX_CHARACTERS:,}"
-        )
-    lines = param.split("\n")
-    if lines[0].strip() != _MAGIC:
-        raise ModelError(f"an ncnn .param begins with {lines[0][:20]!r}, expected {_MAGIC}: is it the text form?")
-    parsed = [_parse_line(line) for line in lines[2:] if line.strip()]
-    expected = lines[1].split()[:1] if len(lines) > 1 else []
-    if [str(len(parsed))] != expected:
-        raise ModelError(f"an ncnn .param announces {' '.join(expected)} layers but holds {len(parsed)}: truncated?")
-    return parsed
-
-
-def _parse_line(line: str) -> Line:
-    words = line.split()
-    try:
-        first_output, first_key = 4 + int(words[2]), 4 + int(words[2]) + int(words[3])
-        keys = dict(word.split("=", 1) for word in words[first_key:])
-        keys = {key: _shortest(value) for key, value in keys.items()}
-        if not 4 <= first_output <= first_key <= len(words):
-            raise ValueError
-    except (ValueError, IndexError):
-        raise ModelError(f"an ncnn .param has the line {line[:60]!r}, expected a layer") from None
-    return Line(words[0], tuple(words[4:first_output]), tuple(words[first_output:first_key]), keys)
-
-
-def _shortest(value: str) -> str:
-    """Return 2.000000e-01 as 0.2, number by number."""
-    return ",".join(_shortest_number(word) if "e" in word or "." in word else word for word in value.split(","))
-
-
-def _shortest_number(word: str) -> str:
-    """Return a number in as few digits as float32 allows."""
-    value = float(word)
-    return text if float(text := f"{value:g}") == value else f"{value:.9g}"
 
 
 @dataclass
@@ -115,7 +74,7 @@ class _Channelwise:
 
 @dataclass
 class _Graph:
-    """What a file holds, as far as it is read."""
+    """The content of a file, as far as it is read."""
 
     data: bytes
     layers: list[Layer | Foreign] = field(default_factory=list)
@@ -359,4 +318,4 @@ def _shown(step: Step, architecture: Architecture) -> str:
     assert not isinstance(step.layer, Foreign), step
     operation = operations(step.layer, architecture.shapes)[-1 if step.is_last else 0]
     words = (word.partition("=") for word in operation.keys.split())
-    return " ".join([operation.kind, *(f"{key}={_shortest(value)}" for key, _, value in words)])
+    return " ".join([operation.kind, *(f"{key}={shortest(value)}" for key, _, value in words)])

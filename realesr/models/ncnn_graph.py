@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from realesr.models.layers import IMAGE, Activated, Convolution, Layer
-from realesr.models.ncnn_layers import operations
+from realesr.models.ncnn_operations import operations
 from realesr.models.weights import Weights
 
 INPUT, OUTPUT = "data", "output"

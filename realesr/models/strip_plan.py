@@ -56,7 +56,7 @@ class Delay:
 
 @dataclass(frozen=True, kw_only=True)
 class StripPlan:
-    """What strips of one stage need to know."""
+    """The reads, lags and waits of one stage that is done in strips."""
 
     reads: dict[str, tuple[Delay, ...]]
     """Name of a layer -> its sources."""

@@ -292,7 +292,7 @@ class _Machine:
         self._stack.append(_Word(text))
 
     def _reduce(self, _: Any) -> None:
-        """What a call would do, for the few words that may be called."""
+        """Do what a call would do, for the few words that may be called."""
         arguments, function = self._stack.pop(), self._stack.pop()
         if not isinstance(function, _Word) or function.text not in _CALLS or type(arguments) is not tuple:
             raise _refused(f"calls {function.text if isinstance(function, _Word) else type(function).__name__}")

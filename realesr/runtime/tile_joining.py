@@ -16,7 +16,7 @@ Batch = NDArray[np.float32]
 
 
 class Enlarger(Protocol):
-    """Whatever takes batches of tiles: one engine with its fallbacks, or a pool of them."""
+    """A taker of batches of tiles: one engine with its fallbacks, or a pool of them."""
 
     @property
     def spec(self) -> EngineSpec:

@@ -88,7 +88,7 @@ class StripSize:
 
 @dataclass(frozen=True, kw_only=True)
 class StripBudget:
-    """What the strips of one network may take."""
+    """The memory and the sizes that strips of one network may have."""
 
     architecture: Architecture
     strip_bytes: Callable[[int, int], float]

@@ -159,7 +159,7 @@ def test_looking_at_the_machine_imports_no_engine() -> None:
 
 def test_what_is_installed_with_a_gpu_is_offered(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(choice, "nvidia_gpus", lambda: 1)
-    monkeypatch.setattr(choice, "_is_installed", lambda module: True)
+    monkeypatch.setattr(choice, "is_installed", lambda module: True)
     monkeypatch.setattr(choice, "_has_package", lambda name: True)
     monkeypatch.setattr(choice, "_torch_has_cuda", lambda: False)
     offered = choice.machine_here().offered
@@ -171,7 +171,7 @@ def test_what_is_installed_with_a_gpu_is_offered(monkeypatch: pytest.MonkeyPatch
 
 def test_on_a_processor_that_was_not_measured_only_tune_takes_them(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(platform, "machine", lambda: "riscv64")
-    monkeypatch.setattr(choice, "_is_installed", lambda module: True)
+    monkeypatch.setattr(choice, "is_installed", lambda module: True)
     monkeypatch.setattr(choice, "is_usable", lambda: True)
     untried = {("winograd", "cpu"), ("openvino", "cpu"), ("ncnn", "cpu")}
     assert not untried & choice.machine_here().offered

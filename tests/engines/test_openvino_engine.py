@@ -49,9 +49,9 @@ def test_a_file_is_run_and_another_kind_of_file_is_refused(tmp_path: Path) -> No
     batch = picture(6, 4)
     with open_engine(write_nearest(tmp_path / "x.onnx", scale=3), engine="openvino") as engine:
         assert np.array_equal(engine.run(batch), batch.repeat(3, 2).repeat(3, 3))
-    with pytest.raises(ModelError, match=r"bytes.onnx, which takes u8 .*take --engine onnxruntime"):
+    with pytest.raises(ModelError, match=r"bytes.onnx, which takes u8 .*take engine onnxruntime"):
         open_engine(write_nearest(tmp_path / "bytes.onnx", dtype=TensorProto.UINT8), engine="openvino")
-    with pytest.raises(ModelError, match=r"fixed.onnx, which takes f32 \[1,3,8,8\].*take --engine onnxruntime"):
+    with pytest.raises(ModelError, match=r"fixed.onnx, which takes f32 \[1,3,8,8\].*take engine onnxruntime"):
         open_engine(write_nearest(tmp_path / "fixed.onnx", shape=(1, 3, 8, 8)), engine="openvino")
 
 
@@ -91,7 +91,7 @@ def test_precisions_that_there_are_not() -> None:
 
 def test_bf16_is_refused_where_the_processor_has_none(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(openvino_engine, "precisions", lambda: ("fp32",))
-    with pytest.raises(EngineError, match="this processor has no bf16: take --precision fp32"):
+    with pytest.raises(EngineError, match="this processor has no bf16: expected fp32"):
         open_engine(COMPACT, engine="openvino", precision="bf16")
 
 

@@ -189,7 +189,7 @@ def test_layers_that_overflow_stay_float32_with_integers_outside_too(saved: Save
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"to": "caffe"}, "got to caffe, expected onnx, tensorrt, tensorrt-rtx"),
+        ({"to": "caffe"}, "got the target caffe, expected onnx, tensorrt, tensorrt-rtx"),
         ({"compute_capabilities": ("sm89",)}, "got compute_capabilities: expected them with tensorrt-rtx"),
         ({"output": Path("x.engine")}, r"got x\.engine for onnx, expected a folder or a file \*\.onnx"),
         ({"to": "tensorrt", "output": Path("x.onnx")}, r"expected a folder or a file \*\.engine"),

@@ -93,7 +93,7 @@ class Version:
 
 @dataclass(kw_only=True)
 class Prepared:
-    """What was written of one image, or of several."""
+    """The files that were written of one image, or of several."""
 
     written: int = 0
     """Files that were written."""

@@ -15,10 +15,10 @@ SCALE = 2
 class Rig:
     """A pipeline and what it runs on."""
 
-    def __init__(self, *, captures: bool = True, values: IoDtype = "float32", **memory) -> None:
+    def __init__(self, *, captures: bool = True, io_dtype: IoDtype = "float32", **memory) -> None:
         self.memory = FakeMemory(**memory)
         self.log = fake_log()
-        dtype = np.uint8 if values == "uint8" else np.float32
+        dtype = np.uint8 if io_dtype == "uint8" else np.float32
         self.context = FakeContext(self.memory, self.log, SCALE, dtype)
         with self.memory.active():
             self.pipeline = Pipeline(
@@ -26,7 +26,7 @@ class Rig:
                 self.context,
                 names=("input", "output"),
                 scale=SCALE,
-                values=values,
+                io_dtype=io_dtype,
                 captures=captures,
                 failure=lambda what: EngineError(f"{what}: {self.log.messages}"),
             )
@@ -171,7 +171,7 @@ def test_ctrl_c_frees_nothing_that_the_gpu_still_uses() -> None:
 
 @pytest.mark.parametrize("seed", range(3))
 def test_networks_of_integers_get_levels_and_give_them_back(seed: int) -> None:
-    rig = Rig(seed=seed, values="uint8")
+    rig = Rig(seed=seed, io_dtype="uint8")
     batch = picture(5)
     batch[0, 0, 0, :3] = (-1, 2, 0.5)
     expected = np.rint(np.clip(batch, 0, 1) * 255) / np.float32(255)
