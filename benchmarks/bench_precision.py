@@ -23,7 +23,7 @@ from realesr.engine import Engine
 from realesr.engines import open_engine
 from realesr.errors import RealesrError
 from realesr.export.pictures import made_photo, noise
-from realesr.export.proof import Case, Row, measure
+from realesr.export.proof import Case, CaseResult, measure
 from realesr.models.weights import Weights
 from realesr.models.zoo import load_model
 
@@ -88,7 +88,7 @@ def rows_of(model: str, images: Named) -> Iterator[dict[str, Any]]:
                 yield figures(model, engine, precision, [measure(case, candidate.run) for case in cases])
 
 
-def figures(model: str, engine: str, precision: str, rows: list[Row]) -> dict[str, Any]:
+def figures(model: str, engine: str, precision: str, rows: list[CaseResult]) -> dict[str, Any]:
     """Over all real images together; beside them the worst of the made ones."""
     real = [row for row in rows if not row.picture.startswith(MADE)]
     worst = min(real, key=lambda row: row.psnr_db)

@@ -1,9 +1,8 @@
 """Makes the pictures that exports are proven on, the same on every machine and of any size.
 
-
-Made pictures are a little harder than photos: fp16 bodies of the released networks lie 0.4 to 3.6 dB lower on them than
-on fourteen photos in the mean, and 4 to 8 dB above the worst of those, which noise reaches with some networks
-(benchmarks/bench_precision.py).
+A photo, made pictures and noise. Made pictures are a little harder than photos: fp16 bodies of the released networks
+lie 0.4 to 3.6 dB lower on them than on fourteen photos in the mean, and 4 to 8 dB above the worst of those, which noise
+reaches with some networks (benchmarks/bench_precision.py).
 """
 
 from pathlib import Path

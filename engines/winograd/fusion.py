@@ -64,7 +64,7 @@ class FusedConvolution:
 
 
 @dataclass(frozen=True, kw_only=True)
-class DenseBlock:
+class FusedDenseBlock:
     """Convolutions each of which reads the block's source and what all before it gave.
 
     Only the result of the last one is read elsewhere; the others have no addends and no gate.
@@ -92,7 +92,7 @@ PlainOperation = (
     Activated | Concatenation | ScaledSum | Product | PixelShuffle | PixelUnshuffle | NearestEnlargement | ChannelSlice
 )
 """A layer that nothing takes in."""
-Operation = FusedConvolution | DenseBlock | PlainOperation
+Operation = FusedConvolution | FusedDenseBlock | PlainOperation
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -269,7 +269,7 @@ def _gate(name: str, operations: dict[str, Operation], readers: dict[str, list[s
 def _with_dense_blocks(operations: dict[str, Operation], layers: Sequence[Layer]) -> list[Operation]:
     """Replace the convolutions of each dense block, and what joins their inputs, in the place of the last one."""
     last_of = {each.layer.name: each for each in operations.values() if isinstance(each, FusedConvolution)}
-    blocks: dict[str, DenseBlock] = {}
+    blocks: dict[str, FusedDenseBlock] = {}
     removed: set[str] = set()
     for block in find_dense_blocks(layers):
         *names, last = [layer.name for layer in block.convolutions]
@@ -277,7 +277,7 @@ def _with_dense_blocks(operations: dict[str, Operation], layers: Sequence[Layer]
             each for name in names if isinstance(each := operations.get(name), FusedConvolution) and _is_inner(each)
         ]
         if len(inner) == len(names) >= SHORTEST_DENSE_BLOCK - 1 and not last_of[last].nearest_x2_input:
-            blocks[last_of[last].name] = DenseBlock(convolutions=(*inner, last_of[last]))
+            blocks[last_of[last].name] = FusedDenseBlock(convolutions=(*inner, last_of[last]))
             removed |= {*names, *(layer.name for layer in block.concatenations)}
     return [blocks.get(name, operation) for name, operation in operations.items() if name not in removed]
 

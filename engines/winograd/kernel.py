@@ -45,7 +45,7 @@ _FILTER_TRANSFORM = np.kron(_G, _G).astype(np.float32)
 """(36, 9): G kron G, of a whole 3x3 filter."""
 
 
-class Convolution(ctypes.Structure):
+class ConvolutionStruct(ctypes.Structure):
     """`struct convolution` of winograd.c, which says what each field is."""
 
     _fields_ = (
@@ -121,7 +121,12 @@ class Kernel:
         return np.matmul(transform, ordered, out=aligned((len(transform), ordered.shape[1])))
 
     def convolve(
-        self, convolution: Convolution, first: int, last: int, inputs: WinogradWorkspace, outputs: WinogradWorkspace
+        self,
+        convolution: ConvolutionStruct,
+        first: int,
+        last: int,
+        inputs: WinogradWorkspace,
+        outputs: WinogradWorkspace,
     ) -> None:
         """Compute the tiles (of 1x1 convolutions the rows) from `first` to before `last`; threads may share them.
 
@@ -171,7 +176,7 @@ def kernel_for(simd_width: int) -> Kernel:
     """Return the kernel of this SIMD width, in floats; the processor has to have it."""
     function = getattr(_library(), f"winograd_convolve_{simd_width}")
     function.argtypes = (
-        ctypes.POINTER(Convolution),
+        ctypes.POINTER(ConvolutionStruct),
         ctypes.c_int,
         ctypes.c_int,
         ctypes.c_void_p,

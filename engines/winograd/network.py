@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from realesr.engine import ProgressCallback
-from realesr.engines.winograd.fusion import DenseBlock, FusedConvolution, Operation
+from realesr.engines.winograd.fusion import FusedConvolution, FusedDenseBlock, Operation
 from realesr.engines.winograd.kernel import Kernel
 from realesr.engines.winograd.plain import put_together
 from realesr.engines.winograd.schedule import StageSchedule, schedules
@@ -125,7 +125,7 @@ class _Progress:
 
     def after(self, operation: Operation) -> None:
         """Tell after each dense block of the trunk; all else there takes little."""
-        if isinstance(operation, DenseBlock):
+        if isinstance(operation, FusedDenseBlock):
             self._done += self._operations[operation.name]
             self._tell(self._done)
 
@@ -144,7 +144,7 @@ class _Progress:
 def _macs(stage: StageSchedule, operation: Operation) -> Fraction:
     """Return the multiply-accumulates of an operation for each pixel of what its stage reads."""
     match operation:
-        case DenseBlock():
+        case FusedDenseBlock():
             return sum((_macs(stage, each) for each in operation.convolutions), Fraction(0))
         case FusedConvolution():
             weights = math.prod(operation.layer.arrays[f"{operation.layer.name}.weight"])

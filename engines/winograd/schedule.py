@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from functools import lru_cache
 
-from realesr.engines.winograd.fusion import DenseBlock, FusedConvolution, Operation, Output, fused, split_output
+from realesr.engines.winograd.fusion import FusedConvolution, FusedDenseBlock, Operation, Output, fused, split_output
 from realesr.engines.winograd.kernel import TILE_PX
 from realesr.models.architecture import Architecture, MapShape
 from realesr.models.layers import NearestEnlargement, PixelShuffle, PixelUnshuffle
@@ -83,7 +83,7 @@ def schedules(architecture: Architecture, channel_unit: int) -> tuple[StageSched
 def _has_strips(architecture: Architecture, parts: tuple[Stage, ...], operations: tuple[Operation, ...]) -> bool:
     """Return whether a network can take an image strip by strip."""
     is_chain = len(parts) == 1 and not architecture.has_enlarged_convolutions
-    if not is_chain or any(isinstance(operation, DenseBlock) for operation in operations):
+    if not is_chain or any(isinstance(operation, FusedDenseBlock) for operation in operations):
         return False
     try:
         strip_plan(parts[0])
@@ -112,7 +112,7 @@ class _Buffers:
             self._count = max(self._count, buffer + 1)
         self.places[name] = Place(buffer=buffer, channels=channels, own_channels=shape.channels, grid=shape.grid)
 
-    def place_growth(self, block: DenseBlock) -> None:
+    def place_growth(self, block: FusedDenseBlock) -> None:
         """Let what a dense block's convolutions add take turns: of what came earlier the Winograd domain is kept."""
         inner = [convolution.name for convolution in block.convolutions[:-1]]
         for number, name in enumerate(inner):
@@ -146,7 +146,7 @@ def _places(
         done = [name for name in dict.fromkeys(operation.sources) if last_reads[name] == number]
         replaced = _addend_to_replace(operation, done, shapes) if in_place else None
         buffers.place(operation.name, buffers.places[replaced].buffer if replaced else None)
-        if isinstance(operation, DenseBlock):
+        if isinstance(operation, FusedDenseBlock):
             buffers.place_growth(operation)
         unread = [] if operation.name in last_reads else [operation.name]
         for name in [*done, *unread]:
@@ -164,7 +164,7 @@ def _addend_to_replace(operation: Operation, done: list[str], shapes: dict[str, 
     match operation:
         case FusedConvolution():
             addends = [name for name, _ in operation.addends if name != operation.source]
-        case DenseBlock():
+        case FusedDenseBlock():
             addends = [name for name, _ in operation.convolutions[-1].addends]
         case _:
             return None
@@ -176,7 +176,7 @@ def _shapes(architecture: Architecture, source: str, operations: tuple[Operation
     known = architecture.map_shapes
     shapes = {source: MapShape(known[source].channels, Fraction(1))}
     for operation in operations:
-        parts = operation.convolutions if isinstance(operation, DenseBlock) else (operation,)
+        parts = operation.convolutions if isinstance(operation, FusedDenseBlock) else (operation,)
         for part in parts:
             name = part.layer.name if isinstance(part, FusedConvolution) else part.name
             shapes[part.name] = MapShape(known[name].channels, known[name].grid / known[source].grid)
@@ -189,7 +189,7 @@ def _names_of_convolutions(operations: tuple[Operation, ...]) -> set[str]:
     for operation in operations:
         if isinstance(operation, FusedConvolution):
             names |= {operation.name, *operation.sources}
-        if isinstance(operation, DenseBlock):
+        if isinstance(operation, FusedDenseBlock):
             names |= {convolution.name for convolution in operation.convolutions} | set(operation.sources)
     return names
 
@@ -216,7 +216,7 @@ def rows_after(schedule: StageSchedule, source_rows: int, *, is_last: bool) -> d
                 known *= operation.factor
             case PixelUnshuffle():
                 known //= operation.factor
-            case DenseBlock():
+            case FusedDenseBlock():
                 rows |= {convolution.name: known for convolution in operation.convolutions}
         rows[operation.name] = known
     return rows

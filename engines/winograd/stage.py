@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from realesr.engines.winograd import plain
 from realesr.engines.winograd.dense_schedule import DenseBlockSchedule
 from realesr.engines.winograd.filters import Filters, filters_for, slopes_of
-from realesr.engines.winograd.fusion import DenseBlock, FusedConvolution, Operation, PlainOperation
+from realesr.engines.winograd.fusion import FusedConvolution, FusedDenseBlock, Operation, PlainOperation
 from realesr.engines.winograd.kernel import Kernel
 from realesr.engines.winograd.maps import MapBuffers, MapRows
 from realesr.engines.winograd.schedule import StageSchedule, first_rows_read, rows_after
@@ -33,14 +33,14 @@ class Stage:
         for operation in schedule.operations:
             if isinstance(operation, FusedConvolution):
                 self.filters[operation.name] = filters_for(kernel, operation, state)
-            elif isinstance(operation, DenseBlock):
+            elif isinstance(operation, FusedDenseBlock):
                 self._take_dense_block(operation, kernel, state)
             elif isinstance(operation, Activated):
                 channels = schedule.places[operation.name].own_channels
                 self.slopes[operation.name] = slopes_of(operation.activation, channels, state)
         self._dense: dict[tuple[int, ...], DenseBlockSchedule] = {}
 
-    def _take_dense_block(self, block: DenseBlock, kernel: Kernel, state: State) -> None:
+    def _take_dense_block(self, block: FusedDenseBlock, kernel: Kernel, state: State) -> None:
         inputs: tuple[int, ...] = (block.convolutions[0].layer.in_channels,)
         for convolution in block.convolutions:
             self.filters[convolution.name] = filters_for(kernel, convolution, state, inputs)
@@ -130,7 +130,7 @@ class StageRun:
 
     def _run(self, operation: Operation, first_row: int) -> None:
         """Compute the rows of an operation's result from `first_row`."""
-        if isinstance(operation, DenseBlock):
+        if isinstance(operation, FusedDenseBlock):
             self._run_dense_block(operation)
         elif isinstance(operation, FusedConvolution):
             self._stage.workers.run_alone(self._bound(operation, first_row))
@@ -172,7 +172,7 @@ class StageRun:
             addends=tuple(Addend(rows=self._maps[name], factor=factor) for name, factor in operation.addends),
         )
 
-    def _run_dense_block(self, block: DenseBlock) -> None:
+    def _run_dense_block(self, block: FusedDenseBlock) -> None:
         """Run the convolutions in a pipeline. Each transforms what the one before wrote; the rest is there."""
         parts = [block.source, *(convolution.name for convolution in block.convolutions[:-1])]
         channels = [self._schedule.places[name].channels for name in parts]

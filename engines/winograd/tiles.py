@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from realesr.engines.winograd.filters import Filters
-from realesr.engines.winograd.kernel import Convolution, Kernel, WinogradWorkspace
+from realesr.engines.winograd.kernel import ConvolutionStruct, Kernel, WinogradWorkspace
 from realesr.engines.winograd.maps import MapRows, tiles_along
 from realesr.runtime.rows import in_chunks
 
@@ -23,7 +23,7 @@ one before it, which takes a tenth more time."""
 class Step:
     """One convolution from map to map. It holds on to what its addresses belong to."""
 
-    convolution: Convolution
+    convolution: ConvolutionStruct
     tiles: int
     """Of a 1x1 convolution its rows."""
     owners: tuple[object, ...]
@@ -60,7 +60,7 @@ def bind(
     """
     assert target.channels == filters.channels and not (filters.nearest_x2_input and first_row % 2)
     height, width = target.end_row - first_row, target.width
-    convolution = Convolution(
+    convolution = ConvolutionStruct(
         input=source.address((first_row - 1) // (2 if filters.nearest_x2_input else 1)),
         input_row=source.values[0].size,
         input_channels=source.channels,
@@ -80,7 +80,7 @@ def bind(
 
 
 def _addend_fields(addends: tuple[Addend, ...], first_row: int) -> dict[str, Any]:
-    """Return the fields of `Convolution` for what is added to the result."""
+    """Return the fields of `ConvolutionStruct` for what is added to the result."""
     fields: dict[str, Any] = {}
     for name, addend in zip(("skip", "outer"), addends, strict=False):
         fields |= {name: _pixel_address(addend.rows, first_row), f"{name}_scale": addend.factor}

@@ -10,7 +10,7 @@ import typer
 
 from .checks import checked_formats
 from .output_options import Debug, OneJson
-from .selftest import WORKS, Trial
+from .selftest import WORKS, ReferenceRun
 
 if TYPE_CHECKING:
     from realesr.engines import EngineFacts
@@ -80,7 +80,7 @@ def doctor(
 def diagnosis() -> dict[str, Any]:
     """Return the whole report, in types of JSON; `problems` lists what keeps images from being enlarged."""
     versions = installed()
-    trial = Trial()
+    trial = ReferenceRun()
     engines = [trial.checked(facts) for facts in engine_facts()]
     formats = checked_formats()
     return {

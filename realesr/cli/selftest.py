@@ -46,7 +46,7 @@ class SelfTest:
     """Microseconds for one input pixel."""
 
 
-class Trial:
+class ReferenceRun:
     """The network, its input and the right answer; computed once for all engines."""
 
     def __init__(self) -> None:

@@ -47,7 +47,7 @@ realesr upscale photo.jpg --debug"""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Request:
+class UpscaleRequest:
     """The command's arguments, checked."""
 
     paths: Sequence[Path]
@@ -97,7 +97,7 @@ def upscale(
 
     messages = Messages(quiet=quiet, debug=debug)
     with errors_reported(messages):
-        request = Request(
+        request = UpscaleRequest(
             paths=paths,
             recursive=recursive,
             output=output_at(output, many=len(paths) > 1 or paths[0].is_dir(), wanted=format_name),
@@ -127,7 +127,7 @@ def upscale(
 class UpscaleRun:
     """One run of the command, with the number of files that were done, failed or skipped."""
 
-    def __init__(self, request: Request, messages: "Messages") -> None:
+    def __init__(self, request: UpscaleRequest, messages: "Messages") -> None:
         self._request = request
         self._messages = messages
         self._counts: Counter[str] = Counter()

@@ -36,15 +36,15 @@ class Foreign:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Step:
+class LayerPart:
     """The work of a layer: all of it, or its convolution, activation, sum or offset alone."""
 
     layer: Layer | Foreign
     is_last: bool
-    """Whether it is the last of the layer's steps."""
+    """Whether it is the last part of its layer."""
     number: int
     reads: tuple[int, ...]
-    """Places of other steps in the list of all; of sums and products in the order of their numbers."""
+    """Places of other parts in the list of all; of sums and products in the order of their numbers."""
     arrays: tuple[str, ...] = ()
     """Keys of its arrays in the state dict."""
 
@@ -53,9 +53,9 @@ class Step:
 class Comparison:
     """How a list of layers differs from the one expected."""
 
-    extra: tuple[Step, ...]
+    extra: tuple[LayerPart, ...]
     """Steps that the expected list has not, in order."""
-    missing: tuple[Step, ...]
+    missing: tuple[LayerPart, ...]
     """Steps that the expected list has besides."""
     keys: dict[str, str]
     """Key of an array of the expected list -> that of the same array. Empty where the lists differ."""
@@ -105,7 +105,7 @@ class _Steps:
 
     def __init__(self, layers: Sequence[Layer | Foreign], numbers: dict[Hashable, int]) -> None:
         image = Foreign(name=IMAGE, sources=())
-        self.steps = [Step(layer=image, is_last=True, number=numbers.setdefault(IMAGE, 0), reads=())]
+        self.steps = [LayerPart(layer=image, is_last=True, number=numbers.setdefault(IMAGE, 0), reads=())]
         self._numbers = numbers
         self._results = {IMAGE: _Affine(0)}
         self._layers: dict[str, Layer | Foreign] = {layer.name: layer for layer in layers}
@@ -173,7 +173,9 @@ class _Steps:
         is_last: bool = True,
     ) -> int:
         number = self._numbers.setdefault(key, len(self._numbers))
-        self.steps.append(Step(layer=layer, is_last=is_last, number=number, reads=tuple(reads), arrays=tuple(arrays)))
+        self.steps.append(
+            LayerPart(layer=layer, is_last=is_last, number=number, reads=tuple(reads), arrays=tuple(arrays))
+        )
         return len(self.steps) - 1
 
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from realesr.errors import ModelError
 from realesr.models.architecture import Architecture, Shapes
-from realesr.models.comparison import Comparison, Foreign, Step, compare
+from realesr.models.comparison import Comparison, Foreign, LayerPart, compare
 from realesr.models.layers import (
     IMAGE,
     Activated,
@@ -313,7 +313,7 @@ def _difference(expected: Architecture, comparison: Comparison, lines: Sequence[
     return f"layer {number} of the ncnn graph is {got}, expected {wanted}{more}"
 
 
-def _shown(step: Step, architecture: Architecture) -> str:
+def _shown(step: LayerPart, architecture: Architecture) -> str:
     """Return a step of a network as a line of ncnn's."""
     assert not isinstance(step.layer, Foreign), step
     operation = operations(step.layer, architecture.shapes)[-1 if step.is_last else 0]

@@ -74,7 +74,7 @@ def opens(monkeypatch: pytest.MonkeyPatch, spoil: Callable[[np.ndarray], np.ndar
     monkeypatch.setattr("realesr.engines.open_engine", lambda *_, **__: Answering(scale=4))
 
 
-TRIAL = selftest.Trial()
+TRIAL = selftest.ReferenceRun()
 
 
 def test_the_right_answer_is_that_of_another_implementation() -> None:

@@ -50,14 +50,16 @@ def test_the_list_as_json(realesr: Command) -> None:
 
 def test_a_network_on_disk_is_listed_as_such(realesr: Command, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     def found(entry: ZooEntry) -> Path | None:
-        return tmp_path / entry.file if entry.name == "esrgan-x4" else None
+        return tmp_path / str(entry.file) if entry.name == "esrgan-x4" else None
 
     monkeypatch.setattr("realesr.models.zoo.find_file", found)
     on_disk = {row.split("\t")[0]: row.split("\t")[5] for row in realesr("models").stdout.splitlines()}
     assert on_disk.pop("esrgan-x4") == "yes"
     assert set(on_disk.values()) == {"no"}
     records = [json.loads(line) for line in realesr("models", "--json").stdout.splitlines()]
-    assert [record["on_disk"] for record in records if record["on_disk"]] == [str(tmp_path / ZOO["esrgan-x4"].file)]
+    assert [record["on_disk"] for record in records if record["on_disk"]] == [
+        str(tmp_path / str(ZOO["esrgan-x4"].file))
+    ]
 
 
 def test_fetch_tells_what_it_fetches_and_prints_where_it_is(
@@ -65,13 +67,13 @@ def test_fetch_tells_what_it_fetches_and_prints_where_it_is(
 ) -> None:
     def fetch(entry: ZooEntry, *, on_progress: Callable[[int, int], None]) -> Path:
         on_progress(10, 4_885_111)
-        return tmp_path / entry.file
+        return tmp_path / str(entry.file)
 
     monkeypatch.setattr("realesr.models.zoo.fetch", fetch)
     result = realesr("models", "fetch", "realesr-general-x4v3", "esrgan-x4")
     assert result.exit_code == 0
     assert result.stdout.splitlines() == [
-        str(tmp_path / ZOO[name].file) for name in ("realesr-general-x4v3", "esrgan-x4")
+        str(tmp_path / str(ZOO[name].file)) for name in ("realesr-general-x4v3", "esrgan-x4")
     ]
     assert result.stderr.splitlines()[0] == "fetching realesr-general-x4v3, 4.89 MB"
 

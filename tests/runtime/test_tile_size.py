@@ -50,14 +50,14 @@ MEASURED_MB = [
     ("ncnn", VIDEO, 256, 197),
     ("ncnn", VIDEO, 512, 705),
     ("ncnn", GENERAL, 384, 413),
-    ("winograd", X4PLUS, 256, 377),
-    ("winograd", X4PLUS, 512, 723),
-    ("winograd", X4PLUS, 960, 1595),
-    ("winograd", ANIME, 960, 1595),
-    ("winograd", X2PLUS, 960, 694),
-    ("winograd", VIDEO, 256, 83),
-    ("winograd", VIDEO, 512, 318),
-    ("winograd", GENERAL, 512, 322),
+    ("winograd", X4PLUS, 256, 406),
+    ("winograd", X4PLUS, 512, 763),
+    ("winograd", X4PLUS, 960, 1627),
+    ("winograd", ANIME, 960, 1628),
+    ("winograd", X2PLUS, 960, 708),
+    ("winograd", VIDEO, 256, 70),
+    ("winograd", VIDEO, 512, 261),
+    ("winograd", GENERAL, 512, 263),
 ]
 """From benchmarks/results: what one tile of that side took, in 1e6 bytes."""
 
@@ -101,7 +101,7 @@ def test_untiled_images_take_half_of_the_free_memory_and_four_gigabytes_at_most(
     for free, limit in ((64 * GB, 4e9), (8 * GB, 4e9), (2 * GB, 1 * GB)):
         side = round(max_untiled_area_px_for(X4PLUS, engine, free) ** 0.5)
         assert engine.bytes_for(X4PLUS, side, side) <= limit < engine.bytes_for(X4PLUS, side + 1, side + 1)
-    assert max_untiled_area_px_for(X4PLUS, engine, 600 * MB) <= 64**2
+    assert max_untiled_area_px_for(X4PLUS, engine, 20 * MB) == 0
     assert max_untiled_area_px_for(X2PLUS, engine, 64 * GB) > 9_000_000
 
 

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from realesr.engines.winograd.fusion import DenseBlock, FusedConvolution, Operation, Output, fused, split_output
+from realesr.engines.winograd.fusion import FusedConvolution, FusedDenseBlock, Operation, Output, fused, split_output
 from realesr.engines.winograd.schedule import first_rows_read, rows_after, schedules
 from realesr.models.compact import Compact
 from realesr.models.layers import (
@@ -120,7 +120,7 @@ def test_a_concatenation_that_grows_is_a_dense_block_with_its_sums() -> None:
         ScaledSum(name="group", terms=(("d2", 0.5), ("x", 1.0))),
     ]
     first, second = fused(layers, kept=["group"])
-    assert isinstance(first, DenseBlock) and isinstance(second, DenseBlock)
+    assert isinstance(first, FusedDenseBlock) and isinstance(second, FusedDenseBlock)
     assert (first.name, first.source, len(first.convolutions)) == ("d1", "x", 4)
     assert (second.name, second.sources) == ("group", ("d1", "d1", "x"))
     assert second.convolutions[-1].factor == 0.3 * 0.5
@@ -156,7 +156,7 @@ def test_an_rrdbnet_is_dense_blocks_in_three_maps_and_a_tail_of_convolutions() -
     trunk, tail = schedules(RRDB(scale=4), 16)
     assert kinds(trunk.operations) == {
         "conv_first": "FusedConvolution",
-        **{f"body.{block}{name}": "DenseBlock" for block in range(23) for name in (".rdb1", ".rdb2", "")},
+        **{f"body.{block}{name}": "FusedDenseBlock" for block in range(23) for name in (".rdb1", ".rdb2", "")},
         "body": "FusedConvolution",
     }
     buffers = {place.buffer: place.channels for place in trunk.places.values()}
