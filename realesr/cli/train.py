@@ -171,6 +171,7 @@ def _run(gpus: int | None, *, debug: bool, quiet: bool, **fields: Any) -> None:
         with messages.status() as show:
             network = trainer.train(Request(debug=debug, **fields), say=messages.say, show=show)
         if network is not None:
+            messages.say(f"to use it: realesr upscale photo.jpg -m {network}")
             console.result(str(network))
 
 

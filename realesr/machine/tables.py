@@ -147,7 +147,7 @@ class _Reader:
                 yield f"{where} lacks {key}, expected {_words(entry.hint)}"
         for noun, keys in choices.items():
             if sum(not _is_none(table.get(key)) for key in keys) != 1:
-                yield f"got no {noun} or two, expected one table of {' and '.join(f'[{key}]' for key in keys)}"
+                yield f"got no {noun} or two, expected one table of {', '.join(f'[{key}]' for key in keys)}"
 
     def _value(self, hint: Any, value: Any, place: str, inner: Any) -> Any:
         """Return the value as its field wants it; note a problem where it is of another type."""

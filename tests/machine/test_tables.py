@@ -135,7 +135,7 @@ def test_one_of_several_tables_becomes_its_dataclass():
 def test_no_table_or_two_where_one_is_wanted_are_told_beside_the_rest(table):
     assert drawing({**table, "title": 1})[1] == [
         "title = 1: expected a text",
-        "got no shape or two, expected one table of [disc] and [square]",
+        "got no shape or two, expected one table of [disc], [square]",
     ]
 
 

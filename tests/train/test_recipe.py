@@ -71,7 +71,7 @@ def test_the_network_is_named_by_its_family_alone(file):
         read_recipe(file(text))
     assert caught.value.lines == (
         "compat = {'scale': 4} is no key here: did you mean compact?",
-        "got no network or two, expected one table of [rrdb] and [compact]",
+        "got no network or two, expected one table of [rrdb], [compact], [span]",
     )
     with pytest.raises(TableError, match=r"architecture = .* is no key here"):
         read_recipe(file(SMALL), ["architecture.scale=4"])

@@ -102,7 +102,7 @@ def records(folder, kind):
 def test_stage1_makes_a_network_that_the_product_runs(train, tmp_path):
     said = train("stage1", "net")
     assert said[0] == "SRVGGNetCompact x2: 1 convolutions, 8 features, prelu starts from random initialisation"
-    assert said[-1] == f"done: 6 iterations; realesr upscale photo.jpg -m {tmp_path / 'net'}"
+    assert said[-1] == f"done: 6 iterations; the network is in {tmp_path / 'net'}"
     with realesr.Upscaler(tmp_path / "net") as upscaler:
         assert upscaler.upscale(np.zeros((10, 12, 3), np.uint8)).shape == (20, 24, 3)
     assert read_weights(tmp_path / "net" / "best.safetensors").architecture.scale == 2
