@@ -77,7 +77,7 @@ class Upscaler:
         options: switches of one engine by name, such as {"mode": "graphs"} of torch; 'realesr doctor' lists them.
         tta: mean over eight flips and transposes; eight times slower.
         tile_px: side of the part of an image that one tile answers for; none follows the free memory.
-        overlap_px: what a tile reads beyond that on each side; none follows the network.
+        overlap_px: margin that a tile reads beyond that on each side; none follows the network.
         exact: overlap so wide that the result differs from the untiled one by at most one 8-bit level.
         on_download: called with bytes done and bytes in all while weights are fetched.
 
@@ -144,12 +144,12 @@ class Upscaler:
 
     @property
     def scale(self) -> int:
-        """Output pixels per input pixel and side of the network itself."""
+        """Return the network's own scale: output pixels per input pixel and side."""
         return int(self._facts.scale)
 
     @property
     def choice(self) -> str:
-        """Which engine runs where, and why, in one line; empty where both were asked for."""
+        """Return the engine, its device and the reason for them in one line; empty where both were asked for."""
         pool = self.pool_for(bits=8)
         spec = pool.spec
         if not pool.chosen_because:
@@ -172,7 +172,7 @@ class Upscaler:
             images come back as RGB or grey.
 
         Raises:
-            UsageError: a scale or a way of enlarging alpha that there is not.
+            UsageError: the scale is out of range, or the way of enlarging alpha is unknown.
             InputError: an array or a mode that is no image.
             EngineError: the engine failed.
         """

@@ -36,7 +36,7 @@ Precision = Literal["fp32", "fp16", "bf16"]
 IoDtype = Literal["float32", "uint8"]
 
 MAX_BATCH = 8
-"""Of engines that know no limit of their own. An assumption: more tiles at once only take more memory."""
+"""Largest batch of engines without a limit of their own. Assumption: larger ones only take more memory."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,12 +48,12 @@ class SizeRule:
     multiple_of: int = 1
     """Every side is a multiple of this: 2 or 4 for networks that begin with a pixel-unshuffle."""
     fixed_px: tuple[int, int] | None = None
-    """The one height and width that is taken, for files of a fixed shape; a multiple of `multiple_of`."""
+    """Only height and width that fit, for files of a fixed shape; multiples of `multiple_of`."""
     maximum_px: int | None = None
     """Largest side, where there is one."""
 
     def fits(self, height_px: int, width_px: int) -> bool:
-        """Whether an image of this size may be given to the engine."""
+        """Return whether the engine takes an image of this size."""
         if self.fixed_px is not None:
             return (height_px, width_px) == self.fixed_px
         if self.maximum_px is not None and max(height_px, width_px) > self.maximum_px:
@@ -63,7 +63,7 @@ class SizeRule:
 
 @dataclass(frozen=True, kw_only=True)
 class PieceSizes:
-    """How large pieces of an image an engine should be given, as measured; in pixels of the network's own grid.
+    """Sizes of tiles and strips at which an engine is fastest, as measured; in pixels of the network's own grid.
 
     That is the grid of its first convolution: the image's, or a coarser one behind a pixel-unshuffle.
     """
@@ -87,9 +87,9 @@ class EngineSpec:
     precision: Precision
     """Arithmetic of the network's body; `run` takes and gives float32 in any case."""
     io_dtype: IoDtype = "float32"
-    """What the network itself takes and gives: a "uint8" one has only the 256 levels of images of 8 bits."""
+    """Dtype of the network's own input and output: a "uint8" network has only the 256 levels of 8-bit images."""
     device: str
-    """Where it runs: "cpu", "cuda:0", ..."""
+    """Device that it runs on: "cpu", "cuda:0", ..."""
     size: SizeRule = SizeRule()
     pieces: PieceSizes = PieceSizes()
     max_batch: int = 1
@@ -109,7 +109,7 @@ class Engine(Protocol):
 
     @property
     def spec(self) -> EngineSpec:
-        """Facts about this engine; they do not change while it is open."""
+        """Return the facts about this engine, which do not change while it is open."""
         ...
 
     def run(self, batch: NDArray[np.float32], on_progress: ProgressCallback | None = None) -> NDArray[np.float32]:
@@ -168,7 +168,7 @@ class Engine(Protocol):
 
 
 def check_batch(batch: NDArray[np.float32], spec: EngineSpec) -> None:
-    """Raise BadShape, in the words that every engine uses, where `batch` is not what `Engine.run` takes."""
+    """Raise BadShape, with the same message for every engine, where `Engine.run` does not take `batch`."""
     if batch.ndim != 4 or batch.shape[1] != 3 or batch.dtype != np.float32:
         raise BadShape(f"engine {spec.name} got {batch.dtype} {batch.shape}, expected float32 (N, 3, height, width)")
     count, _, height, width = batch.shape
@@ -206,17 +206,17 @@ class EngineBase:
     spec: EngineSpec
 
     def open_strips(self, width_px: int, height_px: int, *, rows_px: int) -> "Strips":
-        """Refuse; see `Engine.open_strips`."""
+        """Raise EngineError; see `Engine.open_strips`."""
         raise EngineError(f"{type(self).__name__} has no strips for {width_px} x {height_px} px: expected tiles")
 
     def bytes_for(
         self, architecture: "Architecture", height_px: int, width_px: int, *, in_strips: bool = False
     ) -> float:
-        """Return the size of the result, of an engine that was not measured; see `Engine.bytes_for`."""
+        """Return the size of the result, the estimate for engines that were not measured; see `Engine.bytes_for`."""
         return 3.0 * 4 * height_px * width_px * self.spec.scale**2
 
     def close(self) -> None:
-        """Nothing to free."""
+        """Do nothing: there is nothing to free."""
 
     def __enter__(self) -> Self:
         return self

@@ -15,7 +15,7 @@ _MOUNT = Path("/sys/fs/cgroup")
 
 
 def usable_cores() -> int:
-    """Cores that this process may keep busy: affinity, lowered by the group's quota; at least 1."""
+    """Return the cores that this process may keep busy: its affinity, lowered by the group's quota; at least 1."""
     if sys.platform == "linux":
         cores = len(os.sched_getaffinity(0))
     else:
@@ -25,13 +25,13 @@ def usable_cores() -> int:
 
 
 def core_quota() -> float | None:
-    """Cores' worth of time that the groups of this process allow, or None."""
+    """Return the CPU quota of this process's groups, in cores, or None."""
     quotas = [_quota_v2(folder) for folder in _folders("")] + [_quota_v1(folder) for folder in _folders("cpu")]
     return min((quota for quota in quotas if quota is not None), default=None)
 
 
 def memory_left_bytes() -> int | None:
-    """Memory that the groups of this process allow beyond what they use, or None.
+    """Return the bytes that the groups of this process allow beyond what they use, or None.
 
     Cached files that have not been used of late do not count as use: the kernel drops them before it refuses memory.
     """
@@ -44,7 +44,7 @@ def memory_left_bytes() -> int | None:
 
 
 def _folders(controller: str) -> Iterator[Path]:
-    """The group's folder and those above it; `controller` is empty for version 2.
+    """Yield the group's folder and those above it; `controller` is empty for version 2.
 
     In a container the path may be the host's, of which only the end of the way up exists; files that are missing are
     no limits.

@@ -1,4 +1,4 @@
-"""How much memory is free, and how much this process has held."""
+"""Reads the free memory, and the most that this process has held."""
 
 import sys
 from pathlib import Path
@@ -9,14 +9,14 @@ from realesr.machine.cgroup import memory_left_bytes
 
 
 def free_bytes() -> int:
-    """Memory that this process can have without swapping: what the system has available, or its container if less."""
+    """Return the memory that this process can have without swapping: the system's, or its container's if less."""
     available: int = psutil.virtual_memory().available
     left = memory_left_bytes()
     return available if left is None else min(available, left)
 
 
 def peak_bytes() -> int:
-    """Largest resident memory that this process has held since it started."""
+    """Return the largest resident memory in bytes that this process has held since it started."""
     if sys.platform == "win32":
         return int(psutil.Process().memory_info().peak_wset)
     if sys.platform == "linux":

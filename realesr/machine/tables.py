@@ -103,7 +103,7 @@ class _Entry:
     hint: Any
     """Type of its value."""
     noun: str = ""
-    """What the field is, where the key is one of the tables that it can be made of."""
+    """Noun for the field in messages, where the key is one of the tables that it can be made from."""
 
 
 class _Reader:
@@ -225,7 +225,7 @@ def _fits(hint: Any, value: Any) -> bool:
 
 
 def _words(hint: Any) -> str:
-    """Return a type in words."""
+    """Describe a type in words, for messages."""
     if typing.get_origin(hint) is Literal:
         return " or ".join(repr(option) for option in typing.get_args(hint))
     if typing.get_origin(hint) in (types.UnionType, typing.Union):

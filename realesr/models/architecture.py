@@ -32,7 +32,7 @@ State = Mapping[str, NDArray[Any]]
 
 @dataclass(frozen=True)
 class MapShape:
-    """Channels of a result, and its rows (and columns) for each row (and column) of the image."""
+    """Channels of a result, and `grid`, its rows (and columns) for each row (and column) of the image."""
 
     channels: int
     grid: Fraction
@@ -51,7 +51,7 @@ class Architecture:
 
     @property
     def title(self) -> str:
-        """Return one line for people."""
+        """Return a description in one line, for people."""
         raise NotImplementedError
 
     @property
@@ -104,7 +104,7 @@ class Architecture:
 
     @cached_property
     def multiple_of(self) -> int:
-        """Return what heights and widths must be multiples of, in input px."""
+        """Return the number in input px that heights and widths must be multiples of."""
         return math.lcm(*(shape.grid.denominator for shape in self.map_shapes.values()))
 
     @cached_property
@@ -123,7 +123,7 @@ class Architecture:
 
     @cached_property
     def radius_px(self) -> int:
-        """Return how far from an input pixel's place its value can change the output, in input px: exact.
+        """Return the exact receptive radius in input px: the distance at which a pixel's value can change the output.
 
         The interval of rows that each output pixel of one period depends on is followed backwards through the layers.
         """
@@ -148,7 +148,7 @@ class Architecture:
 
 
 def _result_shape(layer: Layer, sources: list[MapShape]) -> MapShape:
-    """Return the shape of a layer's result. What does not fit is a fault of the architecture's file."""
+    """Return the shape of a layer's result; a failed assertion is a mistake in the architecture's file."""
     channels, grid = sources[0].channels, sources[0].grid
     assert all(source.grid == grid for source in sources), layer
     match layer:

@@ -27,7 +27,7 @@ CompactActivation = Literal["prelu", "relu", "leakyrelu"]
 
 @dataclass(frozen=True, kw_only=True)
 class Compact(Architecture):
-    """SRVGGNetCompact."""
+    """The numbers in which networks of the family SRVGGNetCompact differ."""
 
     scale: int
     """Output pixels per input pixel and side."""
@@ -36,7 +36,7 @@ class Compact(Architecture):
     convs: int = 16
     """Convolutions between the first and the last one."""
     activation: CompactActivation = "prelu"
-    """After every convolution but the last; leaky ReLU has the slope 0.1."""
+    """Activation after every convolution but the last; leaky ReLU has the slope 0.1."""
 
     def __post_init__(self) -> None:
         if min(self.scale, self.features) < 1 or self.convs < 0:
@@ -46,7 +46,7 @@ class Compact(Architecture):
 
     @property
     def title(self) -> str:
-        """Return one line for people."""
+        """Return a description in one line, for people."""
         return f"SRVGGNetCompact x{self.scale}: {self.convs} convolutions, {self.features} features, {self.activation}"
 
     @cached_property

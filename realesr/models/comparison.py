@@ -1,4 +1,4 @@
-"""Says whether two lists of layers compute the same, whatever their names and their order, and which arrays correspond.
+"""Compares two lists of layers by what they compute, whatever their names and order, and pairs their arrays.
 
 Every result gets a number: equal numbers for equal kinds of layer that read results of equal numbers, in either list.
 So convolutions of one shape that read the same have one number too, though their arrays differ: which is which
@@ -29,7 +29,7 @@ from realesr.models.layers import (
 
 @dataclass(frozen=True, kw_only=True)
 class Foreign:
-    """A layer of a file that none of our kinds expresses: it equals no other."""
+    """A layer of a file that no kind of `realesr.models.layers` expresses; it equals no other layer."""
 
     name: str
     sources: tuple[str, ...]
@@ -51,7 +51,7 @@ class LayerPart:
 
 @dataclass(frozen=True, kw_only=True)
 class Comparison:
-    """How a list of layers differs from the one expected."""
+    """Differences between a list of layers and the expected one."""
 
     extra: tuple[LayerPart, ...]
     """Steps that the expected list has not, in order."""
@@ -62,7 +62,7 @@ class Comparison:
 
 
 def compare(layers: Sequence[Layer | Foreign], expected: Sequence[Layer]) -> Comparison:
-    """Compare two lists of layers; the result of each is that of its last layer. Linear in their lengths."""
+    """Compare two lists of layers, whose results are those of their last layers, in linear time."""
     numbers: dict[Hashable, int] = {}
     got, wanted = _Steps(layers, numbers), _Steps(expected, numbers)
     known_got, known_wanted = ({step.number for step in each.steps} for each in (got, wanted))
@@ -72,7 +72,7 @@ def compare(layers: Sequence[Layer | Foreign], expected: Sequence[Layer]) -> Com
 
 
 def _paired(got: "_Steps", wanted: "_Steps") -> dict[str, str]:
-    """Return expected keys of arrays -> the other list's; empty where they do not correspond one to one."""
+    """Return the expected key of each array -> the other list's; empty where they do not correspond one to one."""
     keys: dict[str, str] = {}
     back: dict[str, str] = {}
     waiting, seen = [(got.result, wanted.result)], set()
@@ -180,7 +180,7 @@ class _Steps:
 
 
 def _key(layer: Layer | Foreign) -> Hashable:
-    """Return all that tells a layer from others, but what it reads and its activation."""
+    """Return the numbers that tell a layer from others of its kind, but neither its sources nor its activation."""
     match layer:
         case Convolution():
             channels = layer.in_channels, layer.out_channels
@@ -195,5 +195,5 @@ def _key(layer: Layer | Foreign) -> Hashable:
 
 
 def _rounded(value: float) -> float:
-    """Return a number with the digits that files of text have."""
+    """Round a number to the six digits that text files keep."""
     return float(f"{value:.6g}")

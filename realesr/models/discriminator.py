@@ -11,7 +11,7 @@ from realesr.models.architecture import Shapes, State, conv_shape
 
 @dataclass(frozen=True, kw_only=True)
 class UNetDiscriminator:
-    """UNetDiscriminatorSN."""
+    """The number in which networks of the family UNetDiscriminatorSN differ."""
 
     features: int = 64
     """Channels of the first convolution."""
@@ -36,7 +36,7 @@ class UNetDiscriminator:
 
     @property
     def title(self) -> str:
-        """Return one line for people."""
+        """Return a description in one line, for people."""
         return f"UNetDiscriminatorSN: {self.features} features (for training; it enlarges nothing)"
 
 

@@ -1,4 +1,4 @@
-"""Fetches one file whose SHA-256 is known, and goes on after a break where the last attempt ended.
+"""Downloads one file whose SHA-256 is known, and resumes where the last attempt ended.
 
 pooch is not used: it writes to a temporary file of random name and deletes it when the connection breaks, so that
 nothing is left to go on from.
@@ -23,18 +23,18 @@ if sys.platform != "win32":
     import fcntl
 
 FEWEST_DIGITS = 8
-"""Of a SHA-256: what PyTorch's model files have in their names."""
+"""Fewest digits of a SHA-256 that are accepted: as many as PyTorch's model files have in their names."""
 
 _VAIN_ATTEMPTS = 4
-"""In a row, that brought nothing new."""
+"""Attempts in a row without new bytes, after which the download is given up."""
 _SECONDS_BEFORE_NEXT_ATTEMPT = 1.0
 _TIMEOUTS_SECONDS = (15, 60)
-"""To connect; between two packets."""
+"""Timeouts of connecting and between two packets."""
 _CHUNK_BYTES = 1 << 15
 
 
 class _BrokenError(Exception):
-    """The connection ended early; another attempt may go on."""
+    """A connection that ended early; another attempt may resume."""
 
 
 def download(
@@ -46,7 +46,7 @@ def download(
     on_progress: AmountCallback | None = None,
     advice: str | None = None,
 ) -> None:
-    """Fetch `url` to `target`, which holds the whole right file afterwards, or is as it was.
+    """Download `url` to `target`, which holds the complete, verified file afterwards, or is unchanged.
 
     Several processes may do so at once: one of them fetches the file, the others wait for it.
 
@@ -83,7 +83,7 @@ def download(
 
 
 def _identity(path: Path) -> tuple[int, int] | None:
-    """Return what changes when a file is replaced; None where there is none."""
+    """Return inode and modification time, which change when a file is replaced; None where there is no file."""
     try:
         found = path.stat()
     except OSError:
@@ -93,7 +93,7 @@ def _identity(path: Path) -> tuple[int, int] | None:
 
 @contextmanager
 def _alone(lock: Path) -> Iterator[None]:
-    """Wait until no other process is within this block for the same lock file, which is deleted afterwards.
+    """Hold an exclusive lock on a file, which is deleted afterwards; wait while another process holds it.
 
     Windows, and disks that know no locks, have none: there two downloads of one file at once may both fail.
     """
@@ -117,7 +117,7 @@ def _alone(lock: Path) -> Iterator[None]:
 def _fetch_verified(
     url: str, part: Path, sha256: str, size: int | None, on_progress: AmountCallback | None, advice: str
 ) -> None:
-    """Bring the whole right file to `part`."""
+    """Download the complete file to `part` and verify its SHA-256."""
     is_resumed = part.exists()
     _fetch(url, part, size, on_progress, advice)
     if is_resumed and not file_sha256(part).startswith(sha256):
@@ -134,7 +134,7 @@ def _fetch_verified(
 
 
 def _fetch(url: str, part: Path, size: int | None, on_progress: AmountCallback | None, advice: str) -> None:
-    """Bring the whole file to `part`, in several attempts if need be."""
+    """Download the complete file to `part`, in several attempts if need be."""
     reason = ""
     most = vain = 0
     while vain < _VAIN_ATTEMPTS:
@@ -150,7 +150,7 @@ def _fetch(url: str, part: Path, size: int | None, on_progress: AmountCallback |
 
 
 def _append(url: str, part: Path, size: int | None, on_progress: AmountCallback | None, advice: str) -> None:
-    """Send one request for what is missing, and append the answer to `part`."""
+    """Request the missing bytes once, and append the answer to `part`."""
     there = part.stat().st_size if part.exists() else 0
     # Compression would make the bytes that arrive other than those that Range counts.
     headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={there}-"} if there else {})
@@ -176,7 +176,7 @@ def _append(url: str, part: Path, size: int | None, on_progress: AmountCallback 
 
 
 def _check_status(answer: requests.Response, url: str, advice: str) -> None:
-    """Raise where the answer has no file: server trouble may pass, but a file that is not there will not come."""
+    """Raise _BrokenError where the server may recover, and ModelError where it does not have the file."""
     if answer.status_code >= HTTPStatus.INTERNAL_SERVER_ERROR or answer.status_code == HTTPStatus.TOO_MANY_REQUESTS:
         raise _BrokenError(f"the server says {answer.status_code} {answer.reason}")
     if answer.status_code not in (HTTPStatus.OK, HTTPStatus.PARTIAL_CONTENT):
@@ -184,20 +184,20 @@ def _check_status(answer: requests.Response, url: str, advice: str) -> None:
 
 
 def _place(answer: requests.Response, there: int) -> int:
-    """Return where the answer's first byte belongs: after what is there only if the server kept to the Range."""
+    """Return the offset of the answer's first byte: `there` if the server honoured the Range header, else 0."""
     begins = answer.headers.get("Content-Range", "").startswith(f"bytes {there}-")
     return there if answer.status_code == HTTPStatus.PARTIAL_CONTENT and begins else 0
 
 
 def _finish_or_begin_anew(answer: requests.Response, part: Path, there: int) -> None:
-    """Raise where the server has nothing after what is there because its file is another one, not whole already."""
+    """Delete `part` and raise _BrokenError, unless it is already as long as the server's file."""
     if answer.headers.get("Content-Range") != f"bytes */{there}":
         part.unlink()
         raise _BrokenError(f"the unfinished file had {there} bytes, more than the server's")
 
 
 def _why(error: requests.RequestException) -> str:
-    """Return a few words for people; the library's own run over several lines of its insides."""
+    """Describe a network error in a few words; the library's own message shows several lines of its internals."""
     if isinstance(error, requests.Timeout):
         return "the server does not answer"
     if isinstance(error, requests.exceptions.SSLError):

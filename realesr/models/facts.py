@@ -1,4 +1,4 @@
-"""The facts about a network that planning needs, as weights, zoo entries and engine files tell them."""
+"""The facts about a network that planning needs, as found in weights, zoo entries and engine files."""
 
 from dataclasses import dataclass
 
@@ -13,8 +13,8 @@ class ModelFacts:
     scale: int
     """Output pixels per input pixel and side."""
     radius_px: int | None
-    """How far from an input pixel's place its value can change the output, in input px; None where unknown."""
+    """Receptive radius in input px: distance at which a pixel's value can change the output; None where unknown."""
     multiple_of: int
     """Heights and widths must be multiples of this, in input px."""
     architecture: Architecture | None
-    """None for an .onnx file that realesr did not write."""
+    """Layers of the network; None for an .onnx file that realesr did not write."""

@@ -13,15 +13,15 @@ OLDEST_OPSET, DEFAULT_OPSET, NEWEST_OPSET = 13, 18, 25
 
 @dataclass(frozen=True, kw_only=True)
 class GraphOptions:
-    """One form of a network's graph. What is left out is as `realesr upscale` runs it."""
+    """Form of a network's graph; the defaults are those that `realesr upscale` runs."""
 
     precision: GraphPrecision = "fp32"
-    """Of the arithmetic between input and output."""
+    """Precision of the arithmetic between input and output."""
     opset: int = DEFAULT_OPSET
     shape_nhw: tuple[int, int, int] | None = None
-    """The one batch, height and width that the graph takes; none takes all."""
+    """Fixed batch, height and width of the input; None leaves them open."""
     uint8: bool = False
-    """Input and output are integers from 0 to 255, converted inside the graph, not float32 in [0, 1]."""
+    """Whether input and output are integers from 0 to 255, converted inside the graph, not float32 in [0, 1]."""
     fp32_convs: tuple[str, ...] = ()
     """Convolutions of an fp16 body that stay float32, by the names of their weights: "conv_last", "body.0"."""
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 IMAGE = "input"
-"""What the image is called among the results that layers read."""
+"""Name of the image among the results that layers read."""
 
 ActivationKind = Literal["relu", "leaky_relu", "prelu", "silu", "gelu", "sigmoid", "mish"]
 
@@ -19,9 +19,9 @@ class Activation:
 
     kind: ActivationKind
     slope: float = 0.0
-    """Of a leaky ReLU, for values below 0."""
+    """Factor of a leaky ReLU for values below 0."""
     slopes: str = ""
-    """Of a PReLU: the key of its slopes in the state dict, one for each channel."""
+    """Key of a PReLU's slopes in the state dict, one for each channel."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -36,7 +36,7 @@ _TAG_FLOAT16 = 0x01306B47
 _TAGS_FLOAT32 = (0x00000000, 0x0002C056)
 
 _MAX_CHANNELS = 1 << 40
-"""Larger numbers of channels are taken for this: no file holds their weights, and they must not grow without end."""
+"""Limit of counted channels: no file holds weights for more, and a hostile one could let the number grow."""
 
 
 def read_ncnn(param: str, data: bytes) -> tuple[Architecture, Arrays]:
@@ -64,38 +64,38 @@ def read_ncnn(param: str, data: bytes) -> tuple[Architecture, Arrays]:
 
 @dataclass
 class _Channelwise:
-    """factors * x + offsets, number by number along the channels of x: a convolution of 1x1 with as many groups."""
+    """factors * x + offsets along the channels of x: a depthwise 1x1 convolution."""
 
     source: str
     factors: NDArray[np.float64]
-    """(C,)."""
+    """(channels,), like the offsets."""
     offsets: NDArray[np.float64]
 
 
 @dataclass
 class _Graph:
-    """The content of a file, as far as it is read."""
+    """The layers and arrays of a pair of files, filled line by line."""
 
     data: bytes
     layers: list[Layer | Foreign] = field(default_factory=list)
     """Named after their line in the file: the number of the line, or that and a part."""
     arrays: Arrays = field(default_factory=dict)
-    """By the keys that the layers have for them."""
+    """Key that a layer has for an array -> the array."""
     results: dict[str, str] = field(default_factory=dict)
-    """Blob -> name of the result that it is."""
+    """Blob -> name of the result that it holds."""
     constants: dict[str, NDArray[np.float32]] = field(default_factory=dict)
     """Blob -> its numbers along the channels."""
     channelwise: dict[str, _Channelwise] = field(default_factory=dict)
-    """Results that are no layer before another kind of layer reads them: scalars may come to them."""
+    """Results of channelwise arithmetic; each becomes a layer once a layer of another kind reads it."""
     channels: dict[str, int] = field(default_factory=lambda: {IMAGE: 3})
-    """Of the results; 0 where they are not known."""
+    """Name of a result -> its channels; 0 where they are not known."""
     offset: int = 0
-    """How many bytes have been read."""
+    """Bytes of `data` read so far."""
     fault: ModelError | None = None
-    """What is wrong with the bytes. Those of a graph that is not ours are misread: its own fault is told first."""
+    """Error in the bytes. The bytes of a foreign graph are bound to be misread, so errors of the graph come first."""
 
     def take_tagged(self, shape: tuple[int, ...]) -> NDArray[np.float32]:
-        """Return the next array, in the format that the tag before it says."""
+        """Read the next array, in the number format that the tag before it states."""
         if self.offset + 4 > len(self.data):
             raise ModelError(f"an ncnn .bin ends after {len(self.data)} bytes, expected more: fetch it again")
         (tag,) = struct.unpack_from("<I", self.data, self.offset)
@@ -111,7 +111,7 @@ class _Graph:
         )
 
     def take(self, shape: tuple[int, ...], dtype: str = "<f4") -> NDArray[np.float32]:
-        """Return the next array."""
+        """Read the next array, which has no tag."""
         count = int(np.prod(shape, dtype=object))
         end = self.offset + count * np.dtype(dtype).itemsize
         if count < 0 or end > len(self.data):
@@ -121,7 +121,7 @@ class _Graph:
         return array
 
     def source(self, blob: str) -> str:
-        """Return the name of the result that a blob is, as one that layers can read."""
+        """Return the name of the result that a blob holds, adding channelwise arithmetic as a layer."""
         if blob not in self.results:
             what = "a constant" if blob in self.constants else "not made before"
             raise ModelError(f"the ncnn graph has a layer that reads {blob[:60]!r}, which is {what}: is it complete?")
@@ -140,7 +140,7 @@ class _Graph:
             self.arrays[f"{name}.bias"] = found.offsets.astype(np.float32)
 
     def add(self, layer: Layer | Foreign) -> None:
-        """Add a layer, whose sources are known."""
+        """Add a layer whose sources have been added."""
         self.layers.append(layer)
         self.channels[layer.name] = min(_MAX_CHANNELS, self._channels(layer))
 
@@ -163,7 +163,7 @@ class _Graph:
 
 
 def _read_graph(lines: Sequence[Line], data: bytes) -> _Graph:
-    """Return the layers of a file, and its arrays, or what is wrong with these: every byte must be used."""
+    """Read the layers of a .param file and their arrays; `fault` is set where the bytes do not match the layers."""
     graph = _Graph(data)
     number = 0
     for line in lines:
@@ -186,7 +186,7 @@ _UNCOUNTED = ("Input", "Split")
 
 
 def _read_line(graph: _Graph, line: Line, name: str) -> None:
-    """Add what a line means: a layer of that name in most cases."""
+    """Add a line to the graph: in most cases as a layer of this name."""
     match line.kind:
         case "Input":
             if line.inputs or len(line.outputs) != 1 or graph.results:
@@ -221,7 +221,7 @@ def _read_layer(graph: _Graph, line: Line, name: str) -> None:
 
 
 def _read_arrays(graph: _Graph, shapes: Shapes) -> None:
-    """Read the arrays of one layer, unless bytes before were at fault."""
+    """Read the arrays of one layer, unless earlier bytes were at fault."""
     try:
         for key, shape in shapes.items() if graph.fault is None else ():
             graph.arrays[key] = graph.take_tagged(shape) if len(shape) == 4 else graph.take(shape)
@@ -230,7 +230,7 @@ def _read_arrays(graph: _Graph, shapes: Shapes) -> None:
 
 
 def _read_split(graph: _Graph, line: Line) -> None:
-    """Give a blob more names."""
+    """Add the outputs of a Split, which are further names of one blob."""
     (blob,) = line.inputs if len(line.inputs) == 1 else line.fail("one source")
     if blob in graph.constants:
         graph.constants |= dict.fromkeys(line.outputs, graph.constants[blob])
@@ -241,7 +241,7 @@ def _read_split(graph: _Graph, line: Line) -> None:
 
 
 def _read_constants(graph: _Graph, line: Line) -> None:
-    """Read numbers that are one for each channel, or one for all."""
+    """Read the numbers of a MemoryData: one per channel, or one for all channels."""
     width, height, depth, channels = (line.integer(key, 0) for key in ("0", "1", "11", "2"))
     if line.inputs or len(line.outputs) != 1 or not (width == 1 and height in (0, 1) and depth in (0, 1)):
         line.fail("one number for each channel")
@@ -254,7 +254,7 @@ def _read_constants(graph: _Graph, line: Line) -> None:
 
 @np.errstate(over="ignore", invalid="ignore")
 def _channelwise(graph: _Graph, line: Line) -> _Channelwise | None:
-    """Return what a BinaryOp makes of one result and constants, or of such a result and a scalar; else None."""
+    """Return a BinaryOp of a result and constants per channel, or of such a one and a scalar; None for any other."""
     variable = [blob for blob in line.inputs if blob not in graph.constants]
     if len(variable) != 1 or len(line.outputs) != 1 or len(line.inputs) > 2:
         return None
@@ -280,7 +280,7 @@ def _channelwise(graph: _Graph, line: Line) -> _Channelwise | None:
 
 
 def _network(graph: _Graph, lines: Sequence[Line]) -> tuple[Architecture, dict[str, str]]:
-    """Return the network that computes what the graph does, and its arrays' keys -> those of the graph."""
+    """Return the architecture that computes the same, and the key of each of its arrays -> the key in the graph."""
     convolutions = [layer for layer in graph.layers if isinstance(layer, Convolution)]
     others: list[tuple[Architecture, Comparison]] = []
     for candidate in candidates([layer.arrays[f"{layer.name}.weight"] for layer in convolutions]):
@@ -296,7 +296,7 @@ def _network(graph: _Graph, lines: Sequence[Line]) -> tuple[Architecture, dict[s
 
 
 def _difference(expected: Architecture, comparison: Comparison, lines: Sequence[Line]) -> str:
-    """Return what to say of a graph that computes something else; `lines` are those that error messages number."""
+    """Describe how a graph differs from the expected one; `lines` are those that error messages number."""
     if not comparison.extra and not comparison.missing:
         return f"the ncnn graph has the layers of a {expected.title}, but joins them otherwise"
     if not comparison.extra:

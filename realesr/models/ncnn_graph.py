@@ -53,7 +53,7 @@ def ncnn_files(weights: Weights) -> tuple[str, bytes]:
 
 
 def _numbers(layer: Layer, state: dict[str, NDArray[np.float32]]) -> list[bytes]:
-    """Return a layer's arrays in ncnn's order. A tag goes before a convolution's weights, none before the others."""
+    """Return the bytes of a layer's arrays in ncnn's order; only a convolution's weights have a tag before them."""
     keys, numbers = [], []
     if isinstance(layer, Convolution):
         keys, numbers = list(layer.arrays), [_TAG_FLOAT32]

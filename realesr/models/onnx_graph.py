@@ -57,7 +57,7 @@ def graph_bytes(weights: Weights, options: GraphOptions) -> bytes:
 
 
 def conv_names(architecture: Architecture) -> tuple[str, ...]:
-    """Return the name of every convolution, in the order of use: what `GraphOptions.fp32_convs` may hold."""
+    """Return the name of every convolution in the order of use, as `GraphOptions.fp32_convs` accepts them."""
     return tuple(layer.name for layer in architecture.convolutions)
 
 
@@ -101,7 +101,7 @@ def cached_onnx(weights: Weights, precision: str) -> Path:
 
 
 def _is_intact(path: Path) -> bool:
-    """Return whether the file holds, to the last bit, what this version's writer wrote."""
+    """Return whether the file is unchanged since this version wrote it."""
     try:
         return _stamp_path(path).read_bytes() == _stamp(path.read_bytes())
     except OSError:
@@ -150,7 +150,7 @@ def _empty_model(weights: Weights, options: GraphOptions) -> onnx.ModelProto:
 
 
 def _input_image(graph: LayerWriter, options: GraphOptions) -> str:
-    """Append what makes the input float32 in [0, 1]; return that value's name."""
+    """Append the conversion of the input to float32 in [0, 1], and return that value's name."""
     graph.dtypes["input"] = np.dtype(np.uint8) if options.uint8 else FLOAT32
     if not options.uint8:
         return "input"
@@ -159,7 +159,7 @@ def _input_image(graph: LayerWriter, options: GraphOptions) -> str:
 
 
 def _output_image(graph: LayerWriter, x: str, options: GraphOptions) -> None:
-    """Append what makes the output, as the options ask for it, of the last layer's result in any type."""
+    """Append the conversion of the last layer's result to the output that the options ask for."""
     if not options.uint8:
         graph.finish(x, "output")
         return

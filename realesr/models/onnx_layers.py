@@ -25,7 +25,7 @@ from realesr.models.onnx_nodes import FLOAT32, Floats, NodeWriter, rounded
 from realesr.models.weights import Weights
 
 CHANNELS, ROWS = 1, 2
-"""Axes."""
+"""Axes of (N, channels, rows, columns)."""
 
 
 class LayerWriter(NodeWriter):
@@ -50,7 +50,7 @@ class LayerWriter(NodeWriter):
         self._unshuffled: dict[str, int] = {}
         """Results whose channels are in ONNX's order, for the one convolution that reads them -> factor."""
         self._factors: dict[float, str] = {}
-        """Factor of a sum -> what its constant is called."""
+        """Factor of a sum -> name of its constant."""
 
     def add(self, layer: Layer) -> None:
         """Append the nodes of a layer whose sources have been added."""
@@ -62,7 +62,7 @@ class LayerWriter(NodeWriter):
         return [self.values[source] for source in layer.sources]
 
     def padded(self, layer: Convolution, x: str) -> tuple[str, list[int]]:
-        """Return what a convolution reads, and the zeros around it: top, left, bottom, right."""
+        """Return the value that a convolution reads, and its zero padding: top, left, bottom, right."""
         return x, [layer.kernel // 2] * 4
 
     def _written(self, layer: Layer, sources: list[str]) -> str:
@@ -159,12 +159,12 @@ class LayerWriter(NodeWriter):
         return terms
 
     def _factor_name(self, factor: float) -> str:
-        """Return what a factor's constant is called; a network's first one is that of its residuals."""
+        """Return the name of a factor's constant; a network's first one is that of its residuals."""
         known = len(self._factors)
         return self._factors.setdefault(factor, f"residual_scale.{known + 1}" if known else "residual_scale")
 
     def _pixel_unshuffle(self, layer: PixelUnshuffle, x: str) -> str:
-        """Append SpaceToDepth, whose channels are in another order: the next weights are put in that, or they are."""
+        """Append SpaceToDepth, and reorder either the weights that read its channels or the channels themselves."""
         depth = self.node("SpaceToDepth", [x], layer.name, blocksize=layer.factor)
         readers = [each for each in self.architecture.layers if layer.name in each.sources]
         if len(readers) == 1 and isinstance(readers[0], Convolution) and readers[0].groups == 1:
@@ -181,7 +181,7 @@ class LayerWriter(NodeWriter):
 
 
 def _onnx_channels(channels: int, factor: int) -> NDArray[np.int64]:
-    """Return where each of torch's unshuffled channels is in ONNX's.
+    """Return the index in ONNX's order of each of torch's unshuffled channels.
 
     torch unshuffles to channel, dy, dx; ONNX's SpaceToDepth to dy, dx, channel.
     """

@@ -21,7 +21,7 @@ TO_END = 2**62
 
 Floats = NDArray[np.floating]
 Span = tuple[int, int]
-"""First index and the one behind the last; negative ones count from the end."""
+"""First index and end (exclusive); negative ones count from the end."""
 
 
 class NodeWriter:
@@ -46,16 +46,16 @@ class NodeWriter:
         return output
 
     def joined(self, kind: str, inputs: list[str], output: str, **attributes: Any) -> str:
-        """Append a node whose inputs must have one type: the widest one of theirs."""
+        """Append a node whose inputs are cast to the widest of their types first."""
         return self.node(kind, self.of_one_type(inputs), output, **attributes)
 
     def of_one_type(self, values: list[str]) -> list[str]:
-        """Return the values, all of them in the widest one of their types."""
+        """Return the values, all cast to the widest of their types."""
         widest = max((self.dtypes[x] for x in values), key=lambda dtype: dtype.itemsize)
         return [self.cast(x, widest) for x in values]
 
     def cast(self, x: str, dtype: np.dtype[Any], output: str = "") -> str:
-        """Return `x` in another type: itself where it has it, and one result for all who ask."""
+        """Cast `x` to a type: `x` itself where it has that type, and one shared Cast for all readers otherwise."""
         output = output or f"{x}.{dtype.name}"
         if self.dtypes[x] == dtype or output in self.dtypes:
             return x if self.dtypes[x] == dtype else output
@@ -64,19 +64,19 @@ class NodeWriter:
         return output
 
     def constant(self, name: str, array: NDArray[Any]) -> str:
-        """Return the name of an array in the graph, written once."""
+        """Write an array into the graph, unless it is there already, and return its name."""
         if name not in self._constants:
             self.model.graph.initializer.append(numpy_helper.from_array(np.ascontiguousarray(array), name))
             self._constants.add(name)
         return name
 
     def number(self, name: str, value: float, x: str) -> str:
-        """Return the name of a scalar in the type of `x`; one in another type than the body's says so."""
+        """Write a scalar in the type of `x` and return its name, which states a type other than the body's."""
         dtype = self.dtypes[x]
         return self.constant(name if dtype == self.dtype else f"{name}.{dtype.name}", np.array(value, dtype))
 
     def integers(self, *numbers: int) -> str:
-        """Return the name of a one-dimensional array of int64: where to slice."""
+        """Write a one-dimensional array of int64, as slices need it, and return its name."""
         return self.constant(f"integers.{'.'.join(map(str, numbers))}", np.array(numbers, np.int64))
 
     def slice(self, x: str, output: str, spans: Mapping[int, Span]) -> str:

@@ -1,4 +1,4 @@
-"""A network's answer in float64, worked out by numpy layer by layer: slow, and right by its definition."""
+"""Computes a network's result in float64 with numpy, layer by layer: slow, and correct by definition."""
 
 import math
 
@@ -26,7 +26,7 @@ Map = NDArray[np.float64]
 
 
 def reference_answer(architecture: Architecture, state: State, image: NDArray[np.floating]) -> Map:
-    """Return what a network makes of an image.
+    """Run a network on an image.
 
     Args:
         architecture: the network.
@@ -85,7 +85,7 @@ def _convolution(layer: Convolution, x: Map, state: State) -> Map:
 
 
 def activated(activation: Activation, x: Map, state: State) -> Map:
-    """Return an activation of a map."""
+    """Apply an activation to a map."""
     match activation.kind:
         case "relu":
             return np.maximum(x, 0)

@@ -28,7 +28,7 @@ _RESIDUAL_SCALE = 0.2
 
 @dataclass(frozen=True, kw_only=True)
 class RRDB(Architecture):
-    """RRDBNet."""
+    """The numbers in which networks of the family RRDBNet differ."""
 
     scale: int
     """Output pixels per input pixel and side."""
@@ -49,12 +49,12 @@ class RRDB(Architecture):
 
     @property
     def title(self) -> str:
-        """Return one line for people."""
+        """Return a description in one line, for people."""
         return f"RRDBNet x{self.scale}: {self.blocks} blocks, {self.features} features, growth {self.growth}"
 
     @property
     def unshuffle(self) -> int:
-        """Return the side of the square of pixels that become one pixel's channels before all else; 1 for none."""
+        """Return the factor of the pixel-unshuffle that the network begins with; 1 for none."""
         return int(2**self.upsamplings) // self.scale
 
     @property
@@ -89,7 +89,7 @@ class RRDB(Architecture):
         return [*layers, ScaledSum(name=name, terms=((x, _RESIDUAL_SCALE), (source, 1.0)))]
 
     def _dense_block(self, name: str, source: str) -> list[Layer]:
-        """Return five convolutions, each of which reads the block's source and what all before it gave."""
+        """Return five convolutions, each of which reads the block's source and the results of all before it."""
         layers: list[Layer] = []
         known = [source]
         for number in (1, 2, 3, 4, 5):
@@ -175,7 +175,7 @@ _RENAMED = {
     "upconv3": "conv_up3",
     "HRconv": "conv_hr",
 }
-"""ESRGAN's second code base, RealSR and BSRGAN."""
+"""Names of layers in ESRGAN's second code base, RealSR and BSRGAN -> today's names."""
 
 _TRUNK_KEY = re.compile(r"RRDB_trunk\.(\d+)\.RDB([123])\.conv([1-5])")
 _SEQUENTIAL_KEY = re.compile(r"model\.1\.sub\.(\d+)\.RDB([123])\.conv([1-5])\.0")

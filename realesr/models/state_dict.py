@@ -1,4 +1,4 @@
-"""From whatever a checkpoint holds to one flat dict of a network's arrays."""
+"""Finds the state dict in a checkpoint: one flat dict of a network's arrays."""
 
 from typing import Any
 
@@ -10,14 +10,14 @@ from realesr.errors import ModelError
 Arrays = dict[str, NDArray[Any]]
 
 _CONTAINERS = ("params_ema", "params-ema", "params", "state_dict", "model_state_dict", "model", "generator", "netG")
-"""Where checkpoints keep the weights, the wanted first: the running average goes before the training's last step."""
+"""Keys under which checkpoints keep the weights, in order of preference: the running average (EMA) comes first."""
 
 _PREFIXES = ("module.", "_orig_mod.", "generator_ema.", "generator.", "netG.", "net_g.")
-"""What DataParallel, torch.compile, mmagic and others put before the keys of the generator."""
+"""Prefixes that DataParallel, torch.compile, mmagic and others put before the generator's keys."""
 
 
 def state_dict(tree: object) -> Arrays:
-    """Find the state dict in what a file holds; its keys are without the prefixes of training programs.
+    """Return the state dict in a file's content, its keys without the prefixes of training programs.
 
     Raises:
         ModelError: There is none.
@@ -26,7 +26,7 @@ def state_dict(tree: object) -> Arrays:
 
 
 def _unwrap(tree: object) -> object:
-    """Go down the containers; checkpoints of whole trainings nest two of them."""
+    """Return the innermost container; checkpoints of whole trainings nest two of them."""
     for _ in range(3):
         inner = (
             next((tree[name] for name in _CONTAINERS if isinstance(tree.get(name), dict)), None)
@@ -40,7 +40,7 @@ def _unwrap(tree: object) -> object:
 
 
 def _arrays(tree: object) -> Arrays:
-    """Keep the arrays; counters and the like beside them are no weights."""
+    """Return the arrays alone; counters and the like beside them are no weights."""
     items = tree.items() if isinstance(tree, dict) else ()
     state = {key: value for key, value in items if isinstance(key, str) and isinstance(value, np.ndarray)}
     if not state:
@@ -49,7 +49,7 @@ def _arrays(tree: object) -> Arrays:
 
 
 def _strip_prefixes(state: Arrays) -> Arrays:
-    """Keep what carries a generator's prefix, without it; prefixes may follow each other."""
+    """Return the arrays whose keys carry a generator's prefix, without it; prefixes may follow each other."""
     for prefix in (*_PREFIXES, *_PREFIXES, "model."):
         inside = {key.removeprefix(prefix): array for key, array in state.items() if key.startswith(prefix)}
         # The oldest dialect's own keys begin with "model.0".

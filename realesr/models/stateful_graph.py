@@ -1,4 +1,4 @@
-"""Writes a network as stateful ONNX graphs, for strips of rows: what a convolution needs of the last strip is a state.
+"""Writes a network as stateful (streaming) ONNX graphs: rows that convolutions need of the last strip are states.
 
 A strip holds the image's next rows, as many as one likes. Every convolution gets its strip below the rows that it
 still needs of the one before, pads only left and right, and gives those rows on for the next. So after a 3x3
@@ -45,11 +45,11 @@ class StatefulInput:
     width_scale: Fraction
     """Columns for each column of the image."""
     rows: int
-    """Of a state: before the first strip. Of a border: 0, and 1 with the last strip."""
+    """Rows of a state before the first strip; 0 for a border, which has one row with the last strip."""
     dtype: Literal["float32", "float16"]
 
     def zeros(self, width_px: int, *, more_rows: int = 0) -> np.ndarray[Any, np.dtype[Any]]:
-        """Return what to give for it in the beginning, for an image of this width."""
+        """Return its initial value for an image of this width."""
         return np.zeros((1, self.channels, self.rows + more_rows, int(width_px * self.width_scale)), self.dtype)
 
 
@@ -65,7 +65,9 @@ class StatefulGraph:
 
 
 def stateful_graphs(weights: Weights, precision: str = "fp32") -> tuple[StatefulGraph, ...]:
-    """Write a network for strips; batches hold one image. What one graph gives is what the next one takes.
+    """Write a network as stateful graphs for strips, each of which reads the rows that the one before produces.
+
+    Batches hold one image.
 
     Args:
         weights: what `realesr.models.weights.read_weights` gave.
@@ -87,7 +89,7 @@ def stateful_graphs(weights: Weights, precision: str = "fp32") -> tuple[Stateful
 
 
 class _StageWriter(LayerWriter):
-    """Writes the layers of one stage, convolutions with states."""
+    """Writes the layers of one stage; its convolutions have states."""
 
     def __init__(self, weights: Weights, precision: GraphPrecision, stage: Stage) -> None:
         super().__init__(_empty_model(weights.name), weights, precision)

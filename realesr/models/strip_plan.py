@@ -1,4 +1,4 @@
-"""How a network goes through an image's rows as they come: what lags, what waits, and what each layer keeps.
+"""Plans a network's way through an image strip by strip: which results lag, which wait, what each layer keeps.
 
 A strip is the image's next rows. A convolution needs rows above and below each of its own, so that the rows of its
 result end `kernel // 2` rows above those that it was given: they lag. It keeps the last `kernel - 1` rows that it read.
@@ -29,7 +29,7 @@ from realesr.models.layers import (
 
 @dataclass(frozen=True, kw_only=True)
 class Stage:
-    """Layers that depend on one earlier result alone."""
+    """Consecutive layers that read one earlier result alone."""
 
     source: str
     """The result that they read: the image, or the result of the stage before."""
@@ -47,23 +47,23 @@ class Delay:
 
     source: str
     rows: int
-    """How many of its own rows; 0 for the result as it comes."""
+    """Delay in its own rows; 0 for the result as it comes."""
     held_by: str = ""
     """Name of a convolution among whose rows it is found, without their first and last one; empty where it waits."""
     first_channel: int = 0
-    """Of what the convolution reads."""
+    """First channel of the result among those that the convolution reads."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class StripPlan:
-    """The reads, lags and waits of one stage that is done in strips."""
+    """Delays and lags of one stage that is computed in strips."""
 
     reads: dict[str, tuple[Delay, ...]]
     """Name of a layer -> its sources."""
     lag_rows: dict[str, int]
-    """Name of a result -> by how many of its own rows it is behind the rows that were given to the stage."""
+    """Name of a result -> the number of its own rows by which it lags the rows that the stage has received."""
     waits: tuple[Delay, ...]
-    """What is kept from strip to strip beside the rows that convolutions read, each once."""
+    """Delayed results that are kept from strip to strip beside the rows that convolutions read, each once."""
 
 
 @functools.cache
@@ -82,7 +82,7 @@ def stages(architecture: Architecture) -> tuple[Stage, ...]:
 
 
 def strip_plan(stage: Stage) -> StripPlan:
-    """Follow the lag of every result through a stage.
+    """Compute the lag of every result of a stage.
 
     Raises:
         ValueError: Pixels of a result that lags would be unshuffled: its rows need not be whole blocks.
@@ -112,7 +112,7 @@ def strip_plan(stage: Stage) -> StripPlan:
 
 
 def _late_enlargements(stage: Stage) -> dict[str, int]:
-    """Return what enlargements read late, and by how many rows: those whose only reader would have to wait for more.
+    """Return the enlargements that read delayed rows, and the delay: those whose only reader has to wait anyway.
 
     The few rows of an image wait rather than the many of its enlargement.
     """
@@ -131,7 +131,7 @@ def _late_enlargements(stage: Stage) -> dict[str, int]:
 
 
 def least_rows(architecture: Architecture, stage: Stage) -> int:
-    """Return how many rows of its source a stage needs to give a row: more than any of its results lags."""
+    """Return the fewest rows of its source that let a stage produce a row: one more than its largest lag."""
     shapes = architecture.map_shapes
     own_grid = shapes[stage.source].grid
     return max(int(lag * own_grid / shapes[name].grid) for name, lag in strip_plan(stage).lag_rows.items()) + 1
@@ -157,7 +157,7 @@ def _values_per_column(shape: MapShape, unit: Fraction) -> Fraction:
 
 
 def _held_by(layer: Convolution, parts: Sequence[Delay], channels: dict[str, int]) -> dict[tuple[str, int], Delay]:
-    """Return what is among the rows that a 3x3 convolution reads: its source one row late, and the parts of that."""
+    """Return the delays that the rows of a 3x3 convolution hold: its source one row late, and that source's parts."""
     found = {(layer.source, 1): Delay(source=layer.source, rows=1, held_by=layer.name)}
     first_channel = 0
     for part in parts:
@@ -168,7 +168,7 @@ def _held_by(layer: Convolution, parts: Sequence[Delay], channels: dict[str, int
 
 
 def _channels(stage: Stage) -> dict[str, int]:
-    """Return the channels of the results that convolutions give, and of what they read where that is known."""
+    """Return the channels of the results that convolutions read or produce, and of others that follow from them."""
     channels: dict[str, int] = {}
     for layer in stage.layers:
         if isinstance(layer, Convolution):

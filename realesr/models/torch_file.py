@@ -43,7 +43,7 @@ _SAVE_ANEW = "save the state dict alone, as .safetensors or by torch.save(net.st
 
 @dataclass
 class _Storage:
-    """A flat run of numbers that tensors are views of; its bytes come later in the old format."""
+    """A flat array that tensors are views of; its bytes come later in the old format."""
 
     key: str
     dtype: str
@@ -57,7 +57,7 @@ class _Storage:
 
 @dataclass(frozen=True)
 class _Tensor:
-    """A view of a storage: numbers of elements, not bytes."""
+    """A view of a storage; offset, shape and stride count elements, not bytes."""
 
     storage: _Storage
     offset: int
@@ -112,7 +112,7 @@ def read_torch(data: bytes) -> Any:
 
 
 def printable(text: str) -> str:
-    """One line that does nothing to a terminal: words of messages may come from a hostile file."""
+    """Return text as one line that is safe to print: parts of messages may come from a hostile file."""
     plain = "".join(character if character.isprintable() else "?" for character in text)
     return plain if len(plain) <= 500 else f"{plain[:497]}..."
 
@@ -145,7 +145,7 @@ def _read_zip(data: bytes) -> Any:
 
 
 def _stored(archive: zipfile.ZipFile, info: zipfile.ZipInfo, limit: int) -> bytes:
-    """The bytes of an entry. torch never compresses, so that a compressed one could only be a bomb."""
+    """Return the bytes of an entry; raise ModelError where it is compressed, as torch never writes it: a zip bomb."""
     if info.compress_type != zipfile.ZIP_STORED or info.file_size > limit:
         raise ModelError(f"has the compressed entry {info.filename}: expected stored ones, as torch.save writes them")
     return archive.read(info)
@@ -172,7 +172,7 @@ def _read_legacy(stream: BinaryIO) -> Any:
 
 
 def _fill(storage: _Storage, content: bytes, order: str) -> None:
-    """Give a storage its numbers."""
+    """Fill a storage with its numbers."""
     size = storage.numel * storage.itemsize
     if len(content) < size:
         raise ModelError(f"storage {storage.key} has {len(content)} bytes, expected {size}: truncated, fetch it again")
@@ -183,12 +183,12 @@ def _fill(storage: _Storage, content: bytes, order: str) -> None:
 
 
 def float32_from_bfloat16(bits: NDArray[np.uint16]) -> NDArray[np.float32]:
-    """The same numbers: a bfloat16 is the upper half of a float32."""
+    """Return bfloat16 numbers as float32: a bfloat16 is the upper half of a float32."""
     return (bits.astype(np.uint32) << 16).view(np.float32)
 
 
 def _with_arrays(tree: Any) -> Any:
-    """Put arrays in the place of tensors, inside dicts and lists; loops in the tree do no harm."""
+    """Replace tensors by arrays, inside dicts and lists; loops in the tree do no harm."""
     if isinstance(tree, _Tensor):
         return _array(tree)
     pending, seen = [tree], set()
@@ -216,7 +216,7 @@ def _array(tensor: _Tensor) -> NDArray[Any]:
 
 
 class _Machine:
-    """Follows one pickle. The stack holds plain values, `_Word`s, `_Storage`s and `_Tensor`s, and nothing else."""
+    """Interprets one pickle. The stack holds plain values, `_Word`s, `_Storage`s and `_Tensor`s, and nothing else."""
 
     def __init__(self, stream: BinaryIO) -> None:
         self.stream = stream
@@ -226,7 +226,7 @@ class _Machine:
         self._memo: dict[int, Any] = {}
 
     def run(self) -> Any:
-        """Follow the pickle to its end, leaving the stream behind it."""
+        """Return the pickle's object, with the stream just behind the pickle."""
         for opcode, argument, _ in pickletools.genops(self.stream):
             if opcode.name in _CONSTANTS:
                 self._stack.append(_CONSTANTS[opcode.name])
@@ -283,7 +283,7 @@ class _Machine:
         self._stack.append(self._memo[slot])
 
     def _global(self, text: str | None) -> None:
-        """Push a word, where a state dict needs it."""
+        """Push a name; raise ModelError where a state dict does not need it."""
         if text is None:
             name, module = self._stack.pop(), self._stack.pop()
             text = f"{module} {name}"
@@ -292,20 +292,20 @@ class _Machine:
         self._stack.append(_Word(text))
 
     def _reduce(self, _: Any) -> None:
-        """Do what a call would do, for the few words that may be called."""
+        """Replace a call by our own function, for the few names that a state dict needs."""
         arguments, function = self._stack.pop(), self._stack.pop()
         if not isinstance(function, _Word) or function.text not in _CALLS or type(arguments) is not tuple:
             raise _refused(f"calls {function.text if isinstance(function, _Word) else type(function).__name__}")
         self._stack.append(_CALLS[function.text](*arguments))
 
     def _build(self, _: Any) -> None:
-        """The attributes of an OrderedDict (torch's _metadata) are no weights."""
+        """Drop the attributes of an OrderedDict (torch's _metadata), which are no weights."""
         self._stack.pop()
         if type(self._stack[-1]) is not dict:
             raise _refused(f"sets attributes of a {type(self._stack[-1]).__name__}")
 
     def _persistent(self, _: Any) -> None:
-        """A reference to a storage: ("storage", type, key, device, count), and a view of it in the oldest streams."""
+        """Push the storage of a reference: ("storage", type, key, device, count), in the oldest streams also a view."""
         kind, word, key, _, numel, *view = self._stack.pop()
         dtype = _storage_dtype(word.text)
         if kind != "storage" or dtype is None or type(key) is not str or type(numel) is not int or numel < 0:
@@ -354,7 +354,7 @@ _CALLS: dict[str, Callable[..., Any]] = {
     "torch._utils _rebuild_parameter": _parameter,
     "torch Size": _size,
 }
-"""All words that may be called."""
+"""Names that a pickle may call -> our functions in their place."""
 
 _CONSTANTS = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False, "EMPTY_TUPLE": ()}
 
@@ -363,7 +363,7 @@ _VALUES = frozenset(
     | {"STRING", "BINSTRING", "SHORT_BINSTRING", "UNICODE", "BINUNICODE", "SHORT_BINUNICODE", "BINUNICODE8"}
     | {"BINBYTES", "SHORT_BINBYTES", "BINBYTES8"}
 )
-"""Instructions that push what stands in the file."""
+"""Instructions that push a value which stands in the file."""
 
 _STEPS: dict[str, Callable[[_Machine, Any], None]] = {
     "MARK": _Machine._mark,

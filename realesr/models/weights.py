@@ -18,7 +18,7 @@ from realesr.models.state_dict import Arrays, state_dict
 from realesr.models.torch_file import float32_from_bfloat16, printable, read_torch
 
 SUFFIXES = (".safetensors", ".pth", ".pt", ".ckpt", ".bin", ".param")
-"""Files that `read_weights` takes; ncnn's .bin and .param belong together."""
+"""Suffixes of the files that `read_weights` reads; ncnn's .bin and .param belong together."""
 
 _MAX_BYTES = 1 << 30
 """Assumption: 15 times the largest released network. Larger files are whole trainings, or not ours at all."""
@@ -26,20 +26,20 @@ _MAX_BYTES = 1 << 30
 
 @dataclass(frozen=True, eq=False)
 class Weights:
-    """A network: what it is and its numbers."""
+    """A network that enlarges: its architecture and its arrays."""
 
     name: str
-    """Of the zoo, else the file's name without suffix."""
+    """Name in the zoo, else the file's name without suffix."""
     architecture: Architecture
     state: dict[str, NDArray[np.float32]]
     """Exactly the keys and shapes of `architecture.shapes`; C-contiguous."""
     sha256: str
-    """Of the file; of .param, then .bin; of both networks' hashes and the share where two are blended."""
+    """Hash of the file (ncnn: .param, then .bin); of a blend, the hash of both networks' hashes and the share."""
 
 
 @dataclass(frozen=True, eq=False)
 class DiscriminatorWeights:
-    """A discriminator: `models info` shows it, training goes on from it, nothing else takes it."""
+    """A discriminator and its arrays, for `models info` and to resume training."""
 
     name: str
     architecture: UNetDiscriminator
@@ -63,7 +63,7 @@ def read_weights(path: Path) -> Weights:
 
 
 def read_any_weights(path: Path) -> Weights | DiscriminatorWeights:
-    """Like `read_weights`, but a discriminator is an answer as well."""
+    """Read a generator or a discriminator; arguments and errors are those of `read_weights`."""
     read = _READERS.get(path.suffix.lower())
     if read is None:
         raise ModelError(f"{path} is no file of weights: expected one of {', '.join(SUFFIXES)} (or .onnx)")
@@ -76,7 +76,7 @@ def read_any_weights(path: Path) -> Weights | DiscriminatorWeights:
 
 
 def interpolate(a: Weights, b: Weights, share_of_a: float) -> Weights:
-    """Blend two networks of one architecture, number by number: share_of_a * a + (1 - share_of_a) * b.
+    """Interpolate the weights of two networks of one architecture: share_of_a * a + (1 - share_of_a) * b.
 
     Source: Real-ESRGAN, realesrgan/utils.py (deep network interpolation); realesr-general-x4v3 is `a` there.
 
@@ -108,7 +108,7 @@ def _read_safetensors(path: Path) -> Weights | DiscriminatorWeights:
 
 
 def _safetensors_array(key: str, spec: dict[str, Any]) -> NDArray[Any]:
-    """The library's own reader for numpy knows no bfloat16."""
+    """Return an array of a .safetensors file; the library's own reader for numpy lacks bfloat16."""
     dtype = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2", "I64": "<i8"}.get(spec["dtype"])
     if dtype is None:
         raise ModelError(f"{key} is of {spec['dtype']}: expected floating-point weights, not quantised ones")

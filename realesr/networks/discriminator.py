@@ -9,7 +9,7 @@ from realesr.models.discriminator import UNetDiscriminator
 _SLOPE = 0.2
 
 _LEAST_NORM = 1e-12
-"""What a vector is divided by at least, as in torch."""
+"""Smallest norm that a vector is divided by, as in torch."""
 
 
 class UNetDiscriminatorSN(nn.Module):
@@ -30,7 +30,7 @@ class UNetDiscriminatorSN(nn.Module):
         self.conv9 = nn.Conv2d(f, 1, 3, padding=1)
 
     def forward(self, image: Tensor) -> Tensor:
-        """Judge a batch. The skips are added after the activations."""
+        """Return the logits of a batch. The skips are added after the activations."""
         x0 = _leaky_relu(self.conv0(image))
         x1 = _leaky_relu(self.conv1(x0))
         x2 = _leaky_relu(self.conv2(x1))
@@ -55,7 +55,7 @@ class NormedConv(nn.Conv2d):
     weight_u: Tensor
     """(out channels,): the left singular vector."""
     weight_v: Tensor
-    """(in channels * kernel height * kernel width,): the right one."""
+    """(in channels * kernel height * kernel width,): the right singular vector."""
 
     def __init__(self, into: int, out: int, kernel: int, *, stride: int = 1, padding: int = 0) -> None:
         super().__init__(into, out, kernel, stride=stride, padding=padding, bias=False)
@@ -66,7 +66,7 @@ class NormedConv(nn.Conv2d):
             self.register_buffer(name, functional.normalize(torch.randn(length), dim=0, eps=_LEAST_NORM))
 
     def forward(self, x: Tensor) -> Tensor:
-        """(N, in, H, W) -> (N, out, H, W)."""
+        """Convolve a batch, (N, in, H, W), to (N, out, H, W)."""
         return functional.conv2d(x, self.normed_weight(), None, self.stride, self.padding)
 
     def normed_weight(self) -> Tensor:

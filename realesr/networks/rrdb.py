@@ -9,7 +9,7 @@ from realesr.models.rrdb import RRDB
 _RESIDUAL_SCALE = 0.2
 _SLOPE = 0.2
 _INITIAL_GAIN = 0.1
-"""Of the dense blocks' convolutions: they begin near the identity."""
+"""Gain of the dense blocks' initial weights, small so that the blocks begin near the identity."""
 
 
 class RRDBNet(nn.Module):
@@ -54,7 +54,7 @@ class _Block(nn.Module):
 
 
 class _DenseBlock(nn.Module):
-    """Five convolutions, each of which sees what all before it saw and gave."""
+    """Five convolutions, each of which reads the block's input and the results of all before it."""
 
     def __init__(self, features: int, growth: int) -> None:
         super().__init__()
@@ -84,7 +84,7 @@ def _leaky_relu(x: Tensor) -> Tensor:
 
 
 def _start_small(conv: nn.Conv2d) -> None:
-    """Kaiming-normal over the inputs, times 0.1; no bias. Source: BasicSR, arch_util.py, default_init_weights."""
+    """Initialise: Kaiming-normal over the inputs, times 0.1; no bias. Source: BasicSR, default_init_weights."""
     nn.init.kaiming_normal_(conv.weight)
     with torch.no_grad():
         conv.weight *= _INITIAL_GAIN

@@ -64,7 +64,7 @@ def _conv(into: int, out: int) -> nn.Conv2d:
 
 
 def _norm() -> nn.Conv2d:
-    """Each channel by itself, with the reference's mean colour and range, which no training changes."""
+    """Return the depthwise 1x1 convolution of the reference's mean colour and range, which no training changes."""
     norm = nn.Conv2d(3, 3, kernel_size=1, groups=3)
     norm.load_state_dict({key.removeprefix("norm."): torch.from_numpy(array) for key, array in norm_arrays().items()})
     return norm.requires_grad_(False)

@@ -7,7 +7,7 @@ from torch.nn import functional
 from realesr.models.compact import Compact
 
 _LAST_GAIN = 0.1
-"""Of the last convolution's first weights: the network begins near its skip."""
+"""Gain of the last convolution's initial weights, small so that the network begins near its skip."""
 
 
 class SRVGGNetCompact(nn.Module):
@@ -37,11 +37,12 @@ def _activation(architecture: Compact) -> nn.Module:
 
 
 def _start(body: nn.Sequential) -> None:
-    """Kaiming-normal over the inputs, no bias, and the image itself handed through in the first three features.
+    """Initialise: Kaiming-normal over the inputs, no bias, and the image passed on in the first three features.
 
-    The reference leaves torch's own start, which makes the signal 1.7 times smaller with each convolution: so begun, 24
-    features and 12 convolutions had learnt nothing after 1,000 iterations of batch 8. With the image at hand the last
-    convolution can interpolate, and take back noise that the skip repeats: in a trial 0.05 dB after 1,500 iterations.
+    The reference keeps torch's default initialisation, which makes the signal 1.7 times smaller with each convolution:
+    so begun, 24 features and 12 convolutions had learnt nothing after 1,000 iterations of batch 8. With the image at
+    hand the last convolution can interpolate, and take back noise that the skip repeats: in a trial 0.05 dB after 1,500
+    iterations.
     Source of the weights: He et al. 2015, arXiv 1502.01852, equation 15, slope 0.25.
     """
     convs = [layer for layer in body if isinstance(layer, nn.Conv2d)]

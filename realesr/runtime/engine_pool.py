@@ -1,4 +1,4 @@
-"""The engines that one network is open in, with what every tile needs: fallbacks where it does not fit or fails."""
+"""The engines that one network is open in, with fallbacks for tiles that do not fit or fail."""
 
 import math
 import queue
@@ -19,7 +19,7 @@ from realesr.runtime.tiling import SMALLEST_PART_PX, Tiling
 
 
 class EnginePool:
-    """The same network, open on one device or several, with fallbacks; safe to call from several threads.
+    """One network, open on one device or several, with fallbacks; safe to call from several threads.
 
     Args:
         engines: one for each device; closed by `close`. Tiles go to whichever is idle.
@@ -47,7 +47,7 @@ class EnginePool:
 
     @property
     def engine(self) -> Engine:
-        """Return the first engine: they differ in their device alone."""
+        """Return the first engine; the others differ in their device alone."""
         return self._engines[0].engine
 
     @property
@@ -57,16 +57,16 @@ class EnginePool:
 
     @property
     def devices(self) -> str:
-        """Return where it runs: "cpu", "cuda:0, cuda:1"."""
+        """Return the devices that it runs on: "cpu", "cuda:0, cuda:1"."""
         return ", ".join(engine.spec.device for engine in self._engines)
 
     @property
     def joins_tiles(self) -> bool:
-        """Return whether the engine joins an image's tiles itself; of several, each has only some of the tiles."""
+        """Return whether the engine joins an image's tiles; several cannot, as each has only some of the tiles."""
         return self.spec.joins_tiles and len(self._engines) == 1
 
     def close(self) -> None:
-        """Close the engines, and the float32 ones where there was need of them."""
+        """Close the engines, and the float32 ones where they were opened."""
         if self._threads is not None:
             self._threads.shutdown()
         for engine in self._engines:
@@ -79,7 +79,7 @@ class EnginePool:
 
     @contextmanager
     def idle_engine(self) -> Iterator["EngineWithFallbacks"]:
-        """Wait for an engine that nobody uses, and have it alone."""
+        """Wait for an idle engine, and yield it for exclusive use."""
         engine = self._idle.get()
         try:
             yield engine
@@ -87,7 +87,7 @@ class EnginePool:
             self._idle.put(engine)
 
     def enlarge_all(self, batches: Iterable[Batch], on_progress: ProgressCallback = no_progress) -> Generator[Batch]:
-        """Enlarge each batch, in the same order; as many at once as there are devices, and one that waits.
+        """Enlarge each batch, in the same order: one per device at a time, and one more in the queue.
 
         With several devices `on_progress` is not called.
         """
@@ -126,7 +126,7 @@ class EngineWithFallbacks:
         return self.engine.spec
 
     def close(self) -> None:
-        """Close the engine, and the float32 one where there was need of it."""
+        """Close the engine, and the float32 one where it was opened."""
         for engine in (self.engine, self._fp32):
             if engine is not None:
                 engine.close()
@@ -176,7 +176,7 @@ class EngineWithFallbacks:
         self._notices.append(f"out of memory with a tile of {width} x {height} px: gone on with smaller parts")
 
     def _enlarge_in_parts(self, tile: Band) -> Band:
-        """Enlarge a tile in parts that read three quarters of its longer side; each may be parted again."""
+        """Enlarge a tile in parts that read three quarters of its longer side; each may be divided again."""
         _, height, width = tile.shape
         side = max(height, width)
         overlap = min(self._tiling.overlap_px, side // 4)
@@ -209,7 +209,7 @@ class EngineWithFallbacks:
 
 
 def is_sound(batch: NDArray[np.float32], output: NDArray[np.float32]) -> bool:
-    """Return whether every value is finite, and a picture that is not black did not come out black.
+    """Return whether every value is finite, and the result is not black unless the image is.
 
     The sum is finite only if every value is: one pass, and no array of truth values.
     """

@@ -1,4 +1,4 @@
-"""From rows as decoded to rows as encoded: colour and alpha through the network, to the size that was asked for.
+"""Turns decoded rows into rows to encode: colour and alpha through the network, to the requested size.
 
 decoded rows -> planes in [0, 1] -+-> colour: bleed -> network, once or more -> Lanczos -> grey again -+-> rows
                                   +-> alpha:  network or Lanczos, or one constant ---------------------+
@@ -24,7 +24,7 @@ from realesr.runtime.tiled import enlarge_to_levels, plan_for
 Rows = NDArray[np.uint8] | NDArray[np.uint16]
 
 LUMA_WEIGHTS = np.array([0.299, 0.587, 0.114], np.float32)
-"""Grey from RGB. Source: ITU-R BT.601."""
+"""Weights of R, G and B in grey. Source: ITU-R BT.601."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,17 +33,17 @@ class Sizes:
 
     input: tuple[int, int]
     passes: int
-    """How often the network runs, one after the other."""
+    """Number of times that the network runs, one after the other."""
     output: tuple[int, int]
 
     def before_pass(self, index: int, network_scale: int) -> tuple[int, int]:
-        """Size that pass `index` gets."""
+        """Return the size (height, width) in px of the input of pass `index`."""
         factor = network_scale**index
         return self.input[0] * factor, self.input[1] * factor
 
 
 def plan_sizes(height_px: int, width_px: int, network_scale: int, scale: float | None) -> Sizes:
-    """How often the network runs, and how large the result is.
+    """Return the number of passes through the network and the size of the result.
 
     The number of passes is the one whose scale is nearest to what is asked, as a ratio; the fewer where two are as
     near.
@@ -62,7 +62,7 @@ class EnlargeJob:
     """One image on its way through one network."""
 
     info: ImageInfo
-    """Of the input."""
+    """Facts about the input."""
     pool: EnginePool
     options: ImageOptions
     constant_alpha: float | None = None
@@ -72,17 +72,17 @@ class EnlargeJob:
 
     @property
     def sizes(self) -> Sizes:
-        """Sizes on the way."""
+        """Return the sizes on the way."""
         return plan_sizes(self.info.height_px, self.info.width_px, self.pool.spec.scale, self.options.scale)
 
     @property
     def varying_alpha(self) -> bool:
-        """Whether there is an alpha channel that has to be enlarged."""
+        """Return whether there is an alpha channel that has to be enlarged."""
         return self.info.has_alpha and self.constant_alpha is None
 
     @property
     def work_px(self) -> int:
-        """Pixels that the network gets, over all passes, overlaps not counted."""
+        """Return the pixels that the network reads over all passes, overlaps not counted."""
         scale, sizes = self.pool.spec.scale, self.sizes
         plans = [plan_for(self.pool, *sizes.before_pass(i, scale)) for i in range(sizes.passes)]
         area = sum(plan.rows.length_px * plan.columns.length_px for plan in plans)
@@ -90,7 +90,7 @@ class EnlargeJob:
 
 
 def enlarge(planes: Iterator[Band], job: EnlargeJob) -> Iterator[Band]:
-    """Take an image through the network, to the size that was asked for.
+    """Enlarge an image to the requested size.
 
     Args:
         planes: (channels, rows, width) float32 in [0, 1], top to bottom; colour, then alpha, as in `job.info`.
@@ -112,7 +112,7 @@ def enlarge(planes: Iterator[Band], job: EnlargeJob) -> Iterator[Band]:
 
 
 def enlarge_to_rows(planes: Iterator[Band], job: EnlargeJob) -> Iterator[Rows]:
-    """Take an image through the network, to the size and the levels that were asked for; see `enlarge`.
+    """Enlarge an image to the requested size, clamped and rounded to levels; see `enlarge`.
 
     Yields:
         (rows, output width, channels) uint8 or uint16, as `job.info.bits` says.
@@ -121,7 +121,7 @@ def enlarge_to_rows(planes: Iterator[Band], job: EnlargeJob) -> Iterator[Rows]:
 
 
 def bands_for_rows(planes: Iterator[Band], job: EnlargeJob) -> Iterator[Band | FinishedBand]:
-    """`enlarge` for bands that only `rows_from_bands` gets: they are levels already where the engine can make them.
+    """Enlarge an image to bands for `rows_from_bands`: already rounded to levels where the engine can do that.
 
     It can where it joins tiles and nothing is left to be done to what the network gives.
     """
@@ -170,21 +170,21 @@ def _clamped(band: Band) -> Band:
 
 
 def _stack(colour: Iterator[Band], alpha: Iterator[Band], *, height_px: int) -> Iterator[Band]:
-    """Two streams whose bands differ in rows, as one."""
+    """Join the channels of two streams of bands, whose bands differ in rows."""
     colour_window, alpha_window = RowWindow(colour), RowWindow(alpha)
     for start, stop in in_chunks(height_px):
         yield np.concatenate([colour_window.rows(start, stop), alpha_window.rows(start, stop)])
 
 
 def planes_from_rows(rows: Iterable[Rows], bits: int) -> Iterator[Band]:
-    """(rows, width, channels) integers of `bits` bits -> (channels, rows, width) float32 in [0, 1]."""
+    """Convert (rows, width, channels) integers of `bits` bits to (channels, rows, width) float32 in [0, 1]."""
     for part in rows:
         planes = np.ascontiguousarray(part.transpose(2, 0, 1), np.float32)
         yield np.divide(planes, np.float32(2**bits - 1), out=planes)
 
 
 def rows_from_bands(bands: Iterable[Band | FinishedBand], bits: int) -> Iterator[Rows]:
-    """(channels, rows, width) float32 -> (rows, width, channels) uint8 or uint16, clamped to [0, 1] and rounded.
+    """Convert (channels, rows, width) float32 to (rows, width, channels) uint8 or uint16, clamped and rounded.
 
     Bands that are levels already only have their axes turned.
     """
@@ -194,7 +194,7 @@ def rows_from_bands(bands: Iterable[Band | FinishedBand], bits: int) -> Iterator
 
 
 def _quantise(band: Band | FinishedBand, bits: int) -> Rows:
-    """Plane by plane: four times as fast as turning the axes of the whole band."""
+    """Clamp and round a band plane by plane, which is four times as fast as transposing the whole band."""
     if band.dtype == np.uint8:
         return np.ascontiguousarray(band.transpose(1, 2, 0), np.uint8)
     channels, height, width = band.shape

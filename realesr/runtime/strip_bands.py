@@ -22,17 +22,17 @@ OnPixels = Callable[[int], None]
 
 @dataclass(frozen=True, kw_only=True)
 class StripLayout:
-    """How one image goes through in strips."""
+    """Rows and columns that one image is enlarged in as strips."""
 
     height_px: int
-    """Of the image, filled up to what the network takes."""
+    """Height of the image, padded to a size that the network takes."""
     rows_px: int
-    """Of every strip but the last."""
+    """Rows of every strip but the last."""
     columns: AxisPlan
 
 
 def strip_layout_for(pool: EnginePool, height_px: int, width_px: int) -> StripLayout | None:
-    """The plan for an image of this size; none where tiles are better: a single one, or where strips do not fit."""
+    """Return the layout for an image of this size; None where one tile holds it, or strips do not fit."""
     budget, tiles = pool.tiling.strips, plan_for(pool, height_px, width_px)
     if budget is None or pool.spec.first_rows_px is None or len(tiles) == 1:
         return None
@@ -77,7 +77,7 @@ def enlarge_rows(
 
 
 class _StripsThenTiles:
-    """One image on its way."""
+    """One image that is enlarged in strips, and from a failed strip on in tiles."""
 
     def __init__(self, window: RowWindow, pool: EnginePool, plan: StripLayout, on_pixels: OnPixels) -> None:
         self._window = window
@@ -93,7 +93,7 @@ class _StripsThenTiles:
             yield from self._rest_in_tiles()
 
     def _in_strips(self) -> Iterator[Band]:
-        """As far as they go; their states are freed at the end."""
+        """Yield the result of the strips until one fails; their states are freed at the end."""
         plan = self._plan
         try:
             strips = self._opened()
@@ -117,7 +117,7 @@ class _StripsThenTiles:
             ]
 
     def _pushed(self, strips: list[Strips], start: int, stop: int) -> Band | None:
-        """The rows of the result that rows [start, stop) bring, from all columns; none where one is no picture."""
+        """Return the rows of the result that rows [start, stop) complete; None where the values are not sound."""
         columns, scale = self._plan.columns, self._pool.spec.scale
         first = self._first_kept()
         lr = self._window.rows(first, stop)
@@ -138,7 +138,7 @@ class _StripsThenTiles:
         return band
 
     def _first_kept(self) -> int:
-        """The first row of the input that tiles would need if strips failed now; a whole block of the unshuffle."""
+        """Return the first row of the input that tiles would need if strips failed now, at a block of the unshuffle."""
         pool = self._pool
         first = self._given // pool.spec.scale - pool.tiling.overlap_px
         return max(0, first // pool.spec.size.multiple_of * pool.spec.size.multiple_of)
@@ -156,7 +156,7 @@ class _StripsThenTiles:
 
 
 def _without_first(pixels: int, on_pixels: OnPixels) -> OnPixels:
-    """Tell only of pixels after the first `pixels`, which have been told of before."""
+    """Return a callback that reports only pixels after the first `pixels`, which were reported before."""
     left = pixels
 
     def tell(finished: int) -> None:

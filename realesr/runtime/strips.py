@@ -1,4 +1,4 @@
-"""Strips: a network over an image's rows as they come, with carried state: nothing is done twice, nothing has a seam.
+"""Runs a network over an image strip by strip, with state between strips: nothing twice, and no seams.
 
 `Strips` is what an engine's `open_strips` gives: it takes any number of rows at a time and hands on rows in the numbers
 that the network can take to a `StripRun`, which is the engine's part of it.
@@ -17,7 +17,7 @@ from realesr.runtime.rows import Band, in_chunks
 
 
 class StripRun(Protocol):
-    """One image on its way through an engine: the rows that every layer still needs."""
+    """One image under way in an engine, with the state of every layer."""
 
     def step(self, rows: NDArray[np.float32], *, is_last: bool) -> NDArray[np.float32]:
         """Enlarge the image's next rows.
@@ -38,7 +38,7 @@ class StripRun(Protocol):
 
 
 class StagePass(Protocol):
-    """One image on its way through one stage of a network."""
+    """One image under way in one stage of a network."""
 
     def advance(self, rows: Any, *, is_last: bool) -> Any:
         """Take the next rows, the third axis, and return the next rows of the stage's result."""
@@ -53,14 +53,14 @@ def through_stages(
     is_last: bool,
     joined: Callable[[list[Any]], Any],
 ) -> Any:
-    """Take rows through a network's stages; what the first gives at once, the later ones get in portions.
+    """Run rows through a network's stages; the later ones get the first one's result in portions.
 
     Args:
         stages: in order.
         rows: the image's next rows, an array or tensor (1, channels, h, width).
         portion_rows: rows of a portion.
         is_last: whether the image ends with them.
-        joined: makes one of several, along the rows.
+        joined: concatenates several results along the rows.
     """
     first, *later = stages
     result = first.advance(rows, is_last=is_last)
@@ -75,7 +75,7 @@ def through_stages(
 
 
 def first_rows_px(architecture: Architecture) -> int:
-    """Fewest rows that a network's first strip may have: more than it looks away, as whole blocks of its unshuffle."""
+    """Return the fewest rows of a network's first strip: more than its receptive radius, in whole unshuffle blocks."""
     multiple = architecture.multiple_of
     return -(-(architecture.radius_px + 1) // multiple) * multiple
 
@@ -105,10 +105,10 @@ class Strips:
         self._first_rows_px = spec.first_rows_px or 1
         self._waiting: Band = np.empty((3, 0, width_px), np.float32)
         self._taken_px = 0
-        """Rows that were given to the engine; those that wait come on top."""
+        """Rows that the engine has received, not counting those that wait."""
 
     def push(self, rows: Band) -> Band:
-        """Give the image's next rows.
+        """Enlarge the image's next rows.
 
         Args:
             rows: (3, h, width_px) float32 RGB in [0, 1]; any h.
@@ -137,7 +137,7 @@ class Strips:
         return result
 
     def finish(self) -> None:
-        """Say that the image has ended.
+        """Check that the image is complete.
 
         Raises:
             BadShape: there were fewer rows than the image has.

@@ -1,4 +1,4 @@
-"""Joins tiles on the host: one row of tiles after another, faded into one another where they overlap."""
+"""Joins tiles on the host, one row of tiles after another, blended where they overlap."""
 
 from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import closing
@@ -16,7 +16,7 @@ Batch = NDArray[np.float32]
 
 
 class Enlarger(Protocol):
-    """A taker of batches of tiles: one engine with its fallbacks, or a pool of them."""
+    """One engine with its fallbacks, or a pool of them: whatever enlarges batches of tiles."""
 
     @property
     def spec(self) -> EngineSpec:
@@ -29,14 +29,14 @@ class Enlarger(Protocol):
 
 
 class PixelProgress:
-    """Counts finished pixels: all of a batch when it is done, and before that the share of it that is."""
+    """Counts finished pixels: a share of a batch while it is under way, all of it once it is done."""
 
     def __init__(self, on_pixels: Callable[[int], None] | None = None) -> None:
         self._on_pixels = on_pixels
         self._batch_px = self._reported_px = 0
 
     def begin(self, batch_px: int) -> None:
-        """Take up the next batch, which answers for so many pixels."""
+        """Begin the next batch, which contributes this many pixels."""
         self._batch_px, self._reported_px = batch_px, 0
 
     def share(self, share: float) -> None:
@@ -93,7 +93,7 @@ def _join_row_of_tiles(
     size: int,
     finished: PixelProgress,
 ) -> Band:
-    """Join the next tiles of `enlarged`, those of one row: (3, (row.last - row.first) * scale, width * scale)."""
+    """Join the next tiles of `enlarged`, one row of them, to (3, (row.last - row.first) * scale, width * scale)."""
     columns = plan.columns
     top, bottom = (row.first - row.start) * scale, (row.last - row.start) * scale
     joined = np.zeros((3, bottom - top, columns.length_px * scale), np.float32)
@@ -111,7 +111,7 @@ def _join_row_of_tiles(
 
 
 def finished_px(row: AxisTile, columns: tuple[AxisTile, ...], plan: TilePlan) -> int:
-    """Return the input pixels that these tiles answer for; over a plan they sum to the image's area."""
+    """Return the input pixels that these tiles contribute; over a plan they sum to the image's area."""
 
     def share(axis_tile: AxisTile, length: int, blend: int) -> int:
         fades = (axis_tile.first > 0) + (axis_tile.last < length)

@@ -1,4 +1,4 @@
-"""The protocols of what joins the tiles of an image in a device's memory: each row of tiles becomes finished rows.
+"""Protocols for joining the tiles of an image in a device's memory: each row of tiles becomes finished rows.
 
 The host then neither adds up nor checks nor rounds pixels, and the next row of tiles is under way while it waits.
 """
@@ -10,7 +10,7 @@ from realesr.runtime.rows import Band, FinishedBand
 
 
 class PendingRow(Protocol):
-    """A row of tiles that the device works on."""
+    """A row of tiles under way on the device."""
 
     def result(self, on_progress: ProgressCallback) -> Band | FinishedBand:
         """Wait for the finished rows.
@@ -31,7 +31,7 @@ class PendingRow(Protocol):
 
 
 class TileRows(Protocol):
-    """One image on its way through such an engine."""
+    """One image under way in an engine that joins tiles."""
 
     def push(self, index: int, lr: Band) -> PendingRow:
         """Begin the next row of tiles, without waiting for it.
@@ -43,7 +43,7 @@ class TileRows(Protocol):
         ...
 
     def fade(self, index: int) -> Band | None:
-        """Return what row `index`, which is finished, holds back for the next row to be added to.
+        """Return the rows that the finished row `index` holds back for blending with the next one.
 
         Returns:
             (3, fade rows, width * scale) float32; none where rows meet at a hard cut. It can be had of the last
@@ -52,5 +52,5 @@ class TileRows(Protocol):
         ...
 
     def close(self) -> None:
-        """Give the device's memory back; what was begun is not waited for."""
+        """Free the device's memory, without waiting for rows under way."""
         ...

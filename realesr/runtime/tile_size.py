@@ -1,4 +1,4 @@
-"""How large tiles and strips may be: the largest that were worth it when measured, and that fit the memory.
+"""Chooses the size of tiles and strips: the largest that still gain speed, and that fit the memory.
 
 What a piece of an image takes is the engine's to tell (`Engine.bytes_for`), and at which sizes it is at its best
 (`EngineSpec.pieces`). Here is only what may be taken.
@@ -15,12 +15,12 @@ SMALLEST_TILE_PX = 64
 TILE_STEP_PX = 32
 
 SHARE_OF_FREE_MEMORY = 0.5
-"""The rest is for images, bands and other programs."""
+"""Share of the free memory that tiles or strips may take; images, bands and other programs need the rest."""
 SHARE_OF_GPU_MEMORY = 0.75
-"""Of what was free when the network was open; the rest is for joined rows of tiles and for other programs."""
+"""Share of the GPU memory free after loading the network; joined rows and other programs need the rest."""
 
 UNTILED_LIMIT_BYTES = 4e9
-"""Most for an image that goes through untiled, where tiles do nearly as well: 2.4 MP of x4plus in engine winograd."""
+"""Most memory for an untiled image, as tiles do nearly as well: 2.4 MP of x4plus in engine winograd."""
 
 
 def tile_px_for(architecture: Architecture, engine: Engine, free_bytes: int) -> int:
@@ -54,7 +54,7 @@ def max_untiled_area_px_for(architecture: Architecture, engine: Engine, free_byt
 
 
 def largest_side_px(architecture: Architecture, engine: Engine, limit_bytes: float, at_most_px: int) -> int:
-    """Return the side in input px of the largest square that takes no more memory; 0 where none does."""
+    """Return the side in input px of the largest square that fits in `limit_bytes`; 0 where none does."""
     low, high = 0, at_most_px
     while low < high:
         side_px = (low + high + 1) // 2
@@ -66,38 +66,38 @@ def largest_side_px(architecture: Architecture, engine: Engine, limit_bytes: flo
 
 
 SMALLEST_STRIP_ROWS = 16
-"""In rows of the network's own grid. Below, the two rows that every convolution reads again weigh."""
+"""Fewest rows of a strip, on the network's own grid: convolutions read two rows again with every strip."""
 STRIP_ROWS_STEP = 4
-"""Rows of a tile of Winograd's convolutions, which engine winograd does whole."""
+"""Strips are multiples of this many rows: the height of a Winograd tile, which engine winograd computes whole."""
 SMALLEST_COLUMNS = 256
-"""Least width that one strip answers for where an image is cut, in pixels of the network's own grid."""
+"""Fewest columns of a strip where an image is cut, in pixels of the network's own grid."""
 STRIP_LIMIT_BYTES = 4e9
-"""Most for strips where tiles do as well. States of x4plus are 540 kB a column: a photo of 12 MP would take 7 GB for
-them and for its first strip; its tiles take 2."""
+"""Most memory for strips where tiles do as well. States of x4plus are 540 kB a column: a photo of 12 MP would take
+7 GB for them and for its first strip; its tiles take 2."""
 STATE_VALUE_BYTES = 4
 
 
 @dataclass(frozen=True, kw_only=True)
 class StripSize:
-    """How an image is cut into strips, in input px."""
+    """Rows and columns of an image's strips, in input px."""
 
     rows_px: int
     columns_px: int
-    """What one strip answers for: all of the image's width, or a part of it."""
+    """Columns of the result that one strip makes: all of the image's width, or a part of it."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class StripBudget:
-    """The memory and the sizes that strips of one network may have."""
+    """Limits of memory and size for the strips of one network."""
 
     architecture: Architecture
     strip_bytes: Callable[[int, int], float]
     """Rows and columns of a strip in input px -> the memory that it takes, with its states."""
     limit_bytes: float
     halo_px: int
-    """What a strip reads beyond its columns on each side, where an image is cut."""
+    """Columns that a strip reads beyond its own on each side, where an image is cut."""
     largest_px: int
-    """Rows times columns of a strip, in pixels of the network's own grid."""
+    """Largest area of a strip (rows times columns), in pixels of the network's own grid."""
     smallest_image_px: int = 0
     """Area of an image below which there are no strips."""
 
@@ -132,7 +132,7 @@ class StripBudget:
 def strip_budget(
     architecture: Architecture, engine: Engine, free_bytes: int, halo_px: int, *, is_exact: bool = False
 ) -> StripBudget:
-    """Return what strips may take: half of the free memory, and STRIP_LIMIT_BYTES unless the result must be exact."""
+    """Return the limits of strips: half of the free memory, and STRIP_LIMIT_BYTES unless the result must be exact."""
     free = free_bytes * SHARE_OF_FREE_MEMORY
     pieces = engine.spec.pieces
     return StripBudget(

@@ -79,7 +79,7 @@ def enlarge_to_levels(
     width_px: int,
     on_pixels: Callable[[int], None] | None = None,
 ) -> Iterator[Band | FinishedBand]:
-    """Enlarge a stream of bands by an engine that joins tiles, and have it clamp and round them to 8 bits as well.
+    """Enlarge a stream of bands with an engine that joins tiles and also clamps and rounds them to 8 bits.
 
     That is a quarter to fetch from its device. Arguments are those of `enlarge_bands`.
 
@@ -101,7 +101,7 @@ def _padded_bands(bands: Iterable[Band], plan: TilePlan, height_px: int, width_p
 def _enlarge_on_device(
     window: RowWindow, plan: TilePlan, pool: EnginePool, finished: PixelProgress, *, eight_bit: bool
 ) -> Iterator[Any]:
-    """Have one row of tiles after another joined by the engine: the next is begun before this one is waited for.
+    """Join one row of tiles after another in the engine; the next row is begun before this one is waited for.
 
     Where a row does not fit or is no picture, the rest of the image is joined here, tile by tile, which knows what to
     do about either.

@@ -1,4 +1,4 @@
-"""How an image is cut into tiles of one shape, and how their results are joined. Pure geometry: integers and weights.
+"""Cuts an image into tiles of one shape, and weights their results. Pure geometry: integers and weights.
 
 Both axes are planned alone. Along an axis of `length_px`, tile i reads [start, start + tile_px); neighbours share at
 least 2 * overlap_px, and the cuts lie in the middle of what they share: no pixel is taken from a tile whose border is
@@ -38,13 +38,13 @@ class AxisPlan:
 
     length_px: int
     tile_px: int
-    """What each tile reads."""
+    """Length that each tile reads."""
     blend_px: int
     """Half the width of a fade; 0 for a hard cut."""
     tiles: tuple[AxisTile, ...]
 
     def weights(self, tile: AxisTile, scale: int) -> NDArray[np.float32]:
-        """Weights of `tile` at the output pixels [first * scale, last * scale): (n,) float32 in [0, 1].
+        """Return the weights of `tile` at the output pixels [first * scale, last * scale): (n,) float32 in [0, 1].
 
         The weights of all tiles sum to 1 at every output pixel.
         """
@@ -66,7 +66,7 @@ class TilePlan:
 
     @property
     def tile_shape(self) -> tuple[int, int]:
-        """Height and width of every tile, in input pixels."""
+        """Return the height and width of every tile, in input pixels."""
         return self.rows.tile_px, self.columns.tile_px
 
     def __len__(self) -> int:
@@ -114,7 +114,7 @@ def plan_tiles(
 
 
 def fade_in(blend_px: int, scale: int) -> NDArray[np.float32]:
-    """Raised cosine from 0 to 1 at the centres of 2 * blend_px * scale output pixels."""
+    """Return a raised cosine from 0 to 1 at the centres of 2 * blend_px * scale output pixels."""
     count = 2 * blend_px * scale
     position = (np.arange(count) + 0.5) / max(count, 1)
     return ((1 - np.cos(np.pi * position)) / 2).astype(np.float32)

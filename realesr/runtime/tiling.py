@@ -1,7 +1,7 @@
-"""How the images of a network are cut: as was asked for, else as the network needs and the free memory allows.
+"""Decides how the images of a network are cut: as requested, else as the network and the free memory allow.
 
-Networks that look less than CHEAP_RADIUS_PX away get tiles that overlap by all of it: those are exact. The others fade
-into one another over a smaller overlap, unless the image goes through untiled or in strips, which are exact too.
+Networks of a receptive radius up to CHEAP_RADIUS_PX get tiles that overlap by all of it: those are exact. Tiles of
+others fade into one another over a smaller overlap, unless images go untiled or in strips, which are exact too.
 """
 
 import math
@@ -30,21 +30,21 @@ EXACT_OVERLAP_PX = 128
 CHEAP_RADIUS_PX = 40
 """Up to this receptive radius tiles overlap by all of it, and are exact."""
 BAND_BYTES = 200_000_000
-"""Most that the result of one row of tiles takes where the tile was not asked for; up to three are held at once."""
+"""Most that the result of one row of tiles takes unless a tile size was requested; up to three are held at once."""
 GPU_BAND_BYTES = 800_000_000
-"""The same where tiles lie in a GPU's memory: 1,024 rows of a photo 4,000 px wide."""
+"""Most that the result of one row of tiles takes in a GPU's memory: 1,024 rows of a photo 4,000 px wide."""
 SMALLEST_PART_PX = 32
 """Tiles are not made smaller than this: a device that cannot hold it cannot run the network."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Tiling:
-    """How the images of one network are cut."""
+    """Sizes of tiles and limits of strips for the images of one network."""
 
     tile_px: int
-    """Side of the part of the image that one tile answers for."""
+    """Side of the part of the result that one tile makes, in input px."""
     overlap_px: int
-    """What a tile reads beyond that on each side."""
+    """Margin that a tile reads beyond that on each side, in input px."""
     blend: bool
     """Whether neighbours fade into one another; needless where the overlap makes tiles exact."""
     band_bytes: int | None = None
@@ -52,7 +52,7 @@ class Tiling:
     max_untiled_area_px: int = 0
     """Area up to which an image is one tile, whatever `tile_px` is, in input px."""
     strips: StripBudget | None = None
-    """What strips may take; None where images go by tiles alone."""
+    """Limits of strips; None where images are cut into tiles alone."""
 
 
 def tiling_for(
@@ -98,7 +98,7 @@ def tiling_for(
 
 
 def overlap_for(facts: ModelFacts, options: NetworkOptions) -> int:
-    """Return what tiles read beyond what they answer for, in input px: as asked for, else as the network needs."""
+    """Return the margin that tiles read on each side, in input px: as requested, else as the network needs."""
     radius = math.inf if facts.radius_px is None else facts.radius_px
     if options.overlap_px is not None:
         return options.overlap_px
@@ -116,7 +116,7 @@ def band_bytes_for(spec: EngineSpec, free: int) -> int:
 
 
 def _architecture(facts: ModelFacts) -> Architecture:
-    """Return the network's architecture; where its file does not tell, that of the network that needs most."""
+    """Return the network's architecture; where it is unknown, that of the network that needs most memory."""
     return facts.architecture or ZOO[DEFAULT_MODEL].architecture
 
 
@@ -131,7 +131,7 @@ def _max_untiled_area_px(facts: ModelFacts, options: NetworkOptions, engine: Eng
 
 
 def _strip_budget(facts: ModelFacts, options: NetworkOptions, engine: Engine, free: int) -> StripBudget | None:
-    """Return what strips may take; None where tiles were asked for, or are all there is."""
+    """Return the limits of strips; None where tiles were requested, or the engine has no strips."""
     architecture = facts.architecture
     if architecture is None or engine.spec.first_rows_px is None or not _is_open(options, engine.spec):
         return None
@@ -140,12 +140,12 @@ def _strip_budget(facts: ModelFacts, options: NetworkOptions, engine: Engine, fr
 
 
 def _is_open(options: NetworkOptions, spec: EngineSpec) -> bool:
-    """Return whether there is a choice but tiles: none were asked for, and on GPUs only tiles were measured."""
+    """Return whether images need not be tiled: no tiles were requested, and the engine runs on the CPU alone."""
     return options.overlap_px is None and spec.device == "cpu" and len(options.devices) == 1
 
 
 def _fixed_tiling(options: NetworkOptions, size: SizeRule, overlap: int, radius: float) -> Tiling:
-    """Return how images are cut for a file that takes one size: what was not asked for makes room."""
+    """Return how images are cut for a file of a fixed shape; a default overlap shrinks to fit it."""
     assert size.fixed_px is not None
     side = min(size.fixed_px)
     if options.overlap_px is None and not options.exact:

@@ -45,7 +45,7 @@ class SelfEnsembleEngine(EngineBase):
         return total / np.float32(8)
 
     def bytes_for(self, architecture: Architecture, height_px: int, width_px: int, *, in_strips: bool = False) -> float:
-        """Return what the engine inside takes, and two results besides; see `Engine.bytes_for`."""
+        """Return the memory of the engine inside, and of two results besides; see `Engine.bytes_for`."""
         results = 2 * 3.0 * 4 * height_px * width_px * self.spec.scale**2
         return self._engine.bytes_for(architecture, height_px, width_px, in_strips=in_strips) + results
 
