@@ -1,4 +1,4 @@
-"""What the computer does besides, where a GPU enlarges: host time of the tiled runtime, and pixels computed twice.
+"""Measures the host's share where a GPU enlarges: host time of the tiled runtime, and pixels computed twice.
 
     python benchmarks/bench_host.py [--runs 9]
 
@@ -40,15 +40,15 @@ SCALE = 4
 PHOTO_PX = (3000, 4000)
 """Height and width of a photo of 12 MP."""
 HOST_PX = (1536, 2048)
-"""The same of the image whose host time is taken: 50 MP come out."""
+"""Height and width of the image whose host time is measured: 50 MP come out."""
 CPU_TILE_PX = 288
-"""What tiles read until GPUs had a policy of their own, at commit 7f45186: memory.LARGEST_TILE_PX."""
+"""Side that tiles read before GPUs had a policy of their own, at commit 7f45186: memory.LARGEST_TILE_PX."""
 GPU_TILE_PX = 1024
 GPU_FREE_BYTES = 16_000_000_000
 
 
 def computed_per_px(plan: TilePlan, height_px: int, width_px: int) -> float:
-    """Pixels that the tiles of a plan read, for each pixel of the image."""
+    """Return the pixels that the tiles of a plan read, for each pixel of the image."""
     tile_height, tile_width = plan.tile_shape
     return len(plan) * tile_height * tile_width / (height_px * width_px)
 
@@ -79,7 +79,7 @@ class ReadyEngine(EngineBase):
         return self._tile
 
     def bytes_for(self, architecture: Architecture, height_px: int, width_px: int, *, in_strips: bool = False) -> float:
-        """Return what engine torch takes on a GPU; see `Engine.bytes_for`."""
+        """Return the memory of engine torch on a GPU; see `Engine.bytes_for`."""
         return gpu_tile_bytes(architecture, height_px, width_px, self.spec.precision)
 
     def open_tile_rows(self, plan: TilePlan, *, eight_bit: bool) -> "ReadyRows":
@@ -107,15 +107,15 @@ class ReadyRows:
         return ReadyRow(self._levels[: (row.last - row.first) * SCALE - held_back].transpose(2, 0, 1))
 
     def fade(self, index: int) -> Band | None:
-        """Nothing is asked for: no row fails."""
+        """Return None: no row fails, so that nobody asks."""
         return None
 
     def close(self) -> None:
-        """Nothing to free."""
+        """Do nothing: there is nothing to free."""
 
 
 class ReadyRow:
-    """See `realesr.runtime.tile_rows.PendingRow`."""
+    """A row that is ready at once; see `realesr.runtime.tile_rows.PendingRow`."""
 
     def __init__(self, band: FinishedBand) -> None:
         self._band = band
@@ -126,7 +126,7 @@ class ReadyRow:
 
 
 def host_ways(height_px: int, width_px: int) -> dict[str, Callable[[], int]]:
-    """Ways of the tiled runtime; each goes through an image and returns the bytes that came out."""
+    """Return ways of the tiled runtime; each enlarges an image and returns the number of bytes that came out."""
     planes = [np.random.default_rng(1).random((3, height_px, width_px), np.float32)]
 
     def network(read_px: int, *, joins_tiles: bool) -> EnginePool:
@@ -152,7 +152,7 @@ def host_ways(height_px: int, width_px: int) -> dict[str, Callable[[], int]]:
 
 
 def host_rows(runs: int, height_px: int, width_px: int) -> list[dict[str, Any]]:
-    """Median and spread of each way, which take turns; the first turn is left out."""
+    """Return median and spread of each way, which take turns; the first turn is left out."""
     ways = host_ways(height_px, width_px)
     output_mp = height_px * width_px * SCALE**2 / 1e6
     times: dict[str, list[float]] = {way: [] for way in ways}

@@ -1,4 +1,4 @@
-"""What precisions below float32 would cost in quality if only some of a network had them: bf16 and int8, imitated.
+"""Imitates bf16 and int8 in some of a network's convolutions, to see what they would cost in quality.
 
     python benchmarks/bench_lower_precision.py PHOTO [PHOTO ...]
 
@@ -41,7 +41,7 @@ Lowered = tuple[list[str], RoundWeight, RoundInput]
 
 CALIBRATION_HR_PX = 192
 QUANTILES = (0.0, 1e-4, 1e-3)
-"""What the three ranges leave out at each end."""
+"""Shares of the values that the three ranges leave out at each end."""
 VALUES_A_CONVOLUTION = 200_000
 
 
@@ -53,7 +53,7 @@ def loaded(model: str) -> tuple[nn.Module, bool]:
 
 
 def convolutions(module: nn.Module) -> list[str]:
-    """Names, in order of execution."""
+    """Return the names of the convolutions, in order of execution."""
     return [name for name, part in module.named_modules() if isinstance(part, nn.Conv2d)]
 
 
@@ -76,25 +76,25 @@ def lowered(module: nn.Module, names: list[str], round_weight: RoundWeight, roun
 
 
 def to_bf16(values: Tensor) -> Tensor:
-    """Rounded to 8 bits of mantissa."""
+    """Round to 8 bits of mantissa."""
     return values.bfloat16().float()
 
 
 def weight_to_int8(weight: Tensor) -> Tensor:
-    """(out, in, 3, 3), each output channel to 255 levels around 0."""
+    """Round weights, (out, in, 3, 3), to 255 levels around 0, each output channel by itself."""
     step = weight.abs().amax(dim=(1, 2, 3), keepdim=True) / 127
     return torch.round(weight / step) * step
 
 
 def to_int8(values: Tensor, low: float, high: float) -> Tensor:
-    """To 256 levels from low to high, 0 among them."""
+    """Round to 256 levels from low to high, 0 among them."""
     step = (high - low) / 255
     zero = round(-low / step)
     return torch.round(values / step).clamp(-zero, 255 - zero) * step
 
 
 def calibration() -> Tensor:
-    """(4, 3, h, w): degraded photos."""
+    """Return degraded photos, (4, 3, h, w)."""
     crops = [getattr(skimage.data, name)()[:CALIBRATION_HR_PX, :CALIBRATION_HR_PX] for name in SKIMAGE]
     hr = torch.from_numpy(np.stack(crops)).permute(0, 3, 1, 2).float() / 255
     size = (CALIBRATION_HR_PX, CALIBRATION_HR_PX)
@@ -103,7 +103,7 @@ def calibration() -> Tensor:
 
 @torch.no_grad()
 def ranges(module: nn.Module, crops: Tensor) -> dict[str, tuple[float, float]]:
-    """Lowest and highest value of each convolution's input that int8 keeps."""
+    """Return the lowest and highest value of each convolution's input that int8 keeps."""
     found: dict[str, tuple[float, float]] = {}
 
     def look(name: str, values: Tensor) -> Tensor:
@@ -123,7 +123,7 @@ def ranges(module: nn.Module, crops: Tensor) -> dict[str, tuple[float, float]]:
 
 @torch.no_grad()
 def best_half(module: nn.Module, groups: list[list[str]], int8: RoundInput, crops: Tensor) -> list[str]:
-    """The convolutions of the groups that do the least harm, each group by itself."""
+    """Return the convolutions of the groups that do the least harm, each group by itself."""
     exact = module(crops[:2])
     harm = []
     for number, names in enumerate(groups):
@@ -134,7 +134,7 @@ def best_half(module: nn.Module, groups: list[list[str]], int8: RoundInput, crop
 
 
 def ways_of(module: nn.Module, is_deep: bool) -> Iterator[tuple[str, str, Lowered]]:
-    """Precision, where, and how."""
+    """Return the ways of lowering: precision, place, and how."""
 
     def bf16(_: str, values: Tensor) -> Tensor:
         return to_bf16(values)
@@ -163,7 +163,7 @@ def ways_of(module: nn.Module, is_deep: bool) -> Iterator[tuple[str, str, Lowere
 
 @torch.no_grad()
 def rows_of(model: str, paths: list[Path], side_px: int) -> Iterator[dict[str, Any]]:
-    """One row for each way of running the network."""
+    """Return one row for each way of running the network."""
     module, is_deep = loaded(model)
     images = [(name, batch) for name, batch in all_images(paths, side_px) if not name.startswith(MADE)]
     cases = [Case(picture=name, batch=b, expected=module(torch.from_numpy(b)).numpy()) for name, b in images]

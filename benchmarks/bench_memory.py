@@ -1,4 +1,4 @@
-"""Memory that a tile needs, by network, engine and side: the costs in `engines/memory_cost.py` come from it.
+"""Measures the memory of a tile by network, engine and side: the source of the costs in `engines/memory_cost.py`.
 
     python benchmarks/bench_memory.py                                              ONNX Runtime and torch
     python benchmarks/bench_memory.py --engines winograd --sides 256 512 960       an engine that takes large tiles
@@ -38,7 +38,7 @@ OTHER_SIDES_PX = {True: (64, 128, 192, 256), False: (64, 128, 192, 256, 384)}
 
 
 def measure(network: str, engine_name: str, side_px: int) -> dict[str, float]:
-    """Open and run here; bytes and microseconds."""
+    """Open and run the engine in this process; return bytes and microseconds."""
     import psutil
 
     from realesr.engines import open_engine
@@ -65,7 +65,7 @@ def measure(network: str, engine_name: str, side_px: int) -> dict[str, float]:
 
 
 def measure_apart(network: str, engine_name: str, side_px: int, cache: str) -> dict[str, object]:
-    """The same in a fresh process."""
+    """Run `measure` in a fresh process."""
     command = [sys.executable, __file__, "--one", network, engine_name, str(side_px)]
     answer = subprocess.run(
         command, env={**os.environ, "REALESR_CACHE": cache}, stdout=subprocess.PIPE, text=True, check=True
@@ -74,7 +74,7 @@ def measure_apart(network: str, engine_name: str, side_px: int, cache: str) -> d
 
 
 def lines_of(rows: list[dict[str, object]]) -> list[dict[str, object]]:
-    """Least squares of more_bytes over the tile's area, for each network and engine."""
+    """Fit more_bytes over the tile's area by least squares, for each network and engine."""
     lines: list[dict[str, object]] = []
     for network, engine_name in dict.fromkeys((row["network"], row["engine"]) for row in rows):
         chosen = [row for row in rows if (row["network"], row["engine"]) == (network, engine_name)]

@@ -37,7 +37,7 @@ GOALS = {
     "large": {"the best": 1.3},
     "realesr-animevideov3": {},
 }
-"""How many times as fast as each peer's best row this program should be, on a CPU with bf16."""
+"""Goals: speed relative to each peer's best row, on a CPU with bf16."""
 
 
 @dataclass
@@ -46,7 +46,7 @@ class Row:
 
     name: str
     peer: str
-    """Empty for this program."""
+    """Name of the peer; empty for this program."""
     command: list[str]
     seconds: list[float] = field(default_factory=list)
     peak_bytes: int = 0
@@ -54,7 +54,7 @@ class Row:
 
 
 def rows_for(model: str, *, is_large: bool, folder: Path, photo: Path) -> list[Row]:
-    """This program twice, and the peers; whole images only where their memory allows it."""
+    """Return the rows: this program twice, and the peers; whole images only where the memory allows them."""
     python = sys.executable
     ours = [python, "-m", "realesr", "upscale", str(photo), "-m", model, "--quiet", "--overwrite", "-o"]
     rows = [Row(OURS, "", ours), Row("realesr fp32", "", [*ours[:-1], "--precision", "fp32", "-o"])]
@@ -71,12 +71,12 @@ def rows_for(model: str, *, is_large: bool, folder: Path, photo: Path) -> list[R
 
 
 def peer_command(peer: str, folder: Path, photo: Path) -> list[str]:
-    """Without the target and options."""
+    """Return a peer's command without target and options."""
     return [sys.executable, str(HERE / "peer_scripts.py"), peer, str(folder), str(photo)]
 
 
 def run_once(row: Row, target: Path) -> None:
-    """Run a row's process to its end; what fails is skipped from then on."""
+    """Run a row's process to its end; a row that fails is skipped from then on."""
     at_end = row.command[-1] == "-o"
     command = [*row.command, str(target)] if at_end else [*row.command[:5], str(target), *row.command[5:]]
     with tempfile.TemporaryFile("w+") as words:
@@ -95,14 +95,14 @@ def run_once(row: Row, target: Path) -> None:
 
 
 def compared(target: Path, reference: Path) -> dict[str, float]:
-    """In a process of its own: this one must stay small, for its children's peak begins with its own."""
+    """Run `compare` in a process of its own: children start with this one's peak memory, so it must stay small."""
     command = [sys.executable, __file__, "--compare", str(target), str(reference)]
     answer: dict[str, float] = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
     return answer
 
 
 def compare(target: Path, reference: Path) -> dict[str, float]:
-    """PSNR in dB, and differences in 8-bit levels."""
+    """Return PSNR in dB, and differences in 8-bit levels."""
     import numpy as np
     from PIL import Image
 
@@ -123,7 +123,7 @@ def compare(target: Path, reference: Path) -> dict[str, float]:
 
 
 def ratios(rows: list[Row], goals: dict[str, float]) -> list[dict[str, Any]]:
-    """How many times as fast as each peer's best row this program is, and whether that was the aim."""
+    """Return this program's speed relative to each peer's best row, and whether that meets the goal."""
     ours = next(row for row in rows if row.name == OURS)
     found = []
     for peer, goal in goals.items():
@@ -136,7 +136,7 @@ def ratios(rows: list[Row], goals: dict[str, float]) -> list[dict[str, Any]]:
 
 
 def make_photo(source: Path, path: Path, width: int, height: int) -> None:
-    """The middle of a photo, made larger first where it is too small."""
+    """Write the middle of a photo, enlarged first where it is too small."""
     from PIL import Image, ImageOps
 
     with Image.open(source) as image:
@@ -144,7 +144,7 @@ def make_photo(source: Path, path: Path, width: int, height: int) -> None:
 
 
 def draw(path: Path, title: str, rows: list[dict[str, Any]]) -> None:
-    """Bars of seconds, the shortest first."""
+    """Draw bars of seconds, the shortest first."""
     from PIL import Image, ImageDraw, ImageFont
 
     done = sorted((row for row in rows if not row["skipped"]), key=lambda row: float(row["seconds"]))
@@ -167,7 +167,7 @@ def draw(path: Path, title: str, rows: list[dict[str, Any]]) -> None:
 def measure(
     model: str, photo: Path, size: tuple[int, int], *, is_large: bool, runs: int
 ) -> tuple[list[Row], list[Any]]:
-    """All rows in turns; the rows and their table."""
+    """Run all rows in turns; return the rows and their table."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         subject, reference = folder / "photo.png", folder / "reference.png"
@@ -191,7 +191,7 @@ def measure(
 
 
 def record(row: Row, size: tuple[int, int], figures: dict[str, float]) -> dict[str, Any]:
-    """One line of the table."""
+    """Return one line of the table."""
     seconds = statistics.median(row.seconds) if row.seconds and not row.skipped else 0.0
     return {
         "row": row.name,
@@ -205,7 +205,7 @@ def record(row: Row, size: tuple[int, int], figures: dict[str, float]) -> dict[s
 
 
 def default_photo() -> Path:
-    """A photo that scikit-image ships."""
+    """Return the path of a photo that scikit-image ships."""
     import skimage
 
     return Path(skimage.__file__).parent / "data" / "astronaut.png"

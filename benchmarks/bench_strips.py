@@ -1,4 +1,4 @@
-"""What strips cost: time against the untiled run, and against tiles, with the rows that fill and flush them in it.
+"""Measures strips: time against the untiled run and against tiles, including the rows that fill and flush them.
 
     python benchmarks/bench_strips.py                        small networks against untiled, deep ones against tiles
     python benchmarks/bench_strips.py --heights 512          only that height; likewise --models, --width, --runs
@@ -40,7 +40,7 @@ UNTILED_PX = 320 * 512
 
 
 def measure(model: str, engine_name: str, height: int, width: int, runs: int) -> list[dict[str, Any]]:
-    """All ways for one image; each row is a way."""
+    """Measure all ways for one image; return one row for each."""
     from realesr.engines import model_facts, open_engine
     from realesr.models.zoo import load_model
     from realesr.options import NetworkOptions
@@ -85,7 +85,7 @@ def _whole(enlarge: Callable[..., Any], network: EnginePool, image: NDArray[np.f
 
 
 def _timed(ways: dict[str, Callable[[], NDArray[np.float32]]], pixels: int, runs: int) -> list[dict[str, Any]]:
-    """Each way `runs` times, in turns."""
+    """Time each way `runs` times, in turns."""
     seconds: dict[str, list[float]] = {name: [] for name in ways}
     last: dict[str, NDArray[np.float32]] = {}
     for _ in range(runs):
@@ -111,7 +111,7 @@ def _timed(ways: dict[str, Callable[[], NDArray[np.float32]]], pixels: int, runs
 
 
 def peak(model: str, engine_name: str, height: int, width: int) -> dict[str, Any]:
-    """Peak memory of strips in a process of its own, rows made and dropped one band after the other."""
+    """Return the peak memory of strips in a process of their own; rows are made and dropped band by band."""
     command = [sys.executable, __file__, "--child", json.dumps([model, engine_name, height, width])]
     answer = subprocess.run(command, capture_output=True, text=True, check=True)
     return {"model": model, "engine": engine_name, "width": width, "height": height, **json.loads(answer.stdout)}

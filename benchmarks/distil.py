@@ -67,7 +67,7 @@ CHECKED_EVERY = 20
 """Iterations between looks at whether everything is finite, which wait for the GPU."""
 
 BORDER_PX = 4
-"""Left out of PSNR at each side, as in validations."""
+"""Border left out of PSNR at each side, as in validations."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,7 +110,7 @@ SMALL = Sizes(
     ema_decay=0.9,
     discriminator=UNetDiscriminator(features=4),
 )
-"""To see on a CPU that everything works."""
+"""Sizes for a rehearsal on a CPU."""
 
 
 class Clock:
@@ -122,7 +122,7 @@ class Clock:
 
     @property
     def passed(self) -> float:
-        """Seconds so far."""
+        """Return the seconds that have passed."""
         return time.monotonic() - self._began
 
     def until(self, end: float) -> Iterator[float]:
@@ -255,7 +255,7 @@ class Distillation:
         return {"what": stage, "iterations": iteration, "iterations_s": iteration / max(seconds, 1e-9), **values}
 
     def _scores(self, who: str, held: HeldOut, enlarged: Tensor) -> Row:
-        """Means over the held-out patches; the truth is known of the degraded ones only."""
+        """Return mean scores over the held-out patches; only the degraded ones have a ground truth."""
         answers, known = as_float(held.patches.answers), len(held.truth)
         to_teacher = psnr(enlarged, answers, border_px=BORDER_PX).clamp(max=99)
         to_truth = psnr(enlarged[:known], as_float(held.truth), border_px=BORDER_PX)
@@ -271,13 +271,13 @@ class Distillation:
 
     @torch.no_grad()
     def _enlarged(self, module: nn.Module, held: HeldOut) -> Tensor:
-        """What a network makes of the held-out patches, in float32, rounded to 8 bits."""
+        """Run a network on the held-out patches in float32, and round the results to 8 bits."""
         sr = torch.cat([module(as_float(part)) for part in self._parts(held.patches.lr)])
         return as_float(as_bytes(sr))
 
     @torch.no_grad()
     def _answers(self, lr: Tensor) -> Tensor:
-        """The teacher's answers to inputs in bytes, in bytes."""
+        """Return the teacher's answers in bytes to inputs in bytes."""
         precision = next(self._teacher.parameters()).dtype
         return torch.cat(
             [
@@ -292,7 +292,7 @@ class Distillation:
         return [lr[start : start + size] for start in range(0, len(lr), size)]
 
     def _degraded(self, crops: Sequence[Tensor], count: int, *, iteration: int) -> tuple[Tensor, Tensor]:
-        """Patches as training makes them, and their truth, in bytes."""
+        """Return patches degraded as in training, and their ground truth, in bytes."""
         sizes = self._sizes
         hr = torch.stack([window(crops, sizes.read_px, self._dice) for _ in range(count)])
         pairs = make_pairs(
@@ -310,7 +310,7 @@ class Distillation:
         return as_bytes(pairs.lr), as_bytes(pairs.hr)
 
     def _native(self, crops: Sequence[Tensor], count: int) -> Tensor:
-        """Pixels of photos as inputs, half of them shrunk to a half, in bytes."""
+        """Return undegraded patches of photos in bytes; half of them are downscaled by two."""
         px = self._sizes.lr_px
         full = [window(crops, px, self._dice) for _ in range(count - count // 2)]
         large = [window(crops, 2 * px, self._dice) for _ in range(count // 2)]
@@ -380,7 +380,7 @@ def distillation(
 
 
 def loaded(name: str) -> Weights:
-    """Weights of a network of the zoo or of a file."""
+    """Return the weights of a network of the zoo or of a file."""
     weights = load_model(name)
     if not isinstance(weights, Weights):
         raise SystemExit(f"got {name}, expected a network with weights that torch can run")
@@ -388,12 +388,12 @@ def loaded(name: str) -> Weights:
 
 
 def cosine(passed: float) -> float:
-    """What a learning rate is multiplied by once this share of a stage has passed: from 1 to 0.01."""
+    """Return the factor of the learning rate once this share of a stage has passed: from 1 to 0.01."""
     return 0.01 + 0.99 * (1 + math.cos(math.pi * min(passed, 1.0))) / 2
 
 
 def _looks_at(iteration: int) -> MayStep:
-    """Return what decides whether a step may be taken: looking waits for the GPU, so only some iterations do."""
+    """Return a check whether a step may be taken; it waits for the GPU, so only some iterations run it."""
     return bool if (iteration + 1) % CHECKED_EVERY == 0 else lambda _: True
 
 

@@ -18,7 +18,7 @@ CROP_PX = 448
 """Side of a crop: a training sample reads 400 px of it, at one of many places."""
 
 QUALITY = 95
-"""Of the JPEG files."""
+"""Quality of the JPEG files."""
 
 LEAST_DETAIL = 1.5
 """Mean absolute Laplacian in levels of 255; crops with less (sky, blurred backgrounds) teach little."""
@@ -77,7 +77,7 @@ def _files(path: Path, crop_px: int) -> list[bytes]:
 
 
 def _windows(image: Image.Image, crop_px: int) -> Iterator[Window]:
-    """Windows on a grid, those with the most detail first."""
+    """Return windows on a grid, those with the most detail first."""
     grey = np.asarray(image.convert("L"), np.float32)
     found = []
     for top in range(0, image.height - crop_px + 1, crop_px):
@@ -95,5 +95,5 @@ def _encoded(image: Image.Image, window: Window, crop_px: int) -> bytes:
 
 
 def _plain(path: Path) -> str:
-    """A photo's name without what a file's name should not have."""
+    """Return a photo's name without characters that file names should not have."""
     return re.sub(r"[^A-Za-z0-9]+", "_", path.stem)

@@ -1,4 +1,4 @@
-"""What `distil.py` learns from and is scored on: patches of crops with the teacher's answers, and a picture of some."""
+"""Patches of crops with the teacher's answers, for training and scoring in `distil.py`, and a picture of some."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,7 +21,7 @@ SCALE = 4
 LARGEST_PNG = 1_000_000
 MOST_ROWS = 4
 CELL_PX = 160
-"""Side of what the picture shows of a patch, in HR px."""
+"""Side of the part of a patch that the picture shows, in HR px."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,11 +49,11 @@ class HeldOut:
 
     patches: Patches
     truth: Tensor
-    """Of the degraded ones, bytes."""
+    """Ground truth of the degraded patches, bytes."""
 
 
 def images_in(places: Sequence[Path]) -> list[Path]:
-    """The photos among files and in folders, in order."""
+    """Return the photos among files and in folders, in order."""
     files = [file for place in places for file in (sorted(place.rglob("*")) if place.is_dir() else [place])]
     return [file for file in files if file.suffix.lower() in (".jpg", ".jpeg", ".png")]
 
@@ -76,7 +76,7 @@ def split(crops: Sequence[Path], device: torch.device, least_px: int) -> tuple[l
 
 
 def _read(path: Path, least_px: int) -> Tensor:
-    """A whole crop, (3, side, side) bytes; mirrored where it is smaller than `least_px`."""
+    """Read a whole crop as (3, side, side) bytes, mirrored where it is smaller than `least_px`."""
     with Image.open(path) as image:
         side_px = max(least_px, min(image.size))
     pixels = torch.from_numpy(read_crop(path, side_px, seed=0).pixels)
@@ -84,19 +84,19 @@ def _read(path: Path, least_px: int) -> Tensor:
 
 
 def window(crops: Sequence[Tensor], side_px: int, dice: np.random.Generator) -> Tensor:
-    """A square of a random crop."""
+    """Cut a square out of a random crop."""
     crop = crops[int(dice.integers(len(crops)))]
     top, left = (int(dice.integers(size - side_px + 1)) for size in crop.shape[1:])
     return crop[:, top : top + side_px, left : left + side_px]
 
 
 def bicubic(lr: Tensor) -> Tensor:
-    """Enlarged by bicubic interpolation, rounded to 8 bits."""
+    """Enlarge by bicubic interpolation, rounded to 8 bits."""
     return as_float(as_bytes(functional.interpolate(lr, scale_factor=SCALE, mode="bicubic", align_corners=False)))
 
 
 def laplacian_levels(images: Tensor) -> float:
-    """Mean absolute Laplacian (four neighbours) in levels of 255: how much texture there is."""
+    """Return the mean absolute Laplacian (four neighbours) in levels of 255, a measure of texture."""
     inner = 4 * images[:, :, 1:-1, 1:-1]
     around = images[:, :, :-2, 1:-1] + images[:, :, 2:, 1:-1] + images[:, :, 1:-1, :-2] + images[:, :, 1:-1, 2:]
     return float((inner - around).abs().mean() * 255)

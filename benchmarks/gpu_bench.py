@@ -1,4 +1,4 @@
-"""What the GPU's benchmarks measure, and how a row of theirs comes to be: networks, photo, tiles, limits of time."""
+"""The setup of the GPU benchmarks: networks, photo, tiles and time limits, and how one row is measured."""
 
 import gc
 import math
@@ -23,7 +23,7 @@ from realesr.models.weights import Weights
 from realesr.models.zoo import ZOO, load_model
 
 Options = Mapping[str, str]
-"""Of engine torch."""
+"""Options of engine torch."""
 
 JPEG_QUALITY = 95
 
@@ -35,11 +35,11 @@ class Case:
     what: str
     model: str
     step: Callable[[], Row]
-    """Measures it."""
+    """Function that measures the row."""
     tile_px: int | None = None
     options: Options = field(default_factory=dict)
     needs_s: float = 0.0
-    """It is not begun with less time than this."""
+    """Least time left with which it is begun."""
 
 
 def measured(case: Case, *, left_s: float) -> Row:
@@ -66,7 +66,7 @@ def option_text(options: Options) -> str:
 
 @dataclass(kw_only=True)
 class Bench:
-    """What is measured: networks, photo, tiles and how long."""
+    """The networks, photo, tiles and durations of a benchmark."""
 
     device: str
     models: dict[str, str]
@@ -74,7 +74,7 @@ class Bench:
     photo: Path
     peers_tile_px: int
     tile_px: int | None
-    """What `Upscaler` is asked for; none is what it takes by itself. Likewise `overlap_px`."""
+    """Tile size that `Upscaler` gets; None leaves the choice to it. `overlap_px` works the same."""
     overlap_px: int | None
     tile_sides: dict[str, tuple[int, ...]]
     row_seconds: float
@@ -83,20 +83,20 @@ class Bench:
     top: Row = field(default_factory=dict)
     """The limits, once they are measured."""
     taken: list[tuple[str, Options, float | None]] = field(default_factory=list)
-    """Seconds of the photo."""
+    """Model, options and seconds of the photo, for each row so far."""
     peers_picture: NDArray[np.float32] | None = None
     outputs: dict[tuple[str, int], NDArray[np.float32]] = field(default_factory=dict)
-    """Of the engine with its defaults, which other options are compared with."""
+    """Results of the engine with its defaults, which those of other options are compared with."""
     _weights: dict[str, Weights] = field(default_factory=dict)
 
     @property
     def precision(self) -> Precision:
-        """Half on a GPU; few CPUs compute in it."""
+        """Return the precision: half on a GPU; few CPUs compute in it."""
         return "fp16" if self.device.startswith("cuda") else "fp32"
 
     @property
     def dtype(self) -> torch.dtype:
-        """The same, as torch calls it."""
+        """Return the precision as a torch dtype."""
         return torch.float16 if self.precision == "fp16" else torch.float32
 
     def upscaler(self, name: str, options: Options) -> Upscaler:

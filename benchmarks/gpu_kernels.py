@@ -35,11 +35,11 @@ LAYERS = ((192, 64), (160, 32), (128, 32), (96, 32), (64, 32), (64, 64))
 SIDE_PX = 576
 TILE_SIDES_PX = (576, 1024, 288)
 MOST_ERROR = 2e-3
-"""Relative, of a convolution in fp16 against float32."""
+"""Largest relative error of a convolution in fp16 against float32."""
 COMPILERS = 12
 """Processes that compile configurations ahead, a second or two each."""
 COMPILE_SHARE = 0.5
-"""Of the time, at most."""
+"""Largest share of the time that compiling may take."""
 
 
 def kernels(device: str, *, seconds: float, small: bool) -> Iterator[Row]:
@@ -104,7 +104,7 @@ def compile_one(layer: tuple[int, int], configuration: "Configuration") -> None:
 
 
 def networks(device: str, sides_px: tuple[int, ...]) -> Iterator[Row]:
-    """Whole networks on what lies on the GPU."""
+    """Measure whole networks on input that is already on the GPU."""
     from realesr.engines.pytorch.layers import LayerNetwork
     from realesr.engines.pytorch.triton_dense_blocks import triton_network
 
@@ -139,12 +139,12 @@ def networks(device: str, sides_px: tuple[int, ...]) -> Iterator[Row]:
 
 
 def reason(error: Exception) -> str:
-    """What is wrong, in one line."""
+    """Describe an error in one line."""
     return " ".join(f"{type(error).__name__}: {error}".split())[:300]
 
 
 def torchs_layer(device: str, layer: tuple[int, int]) -> Row:
-    """One convolution as a dense block has it without our kernels."""
+    """Measure one convolution of a dense block with PyTorch's kernels."""
     conv = convert_conv2d_weight_memory_format(convolution(device, layer), torch.channels_last)
     source = torch.rand(1, layer[0], SIDE_PX, SIDE_PX, device=device, dtype=torch.float16)
     source = source.contiguous(memory_format=torch.channels_last)
@@ -175,7 +175,7 @@ def our_layer(device: str, layer: tuple[int, int], configuration: "Configuration
 
 
 def our_step(device: str, layer: tuple[int, int], configuration: "Configuration", *, side_px: int) -> Any:
-    """Return what runs it, its source, its target and the convolution."""
+    """Return a step that runs the convolution, its source, its target and the convolution."""
     from realesr.engines.pytorch import triton_convolution
 
     c_in, c_out = layer
@@ -193,13 +193,13 @@ def our_step(device: str, layer: tuple[int, int], configuration: "Configuration"
 
 
 def convolution(device: str, layer: tuple[int, int]) -> torch.nn.Conv2d:
-    """A convolution of random weights in fp16."""
+    """Return a convolution of random weights in fp16."""
     torch.manual_seed(0)
     return torch.nn.Conv2d(*layer, 3, padding=1, device=device, dtype=torch.float16).requires_grad_(False)
 
 
 def speed(layer: tuple[int, int], taken: float) -> Row:
-    """Time and rate."""
+    """Return time and rate."""
     return {"gpu_us": taken * 1e6, "tflop_s": 2 * 9 * math.prod(layer) * SIDE_PX**2 / taken / 1e12}
 
 

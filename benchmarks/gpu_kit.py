@@ -47,12 +47,12 @@ ON_THE_MACHINE = (
     "typer",
     "typing-extensions",
 )
-"""What the machine has and a kit must not bring: much of it fits the GPU's driver, and all of it together is large."""
+"""Packages that the GPU machine has and a kit must not bring: many fit its driver, and together they are large."""
 
 WHEELS = ("pyvips-binary", "cffi", "pycparser", "platformdirs")
 """Downloaded, with the versions of constraints.txt; what realesr needs besides ON_THE_MACHINE."""
 BUILT = ("pyvips",)
-"""Those that have no wheel on the package index."""
+"""Packages without a wheel on the package index."""
 PYCUDA_WHEELS = ("pytools", "mako", "siphash24")
 CUDA_HEADERS = (
     "nvidia-cuda-runtime==13.0.*",
@@ -60,7 +60,7 @@ CUDA_HEADERS = (
     "nvidia-cuda-profiler-api==13.0.*",
     "nvidia-curand==10.4.0.*",
 )
-"""What pycuda is compiled against. Not the newest: a driver has no functions of a CUDA that is newer than itself."""
+"""Headers that pycuda is compiled against. Not the newest: a driver lacks the functions of a newer CUDA."""
 PLATFORMS = ("manylinux_2_28_x86_64", "manylinux_2_17_x86_64", "manylinux2014_x86_64")
 
 MODELS = ("realesrgan-x4plus", "realesr-animevideov3")
@@ -68,18 +68,18 @@ SOURCES = ("pyproject.toml", "tests", "benchmarks", "scripts/test-gpu")
 WHEEL_SOURCES = ("pyproject.toml", "README.md", "LICENSE", "NOTICE", "realesr", "engines", "export", "train")
 NOT_BROUGHT = "benchmarks/results"
 PHOTOS = ("astronaut.png", "hubble_deep_field.jpg", "motorcycle_left.png", "retina.jpg", "coffee.png")
-"""Of scikit-image: large enough for crops of 400 px. Brought where no folder of crops is named."""
+"""Photos of scikit-image, large enough for crops of 400 px; packed where no folder of crops is named."""
 
 VERSION_OF = "import sys; print('{}.{}'.format(*sys.version_info))"
 
 
 class PackError(Exception):
-    """The kit cannot be made, and why."""
+    """The kit cannot be made; the message says why."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """What the command line asks for."""
+    """Options of the command line."""
 
     folder: Path
     python: str = "3.12"
@@ -135,7 +135,7 @@ def python_for(wanted: str) -> tuple[str, str]:
 
 
 def said(command: list[str], folder: Path = ROOT) -> str:
-    """What a program prints, or "" where it cannot be run."""
+    """Return what a program prints, or "" where it cannot be run."""
     try:
         answer = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
     except OSError:
@@ -213,7 +213,7 @@ def build_realesr(wheels: Path, *, is_isolated: bool = True) -> None:
 
 
 def pip(python: str = sys.executable) -> list[str]:
-    """Start of a call of pip."""
+    """Return the beginning of a pip command."""
     return [python, "-m", "pip", "--quiet", "--disable-pip-version-check"]
 
 
@@ -292,11 +292,11 @@ def write_about(folder: Path, version: str, left_out: dict[str, str]) -> None:
 
 
 def sizes(folder: Path) -> dict[str, int]:
-    """Bytes of each wheel, and of everything else by folder."""
+    """Return the bytes of each wheel, and of everything else by folder."""
     parts = {path.name: size(path) for path in sorted(folder.iterdir()) if not path.name.startswith("whl")}
     return parts | {path.name.split("-")[0]: size(path) for path in sorted(folder.glob("whl*/*"))}
 
 
 def size(path: Path) -> int:
-    """Bytes of a file, or of all files in a folder."""
+    """Return the bytes of a file, or of all files in a folder."""
     return sum(file.stat().st_size for file in (path.rglob("*") if path.is_dir() else [path]) if file.is_file())

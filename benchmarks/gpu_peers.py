@@ -1,4 +1,4 @@
-"""What most people run on a GPU: Real-ESRGAN's own way through an image, in half precision, NCHW, kernel by kernel.
+"""Real-ESRGAN's own way through an image, which most people run on a GPU: half precision, NCHW, kernel by kernel.
 
 Source of the steps: Real-ESRGAN, realesrgan/utils.py (RealESRGANer.pre_process, tile_process, enhance).
 """

@@ -1,4 +1,4 @@
-"""Where the time of x4plus goes on a GPU: kernels of a tile and of a photo, and the price of a second thread."""
+"""Profiles x4plus on a GPU: kernels of a tile and of a photo, and the cost of a second thread."""
 
 import math
 import tempfile
@@ -19,7 +19,7 @@ from realesr.options import FileOptions
 
 
 def profile(device: str, *, small: bool = False) -> Iterator[Row]:
-    """Show where the time of x4plus goes: the price of a second thread, then kernels of a tile and of a photo.
+    """Profile x4plus: the cost of a second thread, then kernels of a tile and of a photo.
 
     Yields:
         "threads": seconds of two images of one size that two threads, or one, give to an open network one after the
@@ -80,7 +80,7 @@ def _photo_step(bench: Bench, options: Options) -> Iterator[Step]:
 
 
 def _threads(bench: Bench, threads: int, side_px: int) -> Row:
-    """Seconds of two images, each from a new thread or both from one."""
+    """Time two images, each from a new thread or both from one."""
     picture = (photo_like(side_px)[0].transpose(1, 2, 0) * 255).round().astype(np.uint8)
     with bench.upscaler(next(iter(bench.models)), {}) as upscaler:
         step = partial(whole_seconds, partial(upscaler.upscale, picture))

@@ -21,16 +21,16 @@ GPU_TESTS = (
     "tests/train/degrade/test_apply.py",
     "tests/train/test_steps.py",
 )
-"""Where the tests are that need a GPU; files that have got some since are found by their marks."""
+"""Files with tests that need a GPU; others with such tests are found by their marks."""
 MARK = re.compile(r"^\s*@?pytest\.mark\.cuda\b|marks=.*\bmark\.cuda\b", re.MULTILINE)
 OUTPUT_SHAPES = "scaled_shape"
 """A test with 48 shapes for each engine, each of which cuDNN searches: minutes."""
 TEST_SECONDS = 60
-"""For one test, where pytest-timeout is installed."""
+"""Time limit of one test, where pytest-timeout is installed."""
 
 
 def gpu_test_files(root: Path) -> list[str]:
-    """The files of GPU_TESTS, and others with tests that are marked; TensorRT's need another machine."""
+    """Return the files of GPU_TESTS, and others with marked tests; TensorRT's need another machine."""
     marked = (path for path in sorted((root / "tests").rglob("test_*.py")) if MARK.search(path.read_text("utf-8")))
     others = (path.relative_to(root).as_posix() for path in marked if "tensorrt" not in path.name)
     return list(dict.fromkeys([*GPU_TESTS, *others]))
@@ -106,6 +106,6 @@ class TestRows:
 
 
 def reason_of(report: Any) -> str:
-    """The error itself, without the lines of code that pytest shows before it."""
+    """Return the error itself, without the lines of code that pytest shows before it."""
     crash = getattr(report.longrepr, "reprcrash", None)
     return str(report.longrepr)[-REASON_CHARACTERS:] if crash is None else crash.message[:REASON_CHARACTERS]

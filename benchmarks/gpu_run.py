@@ -23,7 +23,7 @@ from gpu_pytest import Row
 from gpu_steps import STEPS, Job, Step, write_job, written_to
 
 MINUTES = 7.0
-"""Of all steps that run without being named; their limits together are longer, for most end early."""
+"""Total time of the steps that run by default; their limits add up to more, for most end early."""
 LEAST_SECONDS = 5.0
 """A step that would get less is not begun."""
 INSTALL_SECONDS = 120.0
@@ -41,7 +41,7 @@ class RunError(Exception):
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """What the command line asks for."""
+    """Options of the command line."""
 
     kit: Path
     out: Path
@@ -53,7 +53,7 @@ class Options:
 
 @dataclass(frozen=True, kw_only=True)
 class Place:
-    """Where a run reads and writes."""
+    """Folders that a run reads and writes."""
 
     kit: Path
     work: Path
@@ -62,7 +62,7 @@ class Place:
 
     @property
     def short_names(self) -> dict[str, str]:
-        """What stands for the folders of this machine where others are to read it."""
+        """Return short names for this machine's folders, for texts that others read."""
         return {f"{self.work}/source/": "", str(self.work): "WORK", str(self.kit): "KIT", sys.prefix: "PYTHON"}
 
     def make(self) -> None:
@@ -142,7 +142,7 @@ def check_gpu() -> None:
 
 
 def shown(options: Options) -> str:
-    """The command without folders."""
+    """Return the command without folders."""
     only = f" --only {','.join(options.only)}" if options.only else ""
     return f"scripts/test-gpu run --minutes {options.minutes:g}{only}{' --rehearse' if options.rehearse else ''}"
 
@@ -175,7 +175,7 @@ def installed(wheels: Path, target: Path, log: Path) -> str:
 
 
 def why_not(step: Step, place: Place, limit_s: float) -> str:
-    """Why a step cannot be begun, or ""."""
+    """Return why a step cannot be begun, or ""."""
     if step.wheels and not any((place.kit / step.wheels).glob("*.whl")):
         return step.missing
     if limit_s < LEAST_SECONDS:
@@ -275,7 +275,7 @@ def remove_torn_line(path: Path) -> None:
 
 
 def outcome(rows: Iterable[Row], ended: str) -> Row:
-    """What came of a step: how many rows are good, and whether it is passed, failed or skipped."""
+    """Return a step's outcome: the number of good rows, and whether it passed, failed or was skipped."""
     rows = list(rows)
     failed = [row["failed"] for row in rows if "failed" in row]
     skipped = [row["skipped"] for row in rows if "skipped" in row]

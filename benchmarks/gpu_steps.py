@@ -23,22 +23,22 @@ from typing import Any
 from gpu_pytest import GPU_TESTS, OUTPUT_SHAPES, REASON_CHARACTERS, Row, Write, gpu_test_files, tested
 
 MODEL, SMALL_MODEL = "realesrgan-x4plus", "realesr-animevideov3"
-"""What is compared, and what is in the rehearsal."""
+"""Model that is compared, and its stand-in for the rehearsal."""
 LEAST_DB = 45.0
-"""Of FP16 against float32, at a peak of 1."""
+"""Least PSNR of FP16 against float32, at a peak of 1."""
 SHUTDOWN_SECONDS = 5.0
-"""What a step that minds its time leaves of its limit: to finish a row, and to end its process."""
+"""Time that a step leaves of its limit, to finish a row and to end its process."""
 
 VERSIONS = ("torch", "triton", "numpy", "onnx", "onnxruntime", "pyvips-binary", "pillow", "cuda-bindings", "pytest")
 
 
 class MissingError(Exception):
-    """A step cannot run here, and why; nothing is wrong with it."""
+    """A step cannot run here, though nothing is wrong with it; the message says why."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
-    """What a step is told."""
+    """Paths, device and time limit of a step."""
 
     step: str
     results: str
@@ -48,7 +48,7 @@ class Job:
     work: str
     """Temporary folder: source/ (tests, benchmarks, pyproject.toml), which is the current one, and whatever is made."""
     device: str
-    """Where the networks run: "cuda", or "cpu" for the rehearsal."""
+    """Device of the networks: "cuda", or "cpu" for the rehearsal."""
     small: bool
     """Whether this is the rehearsal: networks, pictures and counts that a CPU does in seconds."""
     seconds: float
@@ -76,7 +76,7 @@ class Step:
     missing: str = ""
     """Why, where there is no such folder."""
     if_named: bool = False
-    """Whether it runs only where it is asked for by its name."""
+    """Whether it runs only where it is requested by name."""
 
 
 def machine(job: Job, write: Write) -> None:
@@ -96,7 +96,7 @@ def machine(job: Job, write: Write) -> None:
 
 
 def gpu_facts(job: Job) -> Row:
-    """What nvidia-smi tells of the first GPU."""
+    """Return what nvidia-smi reports about the first GPU."""
     keys = ("name", "driver_version", "memory.total", "compute_cap", "clocks.max.sm", "power.limit")
     try:
         command = ["nvidia-smi", f"--query-gpu={','.join(keys)}", "--format=csv,noheader"]
@@ -121,7 +121,7 @@ def versions(names: Iterable[str]) -> dict[str, str]:
 
 
 def unmet_requirements(package: str) -> list[str]:
-    """What a package says that it needs, always, and what is here instead."""
+    """Return the requirements of a package that are not met, with the installed versions."""
     from packaging.requirements import Requirement
 
     unmet = []
@@ -194,7 +194,7 @@ def precision(job: Job, write: Write) -> None:
 
 
 def float32_of_the_cpu(model: str, batch: Any) -> tuple[Any, str]:
-    """What a network makes of a batch in float32, and by which engine."""
+    """Enlarge a batch in float32 on the CPU; return the result and the engine's name."""
     from realesr.engines.winograd.kernel import is_usable
 
     engine = "winograd" if is_usable() else "torch"
@@ -202,7 +202,7 @@ def float32_of_the_cpu(model: str, batch: Any) -> tuple[Any, str]:
 
 
 def enlarged(model: str, batch: Any, engine: str, device: str, precision: str) -> Any:
-    """What an engine makes of a batch."""
+    """Enlarge a batch with an engine."""
     from realesr.engines import open_engine
     from realesr.models.zoo import load_model
 
@@ -241,7 +241,7 @@ def upscaled(model: str, folder: Path, job: Job, expected: Any) -> Row:
 
 
 def doctor(folder: Path) -> Row:
-    """What `realesr doctor` chooses, and what it finds wrong."""
+    """Return the choice of `realesr doctor`, and the problems that it finds."""
     command = [sys.executable, "-m", "realesr", "doctor", "--json"]
     answer = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
     try:
@@ -364,7 +364,7 @@ STEPS = (
 
 
 def written_to(path: Path, step: str) -> Write:
-    """What appends a row to the results, at once."""
+    """Return a function that appends a row to the results at once."""
 
     def write(row: Row) -> None:
         line = json.dumps({"step": step, "at": round(time.time(), 1), **row}, default=plain)

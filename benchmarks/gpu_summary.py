@@ -1,4 +1,4 @@
-"""What `scripts/test-gpu run` found, as Markdown that can be committed under results/ as it is."""
+"""Writes the results of `scripts/test-gpu run` as Markdown that can be committed under results/ as it is."""
 
 import datetime
 import itertools
@@ -16,12 +16,12 @@ CELL_CHARACTERS = 120
 
 
 def read(path: Path) -> list[Row]:
-    """All rows of a results.jsonl."""
+    """Read all rows of a results.jsonl."""
     return [json.loads(line) for line in path.read_text("utf-8").splitlines()]
 
 
 def is_good(rows: Iterable[Row]) -> bool:
-    """Whether some step was passed, and nothing failed."""
+    """Return whether some step passed, and none failed."""
     rows = list(rows)
     outcomes = {row.get("outcome") for row in rows}
     return "passed" in outcomes and "failed" not in outcomes and not any("failed" in row for row in rows)
@@ -118,7 +118,7 @@ def listed(rows: Iterable[Row], key: str) -> list[str]:
 
 
 def name_of(row: Row) -> str:
-    """What a row is about: the test, or its first words."""
+    """Return the name of a row: the test, or its first words."""
     words = (row.get(key) for key in ("test", "what", "model", "tile_px", "options"))
     return " ".join(str(word) for word in words if word)
 

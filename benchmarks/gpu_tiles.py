@@ -65,10 +65,10 @@ SINGLE_OPTIONS: tuple[Options, ...] = (
     {"mode": "graphs"},
     {"benchmark": "0"},
 )
-"""What `upscale` is measured with one by one, the defaults first. Tiles are in flight on two streams only where the
-device joins them."""
+"""Options that `upscale` is measured with one by one, the defaults first. Tiles are in flight on two streams only
+where the device joins them."""
 ENGINE_OPTIONS: tuple[Options, ...] = ({}, {"kernels": "triton"}, {"mode": "graphs"})
-"""What the engine alone is measured with."""
+"""Options that the engine alone is measured with."""
 
 
 def rows(
@@ -101,7 +101,7 @@ def rows(
 
 
 def times_peers(row: Row, done: Iterable[Row], speed: str) -> float | None:
-    """How many times faster a row is than the fastest of the peers' ways with the same network."""
+    """Return a row's speed relative to the fastest of the peers' ways with the same network."""
     peers = [one[speed] for one in done if one["what"] == "peers" and one["model"] == row["model"] and speed in one]
     return float(row[speed] / max(peers)) if peers and speed in row else None
 
@@ -150,7 +150,7 @@ def _cases(bench: Bench) -> Iterator[Case]:
 
 
 def limits(bench: Bench) -> Row:
-    """What the device does at most: half-precision matrix products in TFLOP/s, copies in GB/s; on random numbers."""
+    """Measure the device's peak rates on random numbers: half-precision matrix products in TFLOP/s, copies in GB/s."""
     is_gpu = bench.device.startswith("cuda")
     side, numbers = (8192, 1 << 29) if is_gpu else (256, 1 << 20)
     left, right = (torch.randn(side, side, device=bench.device, dtype=torch.float16) for _ in range(2))
@@ -189,7 +189,7 @@ def least_bytes_per_px(architecture: Architecture) -> float:
 
 
 def reached(weights: Weights, area_px: int, taken_s: float, top: Row) -> Row:
-    """How much of each limit an image or a tile of this area has reached; overlaps do not count."""
+    """Return the share of each limit that an image or a tile of this area reached; overlaps do not count."""
     if not top:
         return {}
     arithmetic_s = 2 * weights.architecture.macs_per_px * area_px / (top["fp16_tflop_s"] * 1e12)
@@ -339,7 +339,7 @@ def _thumbnail(path: Path) -> NDArray[np.float32]:
 
 
 def _psnr(one: NDArray[np.float32], other: NDArray[np.float32]) -> float:
-    """Of two pictures in [0, 1]; 200 where they are equal, for JSON knows no infinity.
+    """Return the PSNR of two pictures in [0, 1]; 200 where they are equal, for JSON knows no infinity.
 
     Raises:
         ValueError: a value is not finite.

@@ -1,4 +1,4 @@
-"""How the benchmarks time a GPU: wall time, events, memory, torch's profiler. On a CPU the same calls rehearse it."""
+"""Times a GPU: wall time, events, memory, torch's profiler. On a CPU the same calls serve as a rehearsal."""
 
 import math
 import statistics
@@ -64,12 +64,12 @@ class Memory:
         return peak
 
     def reserved(self) -> int | None:
-        """What torch holds of the GPU for it: tensors, gaps between them, and what graphs keep."""
+        """Return the bytes of GPU memory that torch has reserved: tensors, gaps between them, and memory of graphs."""
         return torch.cuda.memory_reserved() - self._reserved if self._is_gpu else None
 
 
 _NO_KERNELS = ("Activity Buffer Request", "Buffer Flush")
-"""What torch's profiler itself does."""
+"""Activities of torch's profiler itself."""
 
 
 class Span(NamedTuple):

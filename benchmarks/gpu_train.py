@@ -40,7 +40,7 @@ TINY = ("rrdb.features=8", "rrdb.blocks=1", "rrdb.growth=4", "discriminator.feat
 
 @dataclass(frozen=True, kw_only=True)
 class Sizes:
-    """How much is trained."""
+    """Numbers of iterations and sizes of the training."""
 
     batch: int
     crop_px: int

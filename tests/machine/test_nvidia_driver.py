@@ -10,7 +10,7 @@ from realesr.machine import nvidia_driver
 
 
 class FakeDriver:
-    """Of the CUDA Driver API what is asked for; the names are the driver's own."""
+    """The functions of the CUDA Driver API that are called; the names are the driver's own."""
 
     def __init__(self, names: tuple[bytes, ...], init_result: int = 0, name_result: int = 0) -> None:
         self._names, self._init_result, self._name_result = names, init_result, name_result

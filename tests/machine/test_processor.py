@@ -1,4 +1,4 @@
-"""What the processor has, read from texts as Linux gives them."""
+"""Checks the processor's features as read from texts like Linux's."""
 
 from collections.abc import Iterator
 from pathlib import Path

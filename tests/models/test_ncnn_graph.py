@@ -67,7 +67,7 @@ SHA256_OF_FILES = [
     "5f060a8ef562e7d6e5db3db2b2e78e556ee6723de02a215c0fbce6051ed6b152",
     "4f93dccf26a76620d8b7dba7ae4622dc5cab389e0976573b7aa494beb895046c",
 ]
-"""Of both files of each of `SMALL`, with consecutive numbers for weights: as they have been since they were checked
+"""Hashes of both files of each of `SMALL`, with consecutive numbers for weights, as they were when checked
 against ncnn and torch.
 """
 

@@ -160,7 +160,7 @@ ONE_KIND = {
         PixelShuffle(name="shuffled", source="blocks", factor=4),
     ],
 }
-"""What is tested -> layers."""
+"""Name of a case -> its layers."""
 
 
 NETWORKS = [*(replace(_network(*layers), title=title) for title, layers in ONE_KIND.items()), *LAYER_LISTS]

@@ -1,4 +1,4 @@
-"""What lags and what waits where a network goes through an image strip by strip."""
+"""Checks the lag and the delay of each result where a network runs strip by strip."""
 
 from dataclasses import replace
 from fractions import Fraction

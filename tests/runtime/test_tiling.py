@@ -1,4 +1,4 @@
-"""How images are cut: what the network needs, what was asked for, and what the memory allows."""
+"""Checks how images are cut: as the network needs, as requested, and as the memory allows."""
 
 from dataclasses import replace
 from typing import Any
