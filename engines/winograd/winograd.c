@@ -119,13 +119,6 @@ TARGET INLINE VECTOR NAME(exponential)(VECTOR x) {
 
 TARGET INLINE VECTOR NAME(sigmoid)(VECTOR x) { return 1.f / (1.f + NAME(exponential)(-x)); }
 
-TARGET INLINE VECTOR NAME(activated)(int activation, VECTOR value, VECTOR slope) {
-    if (activation == LEAKY_RELU) return NAME(select)(value > 0.f, value, value * slope);
-    if (activation == SILU) return value * NAME(sigmoid)(value);
-    if (activation == SIGMOID) return NAME(sigmoid)(value);
-    return value;
-}
-
 /* The input transform of six values of a row or column: to the points 0, 1, -1, 2, -2 and infinity. */
 TARGET INLINE void NAME(to_points)(const VECTOR *d, VECTOR *points, int step) {
     VECTOR even = d[4] - 4.f * d[2], odd = d[3] - 4.f * d[1];
@@ -215,17 +208,23 @@ TARGET INLINE void NAME(multiply)(const float *points, int depth, int channels, 
     }
 }
 
-/* A vector of the result: all that follows a convolution and its bias. `at` is its place in the maps. */
-TARGET INLINE VECTOR NAME(finished)(const struct convolution *c, VECTOR linear, VECTOR slope, ptrdiff_t at) {
-    VECTOR value = NAME(activated)(c->activation, linear, slope);
+/* A vector of the result: all that follows a convolution and its bias. `at` is its place in the maps. Exponentials take
+   so many registers that code which may need them is slower where none are taken: `exponentials` is a constant. */
+TARGET INLINE VECTOR NAME(finished)(const struct convolution *c, VECTOR linear, VECTOR slope, ptrdiff_t at,
+                                    int exponentials) {
+    VECTOR value = linear;
+    if (c->activation == LEAKY_RELU) value = NAME(select)(value > 0.f, value, value * slope);
+    if (exponentials && c->activation == SILU) value = linear * NAME(sigmoid)(linear);
+    if (exponentials && c->activation == SIGMOID) value = NAME(sigmoid)(linear);
     if (c->skip) value += c->skip_scale * NAME(load)(c->skip + at);
     if (c->outer) value += c->outer_scale * NAME(load)(c->outer + at);
-    if (c->has_gate) value *= NAME(sigmoid)(linear) + c->gate_offset;
+    if (exponentials && c->has_gate) value *= NAME(sigmoid)(linear) + c->gate_offset;
     return value;
 }
 
 /* 36 values of each channel, `step` floats apart, to one tile of the output, with all that follows the convolution. */
-TARGET INLINE void NAME(transform_back)(const struct convolution *c, int tile, const float *points, ptrdiff_t step) {
+TARGET INLINE void NAME(transform_back)(const struct convolution *c, int tile, const float *points, ptrdiff_t step,
+                                        int exponentials) {
     int top = tile / c->tiles_across * 4, left = tile % c->tiles_across * 4;
     int rows = c->height - top < 4 ? c->height - top : 4, columns = c->width - left < 4 ? c->width - left : 4;
     for (int channel = 0; channel < c->output_channels; channel += SIMD_WIDTH) {
@@ -241,7 +240,7 @@ TARGET INLINE void NAME(transform_back)(const struct convolution *c, int tile, c
             NAME(from_points)(half + 6 * y, row, 1);
             for (int x = 0; x < columns; x++) {
                 ptrdiff_t at = (top + y) * c->output_row + (ptrdiff_t)(left + x) * c->output_channels + channel;
-                NAME(store)(c->output + at, NAME(finished)(c, row[x] + bias, slope, at));
+                NAME(store)(c->output + at, NAME(finished)(c, row[x] + bias, slope, at, exponentials));
             }
         }
     }
@@ -259,7 +258,7 @@ TARGET INLINE void NAME(convolve_1x1)(const struct convolution *c, int first, in
                 VECTOR bias = NAME(load)(c->bias + channel), slope = bias;
                 if (c->activation == LEAKY_RELU) slope = NAME(load)(c->slopes + channel);
                 ptrdiff_t place = row * c->output_row + (ptrdiff_t)left * c->output_channels + at;
-                NAME(store)(c->output + place, NAME(finished)(c, NAME(load)(products + at) + bias, slope, place));
+                NAME(store)(c->output + place, NAME(finished)(c, NAME(load)(products + at) + bias, slope, place, 1));
             }
         }
     }
@@ -281,8 +280,12 @@ TARGET void NAME(winograd_convolve)(const struct convolution *c, int first, int 
         NAME(multiply)(input_points + point * input_step, c->depth, channels,
                        c->weights + (ptrdiff_t)point * c->output_channels * channels,
                        output_points + point * output_step, c->output_channels, last - first);
-    for (int tile = first; tile < last; tile++)
-        NAME(transform_back)(c, tile, output_points + (ptrdiff_t)(tile - first) * c->output_channels, output_step);
+    int exponentials = c->has_gate || c->activation == SILU || c->activation == SIGMOID;
+    for (int tile = first; tile < last; tile++) {
+        const float *points = output_points + (ptrdiff_t)(tile - first) * c->output_channels;
+        if (exponentials) NAME(transform_back)(c, tile, points, output_step, 1);
+        else NAME(transform_back)(c, tile, points, output_step, 0);
+    }
 }
 
 #undef VECTOR

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from http import HTTPStatus
 from pathlib import Path
+from typing import BinaryIO
 
 import requests
 
@@ -105,13 +106,21 @@ def _alone(lock: Path) -> Iterator[None]:
             with contextlib.suppress(OSError):
                 fcntl.flock(file, fcntl.LOCK_EX)
             # The one who had the lock has deleted the file: others may have made and locked a new one by now.
-            if not (lock.exists() and os.path.samestat(os.fstat(file.fileno()), lock.stat())):
+            if not _is_at(file, lock):
                 continue
             try:
                 yield
             finally:
                 lock.unlink(missing_ok=True)
             return
+
+
+def _is_at(file: BinaryIO, path: Path) -> bool:
+    """Return whether the open file is the one that `path` names now."""
+    try:
+        return os.path.samestat(os.fstat(file.fileno()), path.stat())
+    except FileNotFoundError:
+        return False
 
 
 def _fetch_verified(

@@ -10,7 +10,7 @@ import requests
 
 from realesr.errors import ModelError
 from realesr.models import download as module
-from realesr.models.download import download
+from realesr.models.download import _alone, download
 
 CONTENT = bytes(range(256)) * 4000
 SHA256 = hashlib.sha256(CONTENT).hexdigest()
@@ -250,6 +250,23 @@ def test_of_several_at_once_one_fetches_it(server, target, crowd):
     assert target.read_bytes() == CONTENT
     assert server.ranges == [None]
     assert _files(target) == ["file.pth"]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no locks")
+def test_the_lock_is_held_by_one_and_may_vanish_at_any_moment(tmp_path):
+    holders = []
+
+    def hold_often():
+        for _ in range(200):
+            with _alone(tmp_path / "lock"):
+                holders.append(1)
+                assert len(holders) == 1
+                holders.pop()
+
+    with ThreadPoolExecutor(8) as pool:
+        for one in [pool.submit(hold_often) for _ in range(8)]:
+            one.result()
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="no locks")
