@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from realesr.engine import EngineBase, EngineSpec, ProgressCallback, SizeRule, check_batch
 from realesr.engines import model_facts
-from realesr.engines.memory_cost import GPU_PIECES, gpu_tile_bytes
+from realesr.engines.memory_cost import GPU_COST, GPU_PIECES
 from realesr.machine.memory import free_bytes
 from realesr.models.architecture import Architecture
 from realesr.models.zoo import ZOO
@@ -80,7 +80,7 @@ class ReadyEngine(EngineBase):
 
     def bytes_for(self, architecture: Architecture, height_px: int, width_px: int, *, in_strips: bool = False) -> float:
         """Return the memory of engine torch on a GPU; see `Engine.bytes_for`."""
-        return gpu_tile_bytes(architecture, height_px, width_px, self.spec.precision)
+        return GPU_COST.bytes_for(architecture, height_px, width_px, self.spec.precision)
 
     def open_tile_rows(self, plan: TilePlan, *, eight_bit: bool) -> "ReadyRows":
         """Begin an image; see `Engine.open_tile_rows`."""

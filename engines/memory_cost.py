@@ -24,16 +24,12 @@ keep x4plus on a photo of 12 MP under 2.5 GB (benchmarks/results, memory and com
 GPU_PIECES = PieceSizes(largest_tile_px=1024)
 """Tiles in a GPU's memory: a photo of 12 MP has 1.13 times its pixels computed, and 1.6 times with a CPU's 288 px."""
 
-GPU_MAPS = 5
-"""Maps that are held at once, of the type that the network computes in. Measured in torch on an H100, fp16, 288 to
-1024 px: 4.1 maps of x4plus and 3.5 of animevideov3 while cuDNN tries its algorithms, 3.1 and 2.3 later
-(benchmarks/results, 2026-11-27-gpu-throughput)."""
 
-
-def gpu_tile_bytes(architecture: Architecture, height_px: int, width_px: int, precision: Precision) -> float:
-    """Return the memory of a GPU for a tile, beside the weights."""
-    value_bytes = FLOAT32_BYTES if precision == "fp32" else FLOAT32_BYTES / 2
-    return GPU_MAPS * value_bytes * architecture.largest_map_values_per_px * height_px * width_px
+def piece_sizes(architecture: Architecture | None, *, on_gpu: bool) -> PieceSizes:
+    """Return the sizes that were measured for most engines; a network that is not known is taken to need the most."""
+    if on_gpu:
+        return GPU_PIECES
+    return PIECES if architecture is not None and not architecture.has_enlarged_convolutions else ENLARGED_PIECES
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,7 +45,20 @@ class MemoryCost:
     trunk_strip_maps: float = 0.0
     """Maps for a strip in the convolutions before the enlargement; those behind it take `enlarged_maps`."""
     half_precision_factor: float = 2.0
-    """Factor for fp16 and bf16 on a CPU, where results are kept in both types."""
+    """Factor for fp16 and bf16: 2 on a CPU, where results are kept in both types."""
+
+    def bytes_for(
+        self,
+        architecture: Architecture,
+        height_px: int,
+        width_px: int,
+        precision: Precision = "fp32",
+        *,
+        in_strips: bool = False,
+    ) -> float:
+        """Return the memory for a tile or for strips; see `Engine.bytes_for`."""
+        measure = self.strip_bytes if in_strips else self.tile_bytes
+        return measure(architecture, height_px, width_px, precision)
 
     def tile_bytes(self, architecture: Architecture, height_px: int, width_px: int, precision: Precision) -> float:
         """Return the memory for a tile, beside the weights."""
@@ -76,6 +85,12 @@ class MemoryCost:
 
     def _factor(self, precision: Precision) -> float:
         return 1.0 if precision == "fp32" else self.half_precision_factor
+
+
+GPU_COST = MemoryCost(maps=5, enlarged_maps=5, strip_maps=9, trunk_strip_maps=4, half_precision_factor=0.5)
+"""In a GPU's memory, in maps of the type that the network computes in. Measured in torch on an H100, fp16, 288 to
+1024 px: 4.1 maps of x4plus and 3.5 of animevideov3 while cuDNN tries its algorithms, 3.1 and 2.3 later
+(benchmarks/results, 2026-11-27-gpu-throughput). Strips are counted as on a CPU; theirs were not measured there."""
 
 
 @functools.cache

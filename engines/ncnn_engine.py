@@ -92,7 +92,7 @@ class NcnnEngine(EngineBase):
 
     def bytes_for(self, architecture: Architecture, height_px: int, width_px: int, *, in_strips: bool = False) -> float:
         """Return the memory for a piece of an image; see `Engine.bytes_for`."""
-        return COST.tile_bytes(architecture, height_px, width_px, "fp32")
+        return COST.bytes_for(architecture, height_px, width_px)
 
     def close(self) -> None:
         """Free the net."""

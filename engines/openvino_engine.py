@@ -116,8 +116,9 @@ class OpenVinoEngine(EngineBase):
 
     def bytes_for(self, architecture: Architecture, height_px: int, width_px: int, *, in_strips: bool = False) -> float:
         """Return the memory for a piece of an image; see `Engine.bytes_for`."""
-        measure = COST.strip_bytes if in_strips else COST.tile_bytes
-        return measure(architecture, height_px, width_px, "fp32")  # bf16 takes no more: its maps are smaller
+        return COST.bytes_for(
+            architecture, height_px, width_px, in_strips=in_strips
+        )  # bf16 takes no more: its maps are smaller
 
     def close(self) -> None:
         """Free the compiled networks."""

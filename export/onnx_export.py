@@ -36,9 +36,7 @@ from realesr.machine.whole_file import folder_beside, not_written, put_in_place
 from realesr.models.graph_options import GraphOptions
 from realesr.models.onnx_graph import conv_names, graph_bytes
 from realesr.models.weights import Weights
-
-MessageCallback = Callable[[str], None]
-"""Called with one line for people."""
+from realesr.progress import MessageCallback
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from realesr.engines import model_facts
 from realesr.engines.nvidia.tensorrt_library import require
 from realesr.errors import RealesrError, UsageError
-from realesr.export.onnx_export import ExportReport, MessageCallback, beside, check_target, export_onnx
+from realesr.export.onnx_export import ExportReport, beside, check_target, export_onnx
 from realesr.export.proof import Proof
 from realesr.export.request import ExportOptions
 from realesr.export.sidecar import facts_of_file
@@ -18,7 +18,7 @@ from realesr.models.graph_options import GraphOptions
 from realesr.models.onnx_graph import graph_bytes
 from realesr.models.weights import Weights
 from realesr.models.zoo import load_model
-from realesr.progress import AmountCallback
+from realesr.progress import AmountCallback, MessageCallback
 
 if TYPE_CHECKING:
     from realesr.engines.nvidia.tensorrt_library import Library

@@ -11,7 +11,7 @@ from pathlib import Path
 import realesr
 from realesr.engine import Precision
 from realesr.engines import model_facts
-from realesr.engines.memory_cost import ENLARGED_PIECES, PIECES
+from realesr.engines.memory_cost import piece_sizes
 from realesr.engines.nvidia.cuda_memory import GpuFacts, gpu_facts
 from realesr.engines.nvidia.tensorrt_library import LIBRARIES, Library
 from realesr.engines.nvidia.tensorrt_sidecar import ShapeProfile, Sidecar, sidecar_path, text_from_sidecar
@@ -93,8 +93,7 @@ def profile_for(facts: ModelFacts, *, read_px: int | None = None, max_batch: int
             larger ones gain little.
     """
     multiple = facts.multiple_of
-    is_enlarged = facts.architecture is None or facts.architecture.has_enlarged_convolutions
-    largest = (ENLARGED_PIECES if is_enlarged else PIECES).largest_tile_px
+    largest = piece_sizes(facts.architecture, on_gpu=False).largest_tile_px
     best = _round_up(largest * multiple, multiple)
     most = max(best, _round_up(read_px or 1, multiple))
     return ShapeProfile(

@@ -1,4 +1,4 @@
-"""Progress callbacks: the two kinds that there are."""
+"""Callbacks: two kinds of progress, and messages."""
 
 from collections.abc import Callable
 
@@ -8,6 +8,9 @@ ProgressCallback = Callable[[float], None]
 AmountCallback = Callable[[int, int], None]
 """Called with the amount that is done and the amount in all: pixels of an image, or bytes of a download (0 in all where
 the server does not tell)."""
+
+MessageCallback = Callable[[str], None]
+"""Called with one line for people."""
 
 
 def no_progress(_share: float) -> None:

@@ -3,14 +3,11 @@
 import json
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 LOG = "log.jsonl"
-
-MessageCallback = Callable[[str], None]
-"""Called with one line of text for people."""
 
 
 class RunLog:

@@ -9,11 +9,12 @@ import torch
 from torch import nn
 
 from realesr import networks
+from realesr.progress import MessageCallback
 from realesr.train.checkpoint import checkpoints, read_facts, read_state, write_checkpoint, write_file, write_networks
 from realesr.train.data.loader import TrainingData
 from realesr.train.data.pair_pool import PairPool
 from realesr.train.distributed import World, data_parallel, wait_for_all
-from realesr.train.log import MessageCallback, RunLog, Throughput
+from realesr.train.log import RunLog, Throughput
 from realesr.train.losses import PerceptualLoss
 from realesr.train.recipe import Recipe
 from realesr.train.request import Images, Request, check_same_run, find_images, init_for, recipe_for

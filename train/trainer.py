@@ -12,10 +12,11 @@ from typing import Any
 from torch import Tensor
 
 from realesr.errors import TrainingError
+from realesr.progress import MessageCallback
 from realesr.train.checkpoint import write_json
 from realesr.train.data.loader import Batch, batches
 from realesr.train.distributed import join_world, leave_world, mean_of_all, true_in_all, true_in_any
-from realesr.train.log import MessageCallback, status_line
+from realesr.train.log import status_line
 from realesr.train.request import Request
 from realesr.train.run import AGAIN, LAST, TrainingRun, failures_folder, open_run, save, validate_run
 from realesr.train.steps import StepError, gan_step, psnr_step

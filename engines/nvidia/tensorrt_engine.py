@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from realesr.engine import MAX_BATCH, EngineBase, EngineSpec, Precision, ProgressCallback, SizeRule, check_batch
 from realesr.engines.choice import nvidia_gpus
 from realesr.engines.engine_options import checked_options
-from realesr.engines.memory_cost import GPU_PIECES, gpu_tile_bytes
+from realesr.engines.memory_cost import GPU_COST, GPU_PIECES
 from realesr.engines.nvidia.cuda_memory import LIBRARIES, CudaMemory, GpuFacts, device_number, open_cuda
 from realesr.engines.nvidia.gpu_memory import gpu_free_bytes
 from realesr.engines.nvidia.tensorrt_library import INSTALL, OUT_OF_MEMORY, installed, last_words, load, new_log
@@ -73,7 +73,7 @@ class TensorrtEngine(EngineBase):
 
     def bytes_for(self, architecture: Architecture, height_px: int, width_px: int, *, in_strips: bool = False) -> float:
         """Return the GPU's memory for a tile; see `Engine.bytes_for`."""
-        return gpu_tile_bytes(architecture, height_px, width_px, self.spec.precision)
+        return GPU_COST.bytes_for(architecture, height_px, width_px, self.spec.precision)
 
     def close(self) -> None:
         """Free the engine and all its memory; keep what TensorRT for RTX has compiled."""

@@ -13,14 +13,13 @@ from realesr.engine import (
     MAX_BATCH,
     EngineBase,
     EngineSpec,
-    PieceSizes,
     Precision,
     ProgressCallback,
     SizeRule,
     check_batch,
 )
 from realesr.engines.engine_options import checked_options
-from realesr.engines.memory_cost import ENLARGED_PIECES, GPU_PIECES, PIECES, MemoryCost, gpu_tile_bytes
+from realesr.engines.memory_cost import GPU_COST, MemoryCost, piece_sizes
 from realesr.engines.nvidia.gpu_memory import gpu_free_bytes
 from realesr.engines.onnx_runtime.binding import DeviceBinding
 from realesr.engines.onnx_runtime.devices import ProviderPlace, add_place, check_packages, place_for
@@ -124,10 +123,8 @@ class OnnxRuntimeEngine(EngineBase):
 
     def bytes_for(self, architecture: Architecture, height_px: int, width_px: int, *, in_strips: bool = False) -> float:
         """Return the memory for a piece of an image; see `Engine.bytes_for`."""
-        if self.spec.device_free_bytes is not None:
-            return gpu_tile_bytes(architecture, height_px, width_px, self.spec.precision)
-        measure = COST.strip_bytes if in_strips else COST.tile_bytes
-        return measure(architecture, height_px, width_px, self.spec.precision)
+        cost = COST if self.spec.device_free_bytes is None else GPU_COST
+        return cost.bytes_for(architecture, height_px, width_px, self.spec.precision, in_strips=in_strips)
 
     def close(self) -> None:
         """Free the session."""
@@ -178,7 +175,7 @@ def open_onnxruntime(
         device=place.device,
         size=SizeRule(minimum_px=multiple_of, multiple_of=multiple_of, fixed_px=form.size_px),
         io_dtype=form.io_dtype,
-        pieces=_pieces(architecture, place.kind),
+        pieces=piece_sizes(architecture, on_gpu=place.kind == "cuda"),
         max_batch=form.batch or MAX_BATCH,
         best_batch=form.batch or 1,
         first_rows_px=first_rows,
@@ -186,13 +183,6 @@ def open_onnxruntime(
     )
     binding = DeviceBinding(session, "cuda", place.number) if place.kind == "cuda" else None
     return OnnxRuntimeEngine(session, spec, form, stateful_sessions, binding)
-
-
-def _pieces(architecture: Architecture | None, device_kind: str) -> PieceSizes:
-    """Return the sizes that were measured; an unknown network is taken to need the most memory."""
-    if device_kind == "cuda":
-        return GPU_PIECES
-    return PIECES if architecture is not None and not architecture.has_enlarged_convolutions else ENLARGED_PIECES
 
 
 def facts_from_file(path: Path) -> ModelFacts:

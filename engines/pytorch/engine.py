@@ -13,14 +13,14 @@ from realesr.engine import (
     MAX_BATCH,
     EngineBase,
     EngineSpec,
-    PieceSizes,
     Precision,
     ProgressCallback,
     SizeRule,
     check_batch,
 )
 from realesr.engines.engine_options import checked_options
-from realesr.engines.memory_cost import MemoryCost
+from realesr.engines.facts import weights_alone
+from realesr.engines.memory_cost import GPU_COST, MemoryCost, piece_sizes
 from realesr.engines.pytorch.device import (
     Stream,
     in_thread_of,
@@ -49,22 +49,10 @@ PRECISIONS: tuple[Precision, ...] = ("fp32", "fp16", "bf16")
 
 _DTYPES: dict[Precision, torch.dtype] = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
-_CPU_MEMORY = MemoryCost(maps=4, enlarged_maps=4, strip_maps=9, trunk_strip_maps=4)
+_CPU_COST = MemoryCost(maps=4, enlarged_maps=4, strip_maps=9, trunk_strip_maps=4)
 """Measured by benchmarks/bench_memory.py, 64 to 384 px: at most 3.5 maps, and some 10 MB besides. fp16 and bf16 take
 more, not less: 102 MB against 48 (animevideov3, 256 px). Strips: 435 MB of x4plus-anime at 320 x
 64 px, 168 MB of animevideov3 at 1024 x 64, where this says 429 and 212."""
-_GPU_MEMORY = MemoryCost(maps=5, enlarged_maps=5, strip_maps=9, trunk_strip_maps=4, half_precision_factor=0.5)
-"""Maps are of the type that the network computes in. Measured on an H100, fp16, 288 to 1024 px: 4.1 maps of x4plus and
-3.5 of animevideov3 while cuDNN tries its algorithms, 3.1 and 2.3 later (benchmarks/results, 2026-11-27-gpu-throughput).
-Strips are counted as on a CPU; theirs were not measured there."""
-
-_LARGEST_GPU_TILE_PX = 1024
-"""A photo of 12 MP has 1.13 times its pixels computed, and 1.6 times with the 288 px of a CPU."""
-_LARGEST_TILE_PX, _LARGEST_ENLARGED_TILE_PX = 512, 288
-"""The larger a tile, the less of it is overlap. Where convolutions run behind an enlargement, a pixel takes up to
-sixteen times the memory: 288 px keep x4plus on a photo of 12 MP under 2.5 GB (benchmarks/results, memory and
-command-partial)."""
-_LARGEST_STRIP_PX, _LARGEST_ENLARGED_STRIP_PX = 65_536, 40_000
 
 
 class TorchEngine(EngineBase):
@@ -134,9 +122,8 @@ class TorchEngine(EngineBase):
 
     def bytes_for(self, architecture: Architecture, height_px: int, width_px: int, *, in_strips: bool = False) -> float:
         """Return the memory for a tile or for strips, on the device; see `Engine.bytes_for`."""
-        cost = _GPU_MEMORY if self._device.type == "cuda" else _CPU_MEMORY
-        count = cost.strip_bytes if in_strips else cost.tile_bytes
-        return count(architecture, height_px, width_px, self.spec.precision)
+        cost = GPU_COST if self._device.type == "cuda" else _CPU_COST
+        return cost.bytes_for(architecture, height_px, width_px, self.spec.precision, in_strips=in_strips)
 
     def _check_open(self) -> None:
         if not self._forwards:
@@ -162,29 +149,25 @@ def open_torch(
     What torch keeps for the whole process is set anew: the number of CPU threads; on NVIDIA GPUs also whether cuDNN
     tries its algorithms once for each shape, and, for fp32, that convolutions are not rounded to TF32.
     """
-    if isinstance(model, Path):
-        raise UsageError(
-            f"engine torch got {model.name}, expected weights (.safetensors, .pth): take engine onnxruntime",
-            option="engine",
-        )
+    weights = weights_alone(model, "torch")
     chosen = _parsed_device(device)
     body = _body_precision(chosen, precision)
     switches = checked_options("torch", options or {}, OPTIONS)
     check_options(switches, chosen)
     _set_for_process(chosen, body, threads, tries_algorithms=switches["benchmark"] == "1")
     with translated(chosen):
-        network = _moved(LayerNetwork(model), chosen, _DTYPES[body])
+        network = _moved(LayerNetwork(weights), chosen, _DTYPES[body])
         streams = new_streams(chosen, int(switches["streams"]))
         forwards = [forward_for(network, switches) for _ in streams]
         free_bytes = _free_bytes(chosen)
-    architecture = model.architecture
+    architecture = weights.architecture
     spec = EngineSpec(
         name="torch",
         scale=architecture.scale,
         precision=body,
         device=str(chosen),
         size=SizeRule(minimum_px=architecture.multiple_of, multiple_of=architecture.multiple_of),
-        pieces=_piece_sizes(architecture, chosen),
+        pieces=piece_sizes(architecture, on_gpu=chosen.type == "cuda"),
         max_batch=MAX_BATCH,
         first_rows_px=first_rows_px(architecture),
         joins_tiles=switches["join"] == "device" or (switches["join"] == "auto" and chosen.type == "cuda"),
@@ -214,15 +197,6 @@ def _moved(network: LayerNetwork, device: torch.device, dtype: torch.dtype) -> L
     """
     moved: LayerNetwork = convert_conv2d_weight_memory_format(network.eval().to(device, dtype), torch.channels_last)
     return moved
-
-
-def _piece_sizes(architecture: Architecture, device: torch.device) -> PieceSizes:
-    is_enlarged = architecture.has_enlarged_convolutions
-    largest_tile_px = _LARGEST_ENLARGED_TILE_PX if is_enlarged else _LARGEST_TILE_PX
-    return PieceSizes(
-        largest_tile_px=_LARGEST_GPU_TILE_PX if device.type == "cuda" else largest_tile_px,
-        largest_strip_px=_LARGEST_ENLARGED_STRIP_PX if is_enlarged else _LARGEST_STRIP_PX,
-    )
 
 
 def _free_bytes(device: torch.device) -> int | None:

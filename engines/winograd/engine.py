@@ -132,7 +132,7 @@ def _spec(architecture: Architecture, *, has_strips: bool) -> EngineSpec:
     largest_tile_px = LARGEST_ENLARGED_TILE_PX if architecture.has_enlarged_convolutions else LARGEST_TILE_PX
     return EngineSpec(
         name="winograd",
-        scale=architecture.output_scale,
+        scale=architecture.scale,
         precision="fp32",
         device="cpu",
         size=SizeRule(minimum_px=multiple_of, multiple_of=multiple_of),

@@ -37,7 +37,7 @@ def needed_bytes(
     """
     trunk, *tail = schedules(architecture, channel_unit)
     height = height_px + architecture.radius_px * in_strips
-    output = 3 * height * width_px * architecture.output_scale**2
+    output = 3 * height * width_px * architecture.scale**2
     floats = output + 3 * height * width_px + _stage_floats(trunk, height, width_px, height_px, threads)
     grid = trunk.places[trunk.result].grid
     for stage in tail:

@@ -29,7 +29,7 @@ class Network:
     """A network's stages with their weights. One image at a time goes through it whole; several may in strips."""
 
     def __init__(self, kernel: Kernel, workers: Workers, weights: Weights) -> None:
-        self.scale = weights.architecture.output_scale
+        self.scale = weights.architecture.scale
         self.stages = [
             Stage(schedule, kernel, workers, weights.state)
             for schedule in schedules(weights.architecture, kernel.channel_unit)

@@ -28,9 +28,9 @@ ADVICE = {
     "output": "--output names another",
     "shape_nhw": "--shape sets it",
     "uint8": "leave out --uint8",
-    "compute_capabilities": "--for sets it",
+    "compute_capabilities": "'realesr export --for' sets it",
     "workspace_mb": "--workspace-mb sets it",
-    "limit_minutes": "--limit-minutes sets the limit",
+    "limit_minutes": "'realesr export --limit-minutes' sets the limit",
     "timing_cache": "--timing-cache sets it",
     "fp16": "leave out --fp16",
     # train.request.Request, and the command `train`

@@ -25,12 +25,24 @@ class Activation:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Convolution:
+class _ReadsOne:
+    """A layer that reads one result."""
+
+    name: str
+    source: str
+
+    @property
+    def sources(self) -> tuple[str, ...]:
+        """Return the names of the results that this layer reads."""
+        return (self.source,)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Convolution(_ReadsOne):
     """A square convolution of stride 1, with as much zero padding as keeps the size, then an activation."""
 
     name: str
     """Its arrays are NAME.weight, (out, in / groups, kernel, kernel), and NAME.bias, (out,)."""
-    source: str
     in_channels: int
     out_channels: int
     kernel: int = 3
@@ -38,11 +50,6 @@ class Convolution:
     groups: int = 1
     has_bias: bool = True
     activation: Activation | None = None
-
-    @property
-    def sources(self) -> tuple[str, ...]:
-        """Return the names of the results that this layer reads."""
-        return (self.source,)
 
     @property
     def arrays(self) -> dict[str, tuple[int, ...]]:
@@ -58,17 +65,10 @@ class Convolution:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Activated:
+class Activated(_ReadsOne):
     """An activation of a result that other layers read as it was."""
 
-    name: str
-    source: str
     activation: Activation
-
-    @property
-    def sources(self) -> tuple[str, ...]:
-        """Return the names of the results that this layer reads."""
-        return (self.source,)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,60 +103,32 @@ class Product:
 
 
 @dataclass(frozen=True, kw_only=True)
-class PixelShuffle:
+class PixelShuffle(_ReadsOne):
     """Channels become pixels: (C * factor^2, H, W) -> (C, H * factor, W * factor), as torch orders them."""
 
-    name: str
-    source: str
     factor: int
-
-    @property
-    def sources(self) -> tuple[str, ...]:
-        """Return the names of the results that this layer reads."""
-        return (self.source,)
 
 
 @dataclass(frozen=True, kw_only=True)
-class PixelUnshuffle:
+class PixelUnshuffle(_ReadsOne):
     """Pixels become channels: (C, H * factor, W * factor) -> (C * factor^2, H, W), as torch orders them."""
 
-    name: str
-    source: str
     factor: int
-
-    @property
-    def sources(self) -> tuple[str, ...]:
-        """Return the names of the results that this layer reads."""
-        return (self.source,)
 
 
 @dataclass(frozen=True, kw_only=True)
-class NearestEnlargement:
+class NearestEnlargement(_ReadsOne):
     """Every pixel repeated factor x factor times."""
 
-    name: str
-    source: str
     factor: int
-
-    @property
-    def sources(self) -> tuple[str, ...]:
-        """Return the names of the results that this layer reads."""
-        return (self.source,)
 
 
 @dataclass(frozen=True, kw_only=True)
-class ChannelSlice:
+class ChannelSlice(_ReadsOne):
     """Some of a result's channels, from `first_channel`: a split is several of these."""
 
-    name: str
-    source: str
     first_channel: int
     channels: int
-
-    @property
-    def sources(self) -> tuple[str, ...]:
-        """Return the names of the results that this layer reads."""
-        return (self.source,)
 
 
 Layer = (

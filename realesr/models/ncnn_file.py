@@ -305,7 +305,7 @@ def _difference(expected: Architecture, comparison: Comparison, lines: Sequence[
     if not comparison.missing:
         return (
             f"the ncnn graph goes on with {lines[number].text[:200]} where the network ends: take the file of the "
-            f"network itself (the one for scale {expected.output_scale}), and resize what it gives"
+            f"network itself (the one for scale {expected.scale}), and resize what it gives"
         )
     wanted = _shown(comparison.missing[0], expected)
     got = lines[number].text[:200]

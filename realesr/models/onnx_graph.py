@@ -118,7 +118,7 @@ def _stamp(content: bytes) -> bytes:
 
 def _empty_model(weights: Weights, options: GraphOptions) -> onnx.ModelProto:
     """Return a model with an input, an output and the facts that engines read without the weights."""
-    scale = weights.architecture.output_scale
+    scale = weights.architecture.scale
     number = TensorProto.UINT8 if options.uint8 else TensorProto.FLOAT
     n, h, w = options.shape_nhw or ("n", "h", "w")
     large = (f"{scale}*h", f"{scale}*w") if options.shape_nhw is None else (int(h) * scale, int(w) * scale)

@@ -15,7 +15,7 @@ from realesr.models.rrdb import RRDB, detect_rrdb, rrdb_candidates, with_rrdb_na
 from realesr.models.span import Span, detect_span, folded_span, span_candidates
 
 FAMILIES: Mapping[str, type[Architecture]] = {"rrdb": RRDB, "compact": Compact, "span": Span}
-"""What recipes and the metadata of ONNX files call each family of networks -> its class."""
+"""Name of a family of networks, as recipes and ONNX metadata have it -> its class."""
 
 _EXPECTED = "RRDBNet (conv_first.weight, ...), SRVGGNetCompact (body.0.weight, ...) or SPAN (conv_1.sk.weight, ...)"
 

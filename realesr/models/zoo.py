@@ -35,7 +35,7 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, kw_only=True)
 class NcnnPair:
-    """The same network as ncnn files, weights rounded to float16, as a package holds them in its folder `models`."""
+    """A network as ncnn files, weights rounded to float16, as a package holds them in its folder `models`."""
 
     stem: str
     """Name of both files, without .param and .bin."""
@@ -66,7 +66,7 @@ class ZooEntry:
     licence: str = _LICENCE
     architecture: Architecture
     purpose: str
-    """What it is for, in a few words."""
+    """Purpose, in a few words."""
     blend_with: str | None = None
     """Name of the network that it is blended with for a denoising strength."""
     ncnn: NcnnPair | None = None
@@ -222,7 +222,7 @@ ZOO: Mapping[str, ZooEntry] = {entry.name: entry for entry in _ENTRIES}
 
 
 def cache_folder() -> Path:
-    """Where downloads and ONNX files are kept: REALESR_CACHE, else the user's cache folder. It may not exist yet."""
+    """Return the folder of downloads and ONNX files: REALESR_CACHE or the user's cache. It may not exist yet."""
     chosen = os.environ.get("REALESR_CACHE")
     return Path(chosen).expanduser() if chosen else platformdirs.user_cache_path("realesr", appauthor=False)
 

@@ -32,10 +32,10 @@ class UpscaleResult:
     model: str
     engine: str
     device: str
-    """Where the engine ran; several devices are separated by commas."""
+    """Device that the engine ran on; several are separated by commas."""
     precision: str
     passes: int
-    """How often the network ran, one pass after the other."""
+    """Passes through the network, one after the other."""
     tile_px: int
     overlap_px: int
     seconds: float

@@ -117,7 +117,11 @@ def test_layers_that_stay_float32_are_named(realesr: Command, folder: Path) -> N
             "got workspace_mb: expected it with tensorrt or tensorrt-rtx, for it is about a build; --to",
             2,
         ),
-        (("--to", "tensorrt", "--limit-minutes", "0"), "got limit_minutes 0, expected more than 0; --limit-minutes", 2),
+        (
+            ("--to", "tensorrt", "--limit-minutes", "0"),
+            "got limit_minutes 0, expected more than 0; 'realesr export --limit-minutes'",
+            2,
+        ),
         (
             ("--to", "tensorrt-rtx", "--timing-cache", "a.bin"),
             "got timing_cache: expected it with tensorrt, for tensorrt-rtx measures nothing; --to",

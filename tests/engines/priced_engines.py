@@ -5,7 +5,7 @@ from dataclasses import replace
 
 from realesr.engine import Engine, NearestEngine, PieceSizes, Precision
 from realesr.engines import open_engine
-from realesr.engines.memory_cost import GPU_PIECES, gpu_tile_bytes
+from realesr.engines.memory_cost import GPU_COST, GPU_PIECES
 from realesr.models.architecture import Architecture
 from realesr.models.compact import Compact
 from realesr.models.rrdb import RRDB
@@ -40,7 +40,7 @@ class GpuEngine(NearestEngine):
         )
 
     def bytes_for(self, architecture: Architecture, height_px: int, width_px: int, *, in_strips: bool = False) -> float:
-        return gpu_tile_bytes(architecture, height_px, width_px, self.spec.precision)
+        return GPU_COST.bytes_for(architecture, height_px, width_px, self.spec.precision)
 
 
 class ProportionalEngine(NearestEngine):

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from realesr.engine import EngineBase, EngineSpec, ProgressCallback
 from realesr.engines import open_chosen_engine, open_engine, trial
 from realesr.engines.choice import ROWS, Machine
-from realesr.engines.memory_cost import GPU_PIECES, gpu_tile_bytes
+from realesr.engines.memory_cost import GPU_COST, GPU_PIECES
 from realesr.engines.trial import (
     Trial,
     answer_from,
@@ -195,7 +195,7 @@ class FakeGpuEngine(EngineBase):
         return batch.repeat(2, 2).repeat(2, 3)
 
     def bytes_for(self, architecture: Architecture, height_px: int, width_px: int, *, in_strips: bool = False) -> float:
-        return gpu_tile_bytes(architecture, height_px, width_px, self.spec.precision)
+        return GPU_COST.bytes_for(architecture, height_px, width_px, self.spec.precision)
 
     def _take(self, pixels: int, host_seconds: float) -> None:
         self._clock.seconds += self._start_seconds + self._us * pixels / 1e6 + host_seconds
