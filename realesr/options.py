@@ -115,15 +115,17 @@ class FileOptions:
     """Replace an output that exists."""
     strip: bool = False
     """Leave out metadata."""
-    page: int = 0
-    """Page of a multi-page file, from 0."""
+    page: int | None = None
+    """Page, frame or image of a file with several, from 0; None is the one that the file itself presents."""
     max_pixels: int | None = None
     """Largest input area that is read, in pixels; None is `realesr.images.reader.MAX_PIXELS`."""
+    allow_damaged: bool = False
+    """Enlarge files that have lost rows, with a notice, instead of refusing them."""
 
     def __post_init__(self) -> None:
         if self.quality is not None and not 1 <= self.quality <= 100:
             raise UsageError(f"got quality {self.quality}, expected 1 to 100", option="quality")
-        if self.page < 0:
+        if self.page is not None and self.page < 0:
             raise UsageError(f"got page {self.page}, expected 0 or more", option="page")
         if self.max_pixels is not None and self.max_pixels < 1:
             raise UsageError(f"got max_pixels {self.max_pixels}, expected at least 1", option="max_pixels")

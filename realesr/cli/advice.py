@@ -22,6 +22,7 @@ ADVICE = {
     "quality": "--quality sets it",
     "overwrite": "--overwrite replaces it",
     "page": "--page chooses it",
+    "allow_damaged": "--allow-damaged writes it all the same",
     "max_pixels": "--max-pixels sets the limit",
     # ExportOptions, and the command `export`
     "to": "--to chooses it",

@@ -38,9 +38,21 @@ Scale = Annotated[
     ),
 ]
 Page = Annotated[
-    int,
+    int | None,
     typer.Option(
-        metavar="N", rich_help_panel=IMAGE, help="Page of a multi-page TIFF, or frame of an animation; 0 is the first."
+        metavar="N",
+        show_default=False,
+        rich_help_panel=IMAGE,
+        help="Page of a TIFF, frame of an animation or image of a HEIC file; 0 is the first. "
+        "Default: the one that the file presents, which is no thumbnail.",
+    ),
+]
+AllowDamaged = Annotated[
+    bool,
+    typer.Option(
+        "--allow-damaged",
+        rich_help_panel=IMAGE,
+        help="Enlarge files that have lost a part of their picture, too: what is missing is made up, mostly grey.",
     ),
 ]
 AlphaBy = Annotated[

@@ -31,6 +31,7 @@ realesr upscale photo.jpg -s 2.5 -o large.png    # another size and format
 realesr upscale a.jpg b.png holiday -o enlarged  # many into a folder
 realesr upscale holiday --recursive -o enlarged --format webp --quality 90
 realesr upscale holiday -o enlarged --overwrite --strip
+realesr upscale card.jpg --allow-damaged         # what it has lost is made up
 realesr upscale scan.tif --page 2 -o page3.tif   # pages count from 0
 realesr upscale logo.png --alpha lanczos
 realesr upscale poster.tif --max-pixels 500000000
@@ -69,8 +70,9 @@ def upscale(
     strip: opt.Strip = False,
     scale: opt.Scale = None,
     alpha: opt.AlphaBy = "network",
-    page: opt.Page = 0,
+    page: opt.Page = None,
     max_pixels: opt.MaxPixels = None,
+    allow_damaged: opt.AllowDamaged = False,
     model: opt.Model = "realesrgan-x4plus",
     denoise: opt.Denoise = None,
     tta: opt.Tta = False,
@@ -116,7 +118,13 @@ def upscale(
             ),
             image=ImageOptions(scale=scale, alpha=alpha),
             file=FileOptions(
-                format=format_name, quality=quality, overwrite=overwrite, strip=strip, page=page, max_pixels=max_pixels
+                format=format_name,
+                quality=quality,
+                overwrite=overwrite,
+                strip=strip,
+                page=page,
+                max_pixels=max_pixels,
+                allow_damaged=allow_damaged,
             ),
             json=json,
         )

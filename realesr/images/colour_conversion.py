@@ -2,14 +2,13 @@
 
 import io
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-from realesr.images.channels import bits_per_sample, colour_and_alpha, colour_space
 from realesr.images.colour import ColourSpace, plan_colour
-from realesr.images.decoding import Decoded
+from realesr.images.decoded import COLOUR_CHANNELS, Decoded
 from realesr.images.exif import upright
 from realesr.images.info import ImageInfo
+from realesr.images.kinds import ImageKind
 from realesr.images.libvips import pyvips, srgb_profile
 from realesr.images.xmp import xmp_upright
 
@@ -25,16 +24,13 @@ class NetworkImage:
     """Notices for the user, one line each."""
 
 
-def in_network_colours(path: Path, decoded: Decoded) -> NetworkImage:
-    """Return the decoded image in colours for the network: converted, without its profile, or as it is.
-
-    Raises:
-        InputError: the pixels are not whole numbers of 8 or 16 bit.
-    """
-    space = colour_space(decoded.image)
-    bits = bits_per_sample(path, decoded.image, space)
+def in_network_colours(decoded: Decoded, kind: ImageKind) -> NetworkImage:
+    """Return the decoded image in colours for the network: converted, without its profile, or as it is."""
+    space, bits = decoded.space, decoded.bits
     plan = plan_colour(space, decoded.icc, opens=decoded.icc is not None and _opens(decoded.icc, space))
-    colour, alpha, notices = colour_and_alpha(decoded.image, space)
+    channels = COLOUR_CHANNELS[space]
+    colour = decoded.image.extract_band(0, n=channels)
+    notices = [plan.notice] if plan.notice else []
     icc = decoded.icc if plan.treatment == "as it is" else None
     if plan.treatment == "convert to sRGB":
         colour = _to_srgb(colour, space, decoded.icc if plan.through_own else None, bits)
@@ -42,21 +38,21 @@ def in_network_colours(path: Path, decoded: Decoded) -> NetworkImage:
     exif = upright(decoded.exif) if decoded.exif else None
     if decoded.exif and exif is None:
         notices.append("the EXIF block is damaged and was dropped")
-    image = colour if alpha is None else colour.bandjoin(alpha)
+    image = colour.bandjoin(decoded.image[channels]) if decoded.has_alpha else colour
     info = ImageInfo(
         width_px=image.width,
         height_px=image.height,
         bits=bits,
         is_grey=space == "grey",
-        has_alpha=alpha is not None,
-        format=decoded.kind,
+        has_alpha=decoded.has_alpha,
+        format=kind,
         icc=icc,
         exif=exif,
-        xmp=xmp_upright(decoded.xmp) if decoded.xmp else None,
+        xmp=xmp_upright(decoded.xmp) if decoded.xmp and decoded.was_turned else decoded.xmp,
         pixels_per_mm=decoded.pixels_per_mm,
     )
     image = image.cast("uchar" if bits == 8 else "ushort")
-    return NetworkImage(image=image, info=info, notices=(*([plan.notice] if plan.notice else []), *notices))
+    return NetworkImage(image=image, info=info, notices=(*decoded.notices, *notices))
 
 
 def _opens(icc: bytes, space: ColourSpace) -> bool:

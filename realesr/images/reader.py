@@ -1,12 +1,13 @@
 """Reads a file as bands of rows: upright, in colours that a network can process, in bounded memory.
 
 kinds               recognises the kind of image in the file
-decoding            opens the codec's own image: by rows with libvips, or whole (pillow_decoding)
-channels            separates colour from alpha, and finds the depth of the samples
+formats             open a file of each format, and tell what its samples mean
+decoding            opens the file of any kind: by rows with libvips, or whole
 colour_conversion   converts colours for the network, as `colour` decides
 ImageReader         has the facts, and yields the rows in order
 """
 
+from dataclasses import asdict
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -16,49 +17,59 @@ from numpy.typing import NDArray
 
 from realesr.errors import InputError
 from realesr.images.colour_conversion import NetworkImage, in_network_colours
+from realesr.images.decoded import MAX_PIXELS, ReadOptions
 from realesr.images.decoding import decode
+from realesr.images.file_source import FileSource
 from realesr.images.info import ImageInfo
 from realesr.images.kinds import IMAGE_SUFFIXES, find_kind, mislabel_notice
-from realesr.images.libvips import pyvips, vips_message
+from realesr.images.libvips import own_messages, pyvips, vips_message
 
 __all__ = ["IMAGE_SUFFIXES", "MAX_PIXELS", "ImageReader", "open_image"]
-
-MAX_PIXELS = 1_000_000_000
-"""Largest input in pixels by default. An assumption: above cameras and scanners, below decompression bombs."""
 
 _ROWS_AT_ONCE = 256
 
 
-def open_image(path: Path, *, page: int = 0, max_pixels: int | None = None) -> "ImageReader":
+def open_image(
+    path: Path, *, page: int | None = None, max_pixels: int | None = None, allow_damaged: bool = False
+) -> "ImageReader":
     """Open an image file for reading from its first row to its last.
 
     Args:
         path: path of the file; its content decides what it is, not its name.
-        page: page of a TIFF, GIF, WebP, AVIF or HEIC file with several, from 0.
+        page: page of a TIFF, GIF, WebP, AVIF or HEIC file with several, from 0; by default the one it presents itself.
         max_pixels: largest width x height, MAX_PIXELS by default.
+        allow_damaged: whether rows that the file has lost may be made up, with a notice.
 
     Raises:
         InputError: the file is missing, a folder, empty, damaged, of an unknown kind, too large, or has no such page.
     """
     kind = find_kind(path)
-    decoded = decode(path, kind, page, MAX_PIXELS if max_pixels is None else max_pixels)
-    image = in_network_colours(path, decoded)
+    options = ReadOptions(page=page, max_pixels=max_pixels or MAX_PIXELS, allow_damaged=allow_damaged)
+    decoded = decode(path, kind, options)
+    with own_messages():
+        image = in_network_colours(decoded, kind)
     mislabelled = mislabel_notice(path, kind)
-    return ImageReader(path, page, max_pixels, image, (mislabelled,) if mislabelled else ())
+    return ImageReader(path, options, image, decoded.sources, (mislabelled,) if mislabelled else ())
 
 
 class ImageReader:
     """An open image: its facts, and its rows once, in order. Read it from one thread."""
 
     def __init__(
-        self, path: Path, page: int, max_pixels: int | None, image: NetworkImage, notices: tuple[str, ...]
+        self,
+        path: Path,
+        options: ReadOptions,
+        image: NetworkImage,
+        sources: tuple[FileSource, ...],
+        notices: tuple[str, ...],
     ) -> None:
         self.info: ImageInfo = image.info
         """Facts after orientation and colour conversion; `icc` is the profile of the rows."""
         self.notices = notices + image.notices
         """Notices for the user, one line each."""
-        self._path, self._page, self._max_pixels = path, page, max_pixels
+        self._path, self._options = path, options
         self._image: Any = image.image
+        self._sources = sources
         self._region: Any = None
         self._next_row = 0
 
@@ -76,11 +87,15 @@ class ImageReader:
         dtype: Any = np.uint8 if info.bits == 8 else np.uint16
         if count == 0:
             return np.empty((0, info.width_px, info.channels), dtype)
-        if self._region is None:
-            self._region = pyvips.Region.new(self._image)
         try:
-            data = self._region.fetch(0, self._next_row, info.width_px, count)
+            with own_messages():
+                if self._region is None:
+                    self._region = pyvips.Region.new(self._image)
+                data = self._region.fetch(0, self._next_row, info.width_px, count)
         except pyvips.Error as error:
+            for source in self._sources:
+                if source.error is not None:
+                    raise InputError(f"{self._path} cannot be read ({source.error.strerror})") from source.error
             raise InputError(
                 f"{self._path} is truncated or damaged near row {self._next_row} of {info.height_px} "
                 f"({vips_message(error)}); get a whole copy"
@@ -96,7 +111,7 @@ class ImageReader:
         if not self.info.has_alpha:
             return None
         value: int | None = None
-        with open_image(self._path, page=self._page, max_pixels=self._max_pixels) as other:
+        with open_image(self._path, **asdict(self._options)) as other:
             while len(rows := other.read_rows(_ROWS_AT_ONCE)):
                 alpha = rows[:, :, -1]
                 value = int(alpha.flat[0]) if value is None else value
@@ -107,6 +122,8 @@ class ImageReader:
     def close(self) -> None:
         """Close the file; closing twice is allowed."""
         self._region = self._image = None
+        for source in self._sources:
+            source.close()
 
     def __enter__(self) -> Self:
         return self

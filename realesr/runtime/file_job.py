@@ -78,7 +78,7 @@ def upscale_file(
     from realesr.images.reader import open_image
 
     started = time.monotonic()
-    with open_image(source, page=file.page, max_pixels=file.max_pixels) as reader:
+    with open_image(source, page=file.page, max_pixels=file.max_pixels, allow_damaged=file.allow_damaged) as reader:
         info = reader.info
         pool = pool_for(info.bits)
         sizes = plan_sizes(info.height_px, info.width_px, pool.spec.scale, image.scale)
