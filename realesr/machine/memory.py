@@ -1,4 +1,7 @@
-"""Reads the free memory, and the most that this process has held."""
+"""Reads the free memory, and the most that this process has held.
+
+Source of the limits: getrlimit(2); of the sizes they are compared with: proc(5), /proc/PID/status.
+"""
 
 import sys
 from pathlib import Path
@@ -9,10 +12,29 @@ from realesr.machine.cgroup import memory_left_bytes
 
 
 def free_bytes() -> int:
-    """Return the memory that this process can have without swapping: the system's, or its container's if less."""
+    """Return the memory that this process can have without swapping: the system's, its container's or its own limit."""
     available: int = psutil.virtual_memory().available
-    left = memory_left_bytes()
-    return available if left is None else min(available, left)
+    left = [left for left in (memory_left_bytes(), _left_of_own_limits()) if left is not None]
+    return min([available, *left])
+
+
+def _left_of_own_limits() -> int | None:
+    """Return the bytes that the process may still map by RLIMIT_AS and RLIMIT_DATA (`ulimit -v` and `-d`), or None."""
+    if sys.platform != "linux":
+        return None
+    import resource
+
+    held = _status_bytes("VmSize", "VmData")
+    limits = (resource.getrlimit(resource.RLIMIT_AS)[0], resource.getrlimit(resource.RLIMIT_DATA)[0])
+    left = [max(0, limit - size) for limit, size in zip(limits, held, strict=True) if limit != resource.RLIM_INFINITY]
+    return min(left, default=None)
+
+
+def _status_bytes(*names: str) -> list[int]:
+    """Return sizes that the kernel states of this process, in bytes; 0 for one that is missing."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    stated = dict(line.split(":", 1) for line in lines if ":" in line)
+    return [int(stated.get(name, "0").split()[0]) * 1024 for name in names]
 
 
 def peak_bytes() -> int:
@@ -21,9 +43,9 @@ def peak_bytes() -> int:
         return int(psutil.Process().memory_info().peak_wset)
     if sys.platform == "linux":
         # Not getrusage: there a process starts with the peak of the one that started it.
-        for line in Path("/proc/self/status").read_text().splitlines():
-            if line.startswith("VmHWM:"):
-                return int(line.split()[1]) * 1024
+        peak = _status_bytes("VmHWM")[0]
+        if peak:
+            return peak
     import resource
 
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)

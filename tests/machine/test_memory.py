@@ -58,3 +58,25 @@ def test_memory_is_read_where_there_is_no_proc(monkeypatch: pytest.MonkeyPatch) 
         pytest.skip("Windows has an answer of its own")
     monkeypatch.setattr(sys, "platform", "darwin")
     assert peak_bytes() > 0
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the kernel states a process's sizes on Linux alone")
+@pytest.mark.parametrize("limit", ["RLIMIT_AS", "RLIMIT_DATA"])
+def test_free_memory_is_lowered_by_the_processs_own_limit(limit: str) -> None:
+    script = f"""
+import resource
+from realesr.machine.memory import free_bytes
+resource.setrlimit(resource.{limit}, ({4 * GB},) * 2)
+before = free_bytes()
+block = bytearray({500 * MB})
+print(before, before - free_bytes())
+try:
+    bytearray(free_bytes() + {50 * MB})
+except MemoryError:
+    print("more is refused")
+"""
+    run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    before, taken = map(int, run.stdout.splitlines()[0].split())
+    assert before < 4 * GB
+    assert 499 * MB < taken < 510 * MB
+    assert "more is refused" in run.stdout
