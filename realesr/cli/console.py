@@ -1,12 +1,12 @@
 """Prints results on stdout, and messages and progress on stderr. The only file that uses rich."""
 
 import json
-import os
 import sys
 import traceback
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from typing import Any
+from pathlib import Path
+from typing import IO, Any, cast
 
 import typer
 from rich.box import SIMPLE_HEAD
@@ -20,6 +20,9 @@ from realesr.errors import RealesrError
 from realesr.progress import AmountCallback
 
 from .advice import message_with_advice
+from .names import escaped, quoted_names, shown
+from .names import one_line as in_one_line
+from .streams import Stderr, discard, write_result
 
 STOPPED = 130
 """Exit code after Ctrl-C: 128 + SIGINT, as in shells."""
@@ -29,28 +32,29 @@ class Messages:
     """The messages of a command on stderr: lines, errors, tables and progress."""
 
     def __init__(self, *, quiet: bool = False, debug: bool = False) -> None:
-        self._console = Console(stderr=True, highlight=False, soft_wrap=True)
+        self._console = Console(file=cast(IO[str], Stderr()), highlight=False, soft_wrap=True)
         self._quiet = quiet
         self._debug = debug
 
     def say(self, text: str) -> None:
         """Print one line: a summary, a notice, an estimate."""
         if not self._quiet:
-            self._console.print(Text(text))
+            self._console.print(Text(escaped(text)))
 
-    def error(self, error: BaseException, about: str | None = None) -> None:
+    def error(self, error: BaseException, about: Iterable[Path] = ()) -> None:
         """Print an error as one red line, and its traceback with `--debug`.
 
         Args:
             error: the error; the type is named, too, unless it is a RealesrError.
-            about: name of the file with the error, added where the message does not have it.
+            about: files that the error may name; the first is named in any case.
         """
-        text = one_line(error)
-        if about is not None and about not in text:
-            text = f"{about}: {text}"
+        about = list(about)
+        text = one_line(error, about)
+        if about and shown(about[0].name) not in text and shown(about[0]) not in text:
+            text = f"{shown(about[0].name)}: {text}"
         self._console.print(Text(f"error: {text}", style="red"))
         if self._debug:
-            self._console.print(Text("".join(traceback.format_exception(error)), style="dim"))
+            self._console.print(Text(escaped("".join(traceback.format_exception(error)), keeps="\n"), style="dim"))
 
     def table(self, title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
         """Print a table that is not a result."""
@@ -70,7 +74,8 @@ class Messages:
             return
         columns = (TextColumn("{task.description}", markup=False), BarColumn(), Amount(unit), TimeRemainingColumn())
         # A slow network needs ten seconds and more for a tile: the speed is averaged over two minutes.
-        with Progress(*columns, console=self._console, transient=True, speed_estimate_period=120) as bar:
+        redirect: Any = {"redirect_stdout": sys.stdout is not None, "redirect_stderr": sys.stderr is not None}
+        with Progress(*columns, console=self._console, transient=True, speed_estimate_period=120, **redirect) as bar:
             task = bar.add_task(title, total=None)
             yield lambda done, total: bar.update(task, completed=done, total=total or None)
 
@@ -115,11 +120,14 @@ class Amount(ProgressColumn):
         return Text(f"{task.completed / 1e6:.1f}/{task.total / 1e6:.1f} {self._name}{pace}")
 
 
-def one_line(error: BaseException) -> str:
-    """Return an error as one line: with advice for a RealesrError, with its type for any other."""
+def one_line(error: BaseException, about: Iterable[Path] = ()) -> str:
+    """Return an error as one line: with advice for a RealesrError, with its type for any other.
+
+    Names of the files in `about` are quoted where they are not printable.
+    """
     if isinstance(error, RealesrError):
-        return message_with_advice(error)
-    text = " ".join(str(error).split())
+        return message_with_advice(error, about)
+    text = in_one_line(quoted_names(str(error), about))
     return f"unexpected {type(error).__name__}: {text} (--debug shows where)"
 
 
@@ -130,7 +138,7 @@ def errors_reported(messages: Messages) -> Iterator[None]:
         yield
     except BrokenPipeError:
         # The reader of the results has gone; the interpreter must not write to the pipe again when it ends.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        discard(sys.stdout)
         raise typer.Exit(1) from None
     except KeyboardInterrupt:
         messages.say("stopped: nothing half-written is left")
@@ -145,10 +153,9 @@ def errors_reported(messages: Messages) -> Iterator[None]:
         raise typer.Exit(1) from None
 
 
-def result(text: str) -> None:
-    """Write one line of results to stdout, at once, so that a reader at the other end of a pipe can start."""
-    sys.stdout.write(text + "\n")
-    sys.stdout.flush()
+def result(line: str | Path) -> None:
+    """Write one line of results, or a path, to stdout; errors are those of `streams.write_result`."""
+    write_result(line)
 
 
 def json_line(record: Mapping[str, Any]) -> None:

@@ -1,25 +1,28 @@
-"""Plans which files are read and which are written. Only `find_images`, `output_at` and `job_state` read the disk.
+"""Plans which files are read and which are written. All but `without_outputs` and `plan_jobs` ask the disk.
 
-paths --find_images--> Found (image, its folder below the named one) --plan_jobs--> Job (source, target)
+paths --find_images--> Found (image, its folder below the named one) --without_outputs--> Found
+      --plan_jobs--> Job (source, target) --job_state, make_folder--> ready
 """
 
 import os
 import re
 import sys
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from realesr.errors import InputError, OutputError, OutputExists, UsageError
 from realesr.images.info import OutputFormat
-from realesr.images.kinds import IMAGE_SUFFIXES, ImageKind, expected_kind, find_kind
+from realesr.images.kinds import IMAGE_SUFFIXES, ImageKind, check_is_file, expected_kind, find_kind
 from realesr.images.output_format import SUFFIXES, check_target, format_of, output_format, output_path
+
+from .names import shown
 
 FOLDS_CASE = sys.platform in ("win32", "darwin")
 """Whether A.png and a.png are one file on this system's usual disks."""
 
-OWN_OUTPUT = re.compile(r"(?P<source>.+)_x\d+(\.\d+)?")
+OWN_OUTPUT = re.compile(r"(?P<source>.+)_x\d+(\.\d+)?", re.DOTALL)
 
 
 @dataclass(frozen=True)
@@ -52,88 +55,141 @@ class Output:
     format: OutputFormat | None = None
 
 
-def find_images(
-    paths: Iterable[Path], *, recursive: bool, output: Path | None = None
-) -> tuple[list[Found], list[tuple[Path, InputError]]]:
-    """Return the images at these paths, each once, and the paths without images.
+Failures = list[tuple[Path, InputError]]
+"""Files and folders that cannot be read, each with its reason."""
+
+
+def find_images(paths: Iterable[Path], *, recursive: bool, output: Path | None = None) -> tuple[list[Found], Failures]:
+    """Return the images at these paths, each once, and what was named or found and cannot be read, with its reason.
 
     A file stands for itself, a folder for the images in it, without hidden files, outputs of an earlier run that lie
     beside their sources, and the folder `output`.
     """
-    found: dict[Path, Found] = {}
-    failures: list[tuple[Path, InputError]] = []
+    found: dict[str, Found] = {}
+    failures: Failures = []
     for path in paths:
-        try:
-            for image in _images_at(path, recursive, output):
-                found.setdefault(image.path.resolve(), image)
-        except OSError as error:
-            failures.append((path, InputError(f"{path} cannot be read: {error.strerror or error}")))
-        except InputError as error:
-            failures.append((path, error))
+        for image in _images_at(path, recursive, output, failures):
+            found.setdefault(os.path.realpath(image.path), image)
     return list(found.values()), failures
 
 
-def _images_at(path: Path, recursive: bool, output: Path | None) -> list[Found]:
-    """Return the image at `path`, or those in it; raise InputError where there is none."""
-    if not path.exists():
-        raise InputError(f"{path} does not exist: expected an image or a folder with images")
-    if not path.is_dir():
-        return [_found(path)]
-    skipped = output.resolve() if output is not None and output.resolve() != path.resolve() else None
-    images = [image for folder in _folders(path, recursive, skipped) for image in _images_in(folder, path)]
-    if not images:
-        deeper = (
-            "" if recursive or next(_folders_in(path), None) is None else "; --recursive looks into its folders, too"
-        )
-        raise InputError(f"{path} is a folder without images: expected files such as .jpg, .png or .tif in it{deeper}")
+def _images_at(path: Path, recursive: bool, output: Path | None, failures: Failures) -> list[Found]:
+    """Return the image at `path`, or those in it; what cannot be read is added to `failures`."""
+    if not os.path.isdir(path):
+        return _files_of([path], Path(), failures)
+    before = len(failures)
+    images: list[Found] = []
+    has_folders = False
+    waiting = [path]
+    while waiting:
+        folder = waiting.pop()
+        files, folders = _content(folder, failures)
+        images += _images_in(files, folder.relative_to(path), failures)
+        has_folders = has_folders or bool(folders)
+        if recursive:
+            waiting += (item for item in reversed(folders) if not _is_output(item, output, path))
+    if not images and len(failures) == before:
+        deeper = "; --recursive looks into its folders, too" if has_folders and not recursive else ""
+        reason = f"{path} is a folder without images: expected files such as .jpg, .png or .tif in it{deeper}"
+        failures.append((path, InputError(reason)))
     return images
 
 
-def _folders(root: Path, recursive: bool, skipped: Path | None) -> Iterator[Path]:
-    """Yield the folder itself, then those below it, without hidden ones, links and `skipped`."""
-    yield root
-    if recursive:
-        for folder in _folders_in(root):
-            if folder.resolve() != skipped:
-                yield from _folders(folder, True, skipped)
+def _is_output(folder: Path, output: Path | None, root: Path) -> bool:
+    """Return whether a folder below `root` is the output's; never where that is `root` itself."""
+    place = None if output is None else os.path.realpath(output)
+    return place is not None and place != os.path.realpath(root) and place == os.path.realpath(folder)
 
 
-def _folders_in(folder: Path) -> Iterator[Path]:
-    """Yield the folders that lie directly in a folder, without hidden ones and links."""
-    return (
-        item for item in sorted(folder.iterdir()) if item.is_dir() and not _is_hidden(item) and not item.is_symlink()
-    )
-
-
-def _images_in(folder: Path, root: Path) -> list[Found]:
-    """Return the images that lie directly in a folder at or below `root`."""
-    visible = (item for item in sorted(folder.iterdir()) if not _is_hidden(item))
-    images = [item for item in visible if item.suffix.lower() in IMAGE_SUFFIXES and item.is_file()]
-    names = {image.name for image in images}
-    below = folder.relative_to(root)
-    return [_found(image, below) for image in images if not is_own_output(image.name, names)]
-
-
-def _found(path: Path, below: Path = Path()) -> Found:
-    """Return an image with its kind; what is wrong with a file is reported when it is enlarged."""
+def _content(folder: Path, failures: Failures) -> tuple[list[Path], list[Path]]:
+    """Return the files that lie directly in a folder, and its folders but for links, both without hidden ones."""
+    files, folders = [], []
     try:
-        return Found(path, below, find_kind(path))
-    except InputError:
-        return Found(path, below)
+        with os.scandir(folder) as entries:
+            visible = sorted((entry for entry in entries if not entry.name.startswith(".")), key=lambda e: e.name)
+    except OSError as error:
+        failures.append((folder, InputError(f"{folder} cannot be read: {error.strerror or error}")))
+        return [], []
+    for entry in visible:
+        if entry.is_dir(follow_symlinks=False):  # known without asking the disk, even where that is not allowed
+            folders.append(folder / entry.name)
+        elif not os.path.isdir(folder / entry.name):
+            files.append(folder / entry.name)
+    return files, folders
 
 
-def _is_hidden(path: Path) -> bool:
-    return path.name.startswith(".")
+def _images_in(files: Sequence[Path], below: Path, failures: Failures) -> list[Found]:
+    """Return those of a folder's files that are images by their names, without outputs of an earlier run."""
+    images = [item for item in files if item.suffix.lower() in IMAGE_SUFFIXES]
+    sources = source_stems(image.name for image in images)
+    return _files_of([image for image in images if source_of(image.name, sources) is None], below, failures)
 
 
-def is_own_output(name: str, names: Collection[str]) -> bool:
-    """Return whether `name` looks like the output of another of `names`, as photo_x4.png of photo.jpg."""
+def _files_of(paths: Iterable[Path], below: Path, failures: Failures) -> list[Found]:
+    """Return regular files with their kinds; others are failures. What is wrong in a file is told when it is read."""
+    found = []
+    for path in paths:
+        try:
+            _check_exists(path)
+            check_is_file(path)
+        except InputError as error:
+            failures.append((path, error))
+            continue
+        try:
+            found.append(Found(path, below, find_kind(path)))
+        except InputError:
+            found.append(Found(path, below))
+    return found
+
+
+def _check_exists(path: Path) -> None:
+    """Raise InputError where there is nothing at `path`, not even a link that leads nowhere."""
+    try:
+        os.lstat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        raise InputError(f"{path} does not exist: expected an image or a folder with images") from None
+    except (OSError, ValueError):
+        return  # `check_is_file` has the reason
+
+
+def source_stems(names: Iterable[str]) -> dict[str, str]:
+    """Return beginning of an output's name -> name of its source: "photo" and "photo_jpg" -> photo.jpg."""
+    paths = [Path(name) for name in names]
+    return {stem: path.name for path in paths for stem in (_stem_with_suffix(path), path.stem)}
+
+
+def source_of(name: str, stems: Mapping[str, str]) -> str | None:
+    """Return the source that `name` looks like an output of, as photo.jpg for photo_x4.png; see `source_stems`."""
     match = OWN_OUTPUT.fullmatch(Path(name).stem)
-    if match is None:
-        return False
-    source = match["source"]
-    others = [Path(other) for other in names if other != name]
-    return any(source in (other.stem, _stem_with_suffix(other)) for other in others)
+    return None if match is None else stems.get(match["source"])
+
+
+def without_outputs(
+    found: Sequence[Found], *, scale: float, output: Output
+) -> tuple[list[Found], list[tuple[Path, str]]]:
+    """Return the images without those that an earlier run made of the others, and the latter, each with a reason.
+
+    These are photo_x4.jpg beside photo.jpg, as a shell makes them of *.jpg, and what would be written now. One image
+    without its source stays, whatever its name is.
+    """
+    names: dict[Path, list[str]] = {}
+    for image in found:
+        names.setdefault(image.path.parent, []).append(image.path.name)
+    stems = {folder: source_stems(inside) for folder, inside in names.items()}
+    writers: dict[str, Path] = {}
+    if output.is_folder:
+        for image in found:
+            writers.setdefault(os.path.abspath(_target(image, scale, output)), image.path)
+    kept, outputs = [], []
+    for image in found:
+        path = image.path
+        source = writers.get(os.path.abspath(path)) or source_of(path.name, stems[path.parent])
+        if source is None:
+            kept.append(image)
+        else:
+            reason = f"{shown(path)} is taken for an output of {shown(source)}: skipped (named alone it is enlarged)"
+            outputs.append((path, reason))
+    return kept, outputs
 
 
 def output_at(text: str | None, *, many: bool, wanted: OutputFormat | None) -> Output:
@@ -147,12 +203,15 @@ def output_at(text: str | None, *, many: bool, wanted: OutputFormat | None) -> O
         wanted: value of `--format`.
 
     Raises:
-        UsageError: one file for many inputs, a suffix that cannot be written, or one that contradicts `wanted`.
+        UsageError: one file for many inputs, a suffix that cannot be written, one that contradicts `wanted`, or no
+            place for files.
     """
     if text is None:
         return Output(format=wanted)
     path = Path(text)
-    if path.is_dir() or text.endswith(("/", os.sep)) or not path.suffix:
+    if os.path.exists(path) and not os.path.isfile(path) and not os.path.isdir(path):
+        raise UsageError(f"got -o {text}, which is a pipe or a device, expected a file or a folder")
+    if os.path.isdir(path) or text.endswith(("/", os.sep)) or not path.suffix:
         return Output(path, format=wanted)
     named = format_of(path)
     if named is None:
@@ -244,12 +303,25 @@ def job_state(job: Job, *, overwrite: bool) -> str | None:
     """Return why a job is skipped: its target exists; None where it is to be done.
 
     Raises:
-        UsageError: the target is the source under another name (a link), which must not be overwritten.
+        OutputError: the target is the source under another name (a link), no regular file, or its name is too long.
     """
     try:
         check_target(job.source, job.target, overwrite=overwrite)
     except OutputExists:
         return f"{job.target} exists: skipped (--overwrite writes it anew)"
-    except OutputError as error:
-        raise UsageError(str(error), option=error.option) from None
     return None
+
+
+def make_folder(folder: Path) -> None:
+    """Make an output's folder and those above it, where they are missing.
+
+    Raises:
+        OutputError: it cannot be made: below a file, without permission, on a read-only or full disk.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError) as error:
+        taken = next((place for place in (folder, *folder.parents) if os.path.lexists(place)), folder)
+        raise OutputError(f"{taken} is no folder: expected one for the output", option="output") from error
+    except OSError as error:
+        raise OutputError(f"the folder {folder} cannot be made ({error.strerror or error})", option="output") from error

@@ -23,6 +23,7 @@ Paths = Annotated[
     typer.Argument(
         metavar="PATHS",
         show_default=False,
+        readable=False,  # one that is not must not stop the others
         help="Images, and folders with images. JPEG, PNG, TIFF, WebP, AVIF, GIF, BMP, PPM; HEIC with pillow-heif.",
     ),
 ]

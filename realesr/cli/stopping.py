@@ -5,6 +5,7 @@ it, stopping would wait for the whole row of tiles, which can take minutes. Most
 tile: there the command waits for the tile, or for a second Ctrl-C.
 """
 
+import contextlib
 import os
 import signal
 import sys
@@ -43,14 +44,16 @@ def leave(code: object) -> None:
     without an active exception".
     """
     if _signals:
-        sys.stdout.flush()
-        sys.stderr.flush()
+        for stream in (sys.stdout, sys.stderr):
+            with contextlib.suppress(OSError, ValueError, AttributeError):  # full, closed, or not there at all
+                stream.flush()
         os._exit(code if isinstance(code, int) else 1)
 
 
 def _on_signal(number: int, _frame: FrameType | None) -> None:
     """Record a signal, and raise its exception in the main thread."""
     _signals.append(number)
-    if len(_signals) == 1 and number == signal.SIGINT and sys.stderr.isatty():
-        os.write(2, AGAIN)  # print may be in the middle of a line, and must not be entered twice
+    if len(_signals) == 1 and number == signal.SIGINT and os.isatty(2):
+        with contextlib.suppress(OSError):
+            os.write(2, AGAIN)  # print may be in the middle of a line, and must not be entered twice
     check()

@@ -1,5 +1,6 @@
 """`realesr upscale`: enlarges one file after the other; a file's failure does not stop the others."""
 
+import os
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from realesr.errors import OutputExists, UsageError
+from realesr.errors import OutputError, OutputExists, UsageError
 from realesr.images.output_format import DEFAULT_QUALITY, format_of
 from realesr.options import FileOptions, ImageOptions, NetworkOptions
 
@@ -17,7 +18,8 @@ from . import options as opt
 from . import stopping
 from .advice import message_with_advice
 from .estimate import LONG_SECONDS, Estimate, duration_in_words, facts_of, faster_advice
-from .files import Job, Output, find_images, job_state, output_at, plan_jobs
+from .files import Job, Output, find_images, job_state, make_folder, output_at, plan_jobs, without_outputs
+from .names import quoted_names, shown
 
 if TYPE_CHECKING:
     from realesr.api import Upscaler
@@ -93,7 +95,7 @@ def upscale(
     The path of each file that was written goes to stdout, everything else to stderr. Hidden images in folders are left
     out, and outputs of an earlier run (photo_x4.jpg beside photo.jpg).
 
-    Exit codes: 0 all done or skipped, 1 some failed, 2 wrong usage, 130 stopped by Ctrl-C.
+    Exit codes: 0 all done or skipped, 1 some failed or stdout took no results, 2 wrong usage, 130 stopped by Ctrl-C.
     """
     from .console import Messages, errors_reported
 
@@ -102,7 +104,7 @@ def upscale(
         request = UpscaleRequest(
             paths=paths,
             recursive=recursive,
-            output=output_at(output, many=len(paths) > 1 or paths[0].is_dir(), wanted=format_name),
+            output=output_at(output, many=len(paths) > 1 or os.path.isdir(paths[0]), wanted=format_name),
             network=NetworkOptions(
                 model=model,
                 denoise=denoise,
@@ -139,6 +141,7 @@ class UpscaleRun:
         self._request = request
         self._messages = messages
         self._counts: Counter[str] = Counter()
+        self._lost_results = False
 
     def run(self) -> int:
         """Enlarge every file; return the exit code."""
@@ -149,18 +152,25 @@ class UpscaleRun:
             self._report_failed(path, error)
         if found:
             scale = request.image.scale or facts_of(request.network.model)[0]
+            found, outputs = without_outputs(found, scale=scale, output=request.output)
             jobs = plan_jobs(found, scale=scale, output=request.output)
             check_quality(jobs, request.file.quality)
+            for path, reason in outputs:
+                self._report_skipped(path, None, reason)
             self._enlarge([job for job in jobs if not self._skips(job)])
         if self._counts.total() > 1:
             self._messages.say(", ".join(f"{self._counts[end]} {end}" for end in ("done", "failed", "skipped")))
-        return 1 if self._counts["failed"] else 0
+        return 1 if self._counts["failed"] or self._lost_results else 0
 
     def _skips(self, job: Job) -> bool:
-        """Return whether a job is skipped, and report why."""
-        reason = job_state(job, overwrite=self._request.file.overwrite)
+        """Return whether a job is skipped or cannot be done, and report why."""
+        try:
+            reason = job_state(job, overwrite=self._request.file.overwrite)
+        except (OutputError, OSError) as error:
+            self._report_failed(job.source, error, job.target)
+            return True
         if reason is not None:
-            self._report_skipped(job, reason)
+            self._report_skipped(job.source, job.target, reason)
         return reason is not None
 
     def _enlarge(self, jobs: Sequence[Job]) -> None:
@@ -171,13 +181,14 @@ class UpscaleRun:
             if upscaler.choice:
                 self._messages.say(upscaler.choice)
             for number, job in enumerate(jobs, start=1):
-                title = f"{job.source.name} ({number} of {len(jobs)})" if len(jobs) > 1 else job.source.name
+                name = shown(job.source.name)
+                title = f"{name} ({number} of {len(jobs)})" if len(jobs) > 1 else name
                 self._enlarge_one(upscaler, job, title)
 
     def _enlarge_one(self, upscaler: "Upscaler", job: Job, title: str) -> None:
         """Enlarge one file, and report how it ended."""
         try:
-            job.target.parent.mkdir(parents=True, exist_ok=True)
+            make_folder(job.target.parent)
             with self._messages.progress(title) as show_progress:
                 estimate = Estimate(lambda seconds: self._report_estimate(title, seconds), clock)
 
@@ -194,10 +205,10 @@ class UpscaleRun:
                     on_progress=on_progress,
                 )
         except OutputExists as error:
-            self._report_skipped(job, message_with_advice(error))
+            self._report_skipped(job.source, job.target, message_with_advice(error, (job.source, job.target)))
         except Exception as error:  # one file must not stop the others
             stopping.check()  # an interrupted lock raises whatever it likes
-            self._report_failed(job.source, error)
+            self._report_failed(job.source, error, job.target)
         else:
             self._report_done(result)
 
@@ -208,37 +219,47 @@ class UpscaleRun:
 
     def _report_done(self, result: "UpscaleResult") -> None:
         """Report a file that was written: notices, summary, and its path or JSON on stdout."""
-        from . import console
-
         self._counts["done"] += 1
         for notice in result.notices:
-            self._messages.say(notice if result.source.name in notice else f"{result.source.name}: {notice}")
+            about = notice if result.source.name in notice else f"{result.source.name}: {notice}"
+            self._messages.say(quoted_names(about, (result.source, result.target)))
         self._messages.say(summary(result))
-        if self._request.json:
-            console.json_line(asdict(result))
-        else:
-            console.result(str(result.target))
+        self._print_result(asdict(result) if self._request.json else result.target)
 
-    def _report_skipped(self, job: Job, reason: str) -> None:
-        """Report a file whose output exists."""
+    def _report_skipped(self, source: Path, target: Path | None, reason: str) -> None:
+        """Report a file that is left out: its output exists, or it is one; then it has no target."""
         self._counts["skipped"] += 1
+        reason = quoted_names(reason, (source, target) if target else (source,))
         self._messages.say(reason)
-        self._json({"source": job.source, "target": job.target, "skipped": reason})
+        self._print_record({"source": source, "target": target, "skipped": reason})
 
-    def _report_failed(self, source: Path, error: Exception) -> None:
+    def _report_failed(self, source: Path, error: Exception, target: Path | None = None) -> None:
         """Report a file that could not be enlarged."""
         from .console import one_line
 
         self._counts["failed"] += 1
-        self._messages.error(error, about=source.name)
-        self._json({"source": source, "error": one_line(error)})
+        about = (source, target) if target else (source,)
+        self._messages.error(error, about)
+        self._print_record({"source": source, "error": one_line(error, about)})
 
-    def _json(self, record: dict[str, object]) -> None:
+    def _print_record(self, record: dict[str, object]) -> None:
         """Write a record to stdout where JSON is the output format."""
-        from .console import json_line
-
         if self._request.json:
-            json_line(record)
+            self._print_result(record)
+
+    def _print_result(self, result: dict[str, object] | Path) -> None:
+        """Write a path or a record to stdout; where that takes no more, say so once, and go on."""
+        from . import console
+
+        try:
+            if isinstance(result, Path):
+                console.result(result)
+            else:
+                console.json_line(result)
+        except OutputError as error:
+            if not self._lost_results:
+                self._messages.error(error)
+            self._lost_results = True
 
     def _report_estimate(self, title: str, seconds: float) -> None:
         """Report how long a file will take, and a faster network where that is long."""
@@ -273,7 +294,7 @@ def summary(result: "UpscaleResult") -> str:
     (width, height), (to_width, to_height) = result.input_px, result.output_px
     passes = "1 pass" if result.passes == 1 else f"{result.passes} passes"
     return (
-        f"{result.source.name}  {width} x {height} -> {to_width} x {to_height}  {result.model}, "
+        f"{shown(result.source.name)}  {width} x {height} -> {to_width} x {to_height}  {result.model}, "
         f"{result.engine} {result.precision} on {result.device}, {passes}, "
         f"{result.seconds:.1f} s, {megabytes(result.peak_bytes)} peak"
     )

@@ -1,12 +1,19 @@
 """Converts PIL images and numpy arrays of the Python API to planes and back."""
 
+from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from realesr.errors import InputError
+from realesr.images.colour_conversion import in_network_colours
 from realesr.images.info import ImageInfo
+from realesr.images.libvips import own_messages, pyvips, vips_message
+from realesr.images.metadata.exif_correction import exif_enlarged
+from realesr.images.metadata.xmp import xmp_resized
+from realesr.images.pil_images import decoded_from_pil, without_orientation
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -14,18 +21,8 @@ if TYPE_CHECKING:
 LEVELS = {"uint8": 255, "uint16": 65535}
 """Largest level of each integer type; floats are in [0, 1]."""
 
-PIL_MODES = {
-    "1": "L",
-    "P": "RGB",
-    "PA": "RGBA",
-    "La": "LA",
-    "RGBa": "RGBA",
-    "RGBX": "RGB",
-    "YCbCr": "RGB",
-    "HSV": "RGB",
-    "LAB": "RGB",
-}
-"""PIL mode that is neither plain grey nor RGB -> mode that such an image is converted to first."""
+_ROUNDING = 1e-3
+"""How far floats may lie outside [0, 1]: what rounding leaves, a quarter of a level of 8 bit. They are clamped."""
 
 Planes = NDArray[np.float32]
 """(channels, height, width) in [0, 1]."""
@@ -42,16 +39,16 @@ def planes_from_array(array: NDArray[Any]) -> tuple[Planes, ImageInfo]:
         The planes, (channels, height, width) float32 in [0, 1], and the facts about the image.
 
     Raises:
-        InputError: the array has another shape or type, no pixels, or values that are not finite.
+        InputError: the array has another shape or type, no pixels, or floats that are not finite or outside [0, 1].
     """
     stacked = array[:, :, None] if array.ndim == 2 else array
     if stacked.ndim != 3 or not 1 <= stacked.shape[2] <= 4 or 0 in stacked.shape:
         raise InputError(f"got an array of shape {array.shape}, expected (height, width) or (height, width, 1 to 4)")
     if array.dtype.name not in LEVELS and array.dtype.kind != "f":
         raise InputError(f"got an array of {array.dtype}, expected uint8, uint16, or floats in [0, 1]")
+    if array.dtype.kind == "f":
+        _check_range(stacked)
     planes = np.ascontiguousarray(stacked.transpose(2, 0, 1), np.float32)
-    if array.dtype.kind == "f" and not np.isfinite(planes).all():
-        raise InputError("got an array with values that are not finite, expected floats in [0, 1]")
     channels, height, width = planes.shape
     bits: Literal[8, 16] = 8 if array.dtype == np.uint8 else 16
     info = ImageInfo(
@@ -62,7 +59,20 @@ def planes_from_array(array: NDArray[Any]) -> tuple[Planes, ImageInfo]:
         has_alpha=channels in (2, 4),
         format="array",
     )
-    return planes / np.float32(LEVELS.get(array.dtype.name, 1)), info
+    if array.dtype.kind == "f":
+        return np.clip(planes, 0, 1), info
+    return planes / np.float32(LEVELS[array.dtype.name]), info
+
+
+def _check_range(floats: NDArray[Any]) -> None:
+    """Raise InputError where floats are not finite, or outside [0, 1] by more than rounding."""
+    low, high = float(floats.min()), float(floats.max())
+    if not np.isfinite(low) or not np.isfinite(high):
+        raise InputError("got an array with values that are not finite, expected floats in [0, 1]")
+    if low < -_ROUNDING or high > 1 + _ROUNDING:
+        raise InputError(
+            f"got floats from {low:g} to {high:g}, expected [0, 1]: scale them to that, or clip what lies outside"
+        )
 
 
 def array_from_planes(planes: Planes, like: NDArray[Any]) -> NDArray[Any]:
@@ -72,54 +82,72 @@ def array_from_planes(planes: Planes, like: NDArray[Any]) -> NDArray[Any]:
 
 
 def array_from_pil(image: "Image.Image") -> NDArray[Any]:
-    """Convert a PIL image to (height, width[, channels]) uint8 or uint16, upright; palettes become RGB, 1-bit grey.
+    """Convert a PIL image to (height, width[, channels]) uint8 or uint16, upright, as `pixels_from_pil` does."""
+    return pixels_from_pil(image)[0]
+
+
+def pixels_from_pil(image: "Image.Image") -> tuple[NDArray[Any], ImageInfo]:
+    """Convert a PIL image to the pixels that the same image has as a file: upright, in colours for the network.
+
+    Palettes become RGB, or grey where all their entries are grey; 1 bit becomes grey; a transparent colour becomes an
+    alpha channel; CMYK, Lab, and profiles that are unlike a photo's are converted to sRGB.
+
+    Returns:
+        (height, width[, channels]) uint8 or uint16, and the facts about them: `icc` is the profile of these pixels.
 
     Raises:
-        InputError: the mode is not a picture's (32-bit integers or floats).
+        InputError: it is no PIL image, cannot be read, or its mode is not a picture's (32-bit integers or floats).
     """
-    from PIL import ImageOps
-
-    image = ImageOps.exif_transpose(image)
-    if image.mode.startswith("I;16"):
-        return np.asarray(image).astype(np.uint16)
-    if image.mode == "CMYK":
-        image = _srgb_from_cmyk(image)
-    if image.mode == "P" and "transparency" in image.info:
-        image = image.convert("RGBA")
-    if image.mode in PIL_MODES:
-        image = image.convert(PIL_MODES[image.mode])
-    if image.mode not in ("L", "LA", "RGB", "RGBA"):
-        raise InputError(
-            f"got a PIL image of mode {image.mode}, expected grey, RGB, CMYK or a palette, with or without alpha"
-        )
-    return np.asarray(image)
+    _check_is_pil(image)
+    decoded = decoded_from_pil(image)
+    try:
+        with own_messages():
+            network = in_network_colours(decoded, "png")
+            array = network.image.numpy()
+    except pyvips.Error as error:
+        raise InputError(f"got a PIL image whose colours cannot be converted ({vips_message(error)})") from error
+    array = np.asarray(array[:, :, 0] if array.ndim == 3 and array.shape[2] == 1 else array)
+    return array, replace(network.info, format="array")
 
 
-def pil_from_array(array: NDArray[Any], like: "Image.Image") -> "Image.Image":
-    """Convert pixels to a PIL image, with the profile, resolution and EXIF of `like` that still hold."""
+def _check_is_pil(image: object) -> None:
+    """Raise InputError where `image` is no PIL image."""
     from PIL import Image
 
+    if isinstance(image, str | Path):
+        raise InputError(
+            f"got the path {str(image)!r}, expected a PIL image or a numpy array: open it with PIL.Image.open, "
+            "or enlarge it with upscale_file"
+        )
+    if not isinstance(image, Image.Image):
+        raise InputError(
+            f"got a {type(image).__name__}, expected a PIL image or a numpy array: numpy.asarray makes one of lists"
+        )
+
+
+def pil_from_array(array: NDArray[Any], info: ImageInfo) -> "Image.Image":
+    """Convert enlarged pixels to a PIL image, with the profile, resolution, EXIF and XMP that still hold.
+
+    Grey of 16 bit with alpha, which PIL does not have, becomes 8 bit.
+
+    Args:
+        array: (height, width[, channels]) uint8 or uint16, as they came out of the network.
+        info: facts about the pixels that went in.
+    """
+    from PIL import Image
+
+    if array.dtype == np.uint16 and array.ndim == 3:
+        array = ((array.astype(np.uint32) + 128) // 257).astype(np.uint8)
     image = Image.fromarray(array)
-    if like.mode != "CMYK" and "icc_profile" in like.info:
-        image.info["icc_profile"] = like.info["icc_profile"]
-    if "dpi" in like.info:
-        image.info["dpi"] = like.info["dpi"]
-    exif = like.getexif()
-    if exif:
-        exif.pop(0x0112, None)  # orientation: applied
-        image.info["exif"] = exif.tobytes()
+    if info.icc is not None:
+        image.info["icc_profile"] = info.icc
+    if info.pixels_per_mm is not None:
+        image.info["dpi"] = tuple(round(number * 25.4, 4) for number in info.pixels_per_mm)
+    old = info.width_px, info.height_px
+    exif = exif_enlarged(info.exif, old, image.size)[0] if info.exif else None
+    if exif and (exif := without_orientation(exif)):
+        image.info["exif"] = b"Exif\0\0" + exif
+    xmp = xmp_resized(info.xmp, old, image.size)[0] if info.xmp else None
+    if xmp:
+        image.info["xmp"] = xmp
     return image
-
-
-def _srgb_from_cmyk(image: "Image.Image") -> "Image.Image":
-    """Convert a CMYK image to sRGB, through its own profile where it has one."""
-    profile = image.info.get("icc_profile")
-    if not profile:
-        return image.convert("RGB")
-    import io
-
-    from PIL import ImageCms
-
-    converted = ImageCms.profileToProfile(image, io.BytesIO(profile), ImageCms.createProfile("sRGB"), outputMode="RGB")
-    assert converted is not None
-    return converted

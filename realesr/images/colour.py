@@ -11,22 +11,33 @@ The networks were trained on sRGB photographs, and they leave colour nearly as i
   profile: linear or HDR curves and profiles by look-up table (whose values may look like nothing the network knows),
   CMYK (through the file's own profile, else libvips' generic one, with black point compensation, because ink's black is
   a dark grey), and Lab.
+- HDR (PQ or HLG) is converted likewise, grey too: HDR reference white becomes white, what is brighter is clipped, and a
+  notice says so.
 - A profile that is damaged, or made for another kind of image (a grey one in an RGB file), is dropped with a notice:
   the values are treated as sRGB, as viewers do.
 
-PNG's gAMA and cHRM chunks and the nclx descriptions of AVIF and HEIC are not used: only ICC profiles are.
+Files that describe their colours without a profile get one first: `profile_making` makes it of the code points of
+H.273 (AVIF and HEIC's nclx, PNG's cICP), and of PNG's gAMA and cHRM. No description at all means sRGB.
 
-Source of the profile's layout: ICC.1:2022, 7.2 (header), 10.6 (curveType), 10.18 (parametricCurveType).
+Source of the profile's layout: ICC.1:2022, 7.2 (header), 9.2.17 (cicp), 10.6 (curveType), 10.18 (parametricCurveType).
 """
 
 import math
 import struct
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
+from realesr.images.profile_making import HLG, PQ, primaries_name
+
 ColourSpace = Literal["grey", "rgb", "cmyk", "lab"]
+Curve = Callable[[float], float]
+"""A tone curve: light of a value, both in [0, 1]."""
 Treatment = Literal["as it is", "drop profile", "convert to sRGB"]
 
+SRGB_COLUMNS = ((0.43604, 0.22248, 0.01392), (0.38511, 0.71691, 0.09707), (0.14305, 0.06061, 0.71391))
+"""X, Y and Z of sRGB's red, green and blue, adapted to D50 by Bradford's matrix. Source: IEC 61966-2-1."""
 LOWEST_GAMMA, HIGHEST_GAMMA = 1.7, 2.7
 """Tone curves of profiles that photos come in; ProPhoto has 1.8, eciRGB's L* is near 2.5. Linear is 1, PQ above 5."""
 
@@ -34,8 +45,10 @@ _TREATED = "colours are treated as sRGB"
 _SIGNATURES: dict[bytes, ColourSpace] = {b"GRAY": "grey", b"RGB ": "rgb", b"CMYK": "cmyk", b"Lab ": "lab"}
 _CLASSES = (b"scnr", b"mntr", b"prtr", b"spac")
 _PROBES = (0.25, 0.5, 0.75)
-# Red, green and blue of sRGB, adapted to D50. Source: ICC.1:2022, annex of sRGB's characterisation; IEC 61966-2-1.
-_SRGB_COLUMNS = ((0.4361, 0.2225, 0.0139), (0.3851, 0.7169, 0.0971), (0.1431, 0.0606, 0.7139))
+_WHITE_OF_HDR = 0.8
+"""Value that is white already in the curves of HDR: PQ's reference white is at 0.58, HLG's at 0.75."""
+CURVE_ERRORS = (struct.error, ValueError, IndexError, OverflowError, ZeroDivisionError, TypeError)
+"""What reading or evaluating a damaged curve raises; TypeError is for complex numbers."""
 
 
 @dataclass(frozen=True)
@@ -71,6 +84,9 @@ def plan_colour(space: ColourSpace, icc: bytes | None, *, opens: bool = True) ->
         return ColourPlan("drop profile", f"the colour profile is for {kind} images and was dropped; {_TREATED}")
     if found is None:
         return ColourPlan("drop profile", f"the colour profile is damaged and was dropped; {_TREATED}")
+    hdr = _hdr_notice(icc)
+    if hdr is not None:
+        return ColourPlan("convert to sRGB", hdr, True)
     if space == "grey" or has_photo_curves(icc):
         return ColourPlan("as it is")
     return ColourPlan(
@@ -107,8 +123,23 @@ def is_srgb(icc: bytes) -> bool:
     if profile_space(icc) == "grey":
         return True
     columns = [_xyz(icc, name) for name in (b"rXYZ", b"gXYZ", b"bXYZ")]
-    pairs = zip(columns, _SRGB_COLUMNS, strict=True)
+    pairs = zip(columns, SRGB_COLUMNS, strict=True)
     return all(abs(a - b) < 0.003 for got, want in pairs for a, b in zip(got, want, strict=True))
+
+
+def matrix_model(icc: bytes) -> tuple[list[Curve], list[tuple[float, float, float]]] | None:
+    """Return a profile's curves from values to light, and X, Y and Z of each channel at D50; of grey none.
+
+    None where a look-up table counts before them (ICC.1:2022, 8.3.2), or something is damaged.
+    """
+    curves, tags = _curves(icc), _tags(icc)
+    if curves is None or icc[20:24] != b"XYZ " or any(name[:3] in (b"A2B", b"D2B") for name in tags):
+        return None
+    try:
+        columns = [_xyz(icc, name) for name in (b"rXYZ", b"gXYZ", b"bXYZ")] if len(curves) == 3 else []
+        return [_read_curve(curve) for curve in curves], columns
+    except (KeyError, *CURVE_ERRORS):
+        return None
 
 
 def srgb_to_linear(value: float) -> float:
@@ -116,17 +147,48 @@ def srgb_to_linear(value: float) -> float:
     return value / 12.92 if value <= 0.04045 else ((value + 0.055) / 1.055) ** 2.4
 
 
+def _hdr_notice(icc: bytes) -> str | None:
+    """Return the notice of a conversion from HDR, or None where a profile is not for HDR.
+
+    An RGB profile says it in its cicp tag; a grey one has none (ICC.1:2022, 9.2.17), but a curve that clips.
+    """
+    offset, size = _tags(icc).get(b"cicp", (0, 0))
+    cicp = icc[offset : offset + size]
+    clips = "; what is brighter than white was clipped" if _clips(icc) else ""
+    if len(cicp) >= 10 and cicp[9] in (PQ, HLG):
+        transfer = "PQ" if cicp[9] == PQ else "HLG"
+        return f"HDR ({transfer}, {primaries_name(cicp[8])}) was converted to sRGB{clips}"
+    return f"HDR grey was converted to sRGB{clips}" if clips and icc[16:20] == b"GRAY" else None
+
+
+def _clips(icc: bytes) -> bool:
+    """Return whether the curves of a profile reach white long before their end, as those of HDR do."""
+    curves = _curves(icc)
+    try:
+        return curves is not None and all(_curve_at(curve, _WHITE_OF_HDR) >= 1 for curve in curves)
+    except CURVE_ERRORS:
+        return False
+
+
 def _gammas(icc: bytes) -> list[float] | None:
     """Return the exponent of each channel's curve at a quarter, half and three quarters; None without curves."""
+    curves = _curves(icc)
+    if curves is None:
+        return None
+    try:
+        values = [_curve_at(curve, x) for curve in curves for x in _PROBES]
+    except CURVE_ERRORS:
+        return None
+    return [math.log(y) / math.log(x) if 0 < y < 1 else 0.0 for y, x in zip(values, _PROBES * len(curves), strict=True)]
+
+
+def _curves(icc: bytes) -> list[bytes] | None:
+    """Return the curve tag of each channel, or None where one has none."""
     names = (b"kTRC",) if icc[16:20] == b"GRAY" else (b"rTRC", b"gTRC", b"bTRC")
     tags = _tags(icc)
     if any(name not in tags for name in names):
         return None
-    try:
-        values = [_curve_at(icc[tags[name][0] :][: tags[name][1]], x) for name in names for x in _PROBES]
-    except (struct.error, ValueError, IndexError, OverflowError, ZeroDivisionError):
-        return None
-    return [math.log(y) / math.log(x) if 0 < y < 1 else 0.0 for y, x in zip(values, _PROBES * len(names), strict=True)]
+    return [icc[tags[name][0] :][: tags[name][1]] for name in names]
 
 
 def _tags(icc: bytes) -> dict[bytes, tuple[int, int]]:
@@ -147,27 +209,45 @@ def _xyz(icc: bytes, name: bytes) -> tuple[float, float, float]:
 
 def _curve_at(curve: bytes, x: float) -> float:
     """Return the value of a curve tag at `x`, both in [0, 1]."""
+    return _read_curve(curve)(x)
+
+
+def _read_curve(curve: bytes) -> Curve:
+    """Return a curve tag as a function from [0, 1]; raise one of `CURVE_ERRORS` where it is damaged."""
     if curve[:4] == b"para":
-        return _parametric_at(curve, x)
+        return partial(_parametric_at, *_parameters(curve))
     if curve[:4] != b"curv":
         raise ValueError("not a curve")
     count = int.from_bytes(curve[8:12], "big")
     if count == 0:
-        return x
+        return float
     values = struct.unpack_from(f">{count}H", curve, 12)
-    if count == 1:
-        return float(x ** (values[0] / 256))
-    position = x * (count - 1)
+    return partial(_power, values[0] / 256) if count == 1 else partial(_between, values)
+
+
+def _power(exponent: float, x: float) -> float:
+    """Return `x` to the power of `exponent`."""
+    return float(x**exponent)
+
+
+def _between(values: tuple[int, ...], x: float) -> float:
+    """Return the value in [0, 1] at `x` of a table of 16-bit numbers, interpolated linearly."""
+    position = x * (len(values) - 1)
     below = int(position)
-    above = min(below + 1, count - 1)
+    above = min(below + 1, len(values) - 1)
     return float(values[below] + (values[above] - values[below]) * (position - below)) / 65535
 
 
-def _parametric_at(curve: bytes, x: float) -> float:
-    """Return the value of a parametric curve at `x`, both in [0, 1]. Source: ICC.1:2022, table 68."""
+def _parameters(curve: bytes) -> tuple[int, list[float]]:
+    """Return the function type and the seven parameters of a parametric curve; those that it lacks are 0."""
     kind = int.from_bytes(curve[8:10], "big")
     count = (1, 3, 4, 5, 7)[kind]
-    g, a, b, c, d, e, f = [v / 65536 for v in struct.unpack_from(f">{count}i", curve, 12)] + [0.0] * (7 - count)
+    return kind, [v / 65536 for v in struct.unpack_from(f">{count}i", curve, 12)] + [0.0] * (7 - count)
+
+
+def _parametric_at(kind: int, parameters: list[float], x: float) -> float:
+    """Return the value of a parametric curve at `x`, both in [0, 1]. Source: ICC.1:2022, table 68."""
+    g, a, b, c, d, e, f = parameters
     if kind == 0:
         return float(x**g)
     if kind in (1, 2):

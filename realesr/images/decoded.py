@@ -1,5 +1,6 @@
 """Describes an opened image whose samples are understood, and has what the openers of all formats share."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -63,6 +64,9 @@ class Decoded:
     """What was converted or left out, one line each for the user."""
     sources: tuple[FileSource, ...] = ()
     """Files that the image reads from; whoever has done with the image closes them."""
+    check_rows: Callable[[bool, Exception | None], str | None] | None = None
+    """Called within `own_messages` after each read of rows, with whether the last was among them, and libvips' error
+    or None. It returns a notice or None, and raises InputError where the file has lost rows that were read."""
 
 
 def field(image: Any, name: str) -> Any:

@@ -41,7 +41,7 @@ def decode(path: Path, kind: ImageKind, options: ReadOptions) -> Decoded:
         InputError: the file is damaged, too large, has no such page, or is in a form that is not read.
     """
     try:
-        with own_messages():
+        with own_messages(path):
             return _OPENERS[kind](path, options)
     except pyvips.Error as error:
         raise InputError(

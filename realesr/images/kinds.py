@@ -1,9 +1,13 @@
 """Recognises the kind of image in a file by its first bytes; a file's name is only a hint. Uses no libraries."""
 
+import contextlib
+import os
+import stat
 from pathlib import Path
 from typing import Literal
 
 from realesr.errors import InputError
+from realesr.images.other_kinds import is_camera_raw, is_text, name_of
 
 ImageKind = Literal["jpeg", "png", "tiff", "webp", "avif", "gif", "bmp", "ppm", "heic"]
 
@@ -24,6 +28,7 @@ SUFFIXES: dict[str, ImageKind] = {
     ".pgm": "ppm",
     ".pbm": "ppm",
     ".pnm": "ppm",
+    ".pam": "ppm",
     ".heic": "heic",
     ".heif": "heic",
     ".hif": "heic",
@@ -39,26 +44,41 @@ _RAW_SUFFIXES = frozenset(
     (".dng", ".nef", ".nrw", ".cr2", ".cr3", ".arw", ".sr2", ".orf", ".rw2", ".raf", ".pef", ".srw", ".3fr", ".iiq")
 )
 _HEIC_BRANDS = frozenset((b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs"))
-_SNIFF_BYTES = 256
+_PNM_DIGITS = frozenset((b"1", b"2", b"3", b"4", b"5", b"6", b"7", b"F", b"f"))
+_SUFFIXES_WITHOUT_SIGNATURE = {".tga": "TGA", ".pcd": "Photo CD", ".wbmp": "WBMP", ".mp3": "sound (MP3)"}
+_SNIFF_BYTES = 1024
 
 
 def find_kind(path: Path) -> ImageKind:
     """Return the kind of image in the file at `path`.
 
     Raises:
-        InputError: the file is missing, a folder, empty, unreadable, a camera's raw file, or of no known kind.
+        InputError: the file is missing, no regular file, empty, unreadable, a camera's raw file, or of a kind that is
+            not read, which the message names.
     """
     head = _first_bytes(path)
     if not head:
         raise InputError(f"{path} is empty (0 bytes): expected an image; copy or download it again")
     kind = kind_of(head)
-    if kind == "tiff" and path.suffix.lower() in _RAW_SUFFIXES:
-        kind = None
-    if kind is not None:
+    suffix = path.suffix.lower()
+    is_tiff_of_a_camera = kind == "tiff" and (suffix in _RAW_SUFFIXES or is_camera_raw(head))
+    is_text_like_bmp = kind == "bmp" and is_text(head)  # "BM" begins words, too
+    if kind is not None and not is_tiff_of_a_camera and not is_text_like_bmp:
         return kind
-    if path.suffix.lower() in _RAW_SUFFIXES:
-        raise InputError(f"{path} is a camera's raw file: develop it to TIFF or JPEG first")
-    raise InputError(f"{path} is not an image: it begins with {_shown(head)}, expected {READABLE}")
+    raise InputError(f"{path} {_why_not_read(head, suffix)}")
+
+
+def _why_not_read(head: bytes, suffix: str) -> str:
+    """Return what a file is that begins with `head` and is not read, as the end of a sentence, with what to do."""
+    name = name_of(head)
+    if suffix in _RAW_SUFFIXES and (name is None or kind_of(head) == "tiff"):
+        return "is a camera's raw file: develop it to TIFF or JPEG first"
+    if name is None and suffix in _SUFFIXES_WITHOUT_SIGNATURE:
+        name = _SUFFIXES_WITHOUT_SIGNATURE[suffix]
+    if name is None:
+        return f"is not an image: it begins with {_shown(head)}, expected {READABLE}"
+    name, colon, advice = name.partition(": ")
+    return f"is {name}, which is not read: {advice if colon else f'expected {READABLE}'}"
 
 
 def kind_of(head: bytes) -> ImageKind | None:
@@ -84,8 +104,11 @@ def kind_of(head: bytes) -> ImageKind | None:
     for signature, kind in signatures:
         if head.startswith(signature):
             return kind
-    is_ppm = head[:1] == b"P" and head[1:2] in (b"1", b"2", b"3", b"4", b"5", b"6") and head[2:3].isspace()
-    return "ppm" if is_ppm else None
+    if head[:2] == b"BA" and head[14:16] == b"BM":  # an array of OS/2 bitmaps, which its opener refuses by name
+        return "bmp"
+    # PFM ("PF", "Pf") is of the same family: its opener refuses it by name.
+    is_pnm = head[:1] == b"P" and head[1:2] in _PNM_DIGITS and (head[2:3].isspace() or head[2:3] == b"#")
+    return "ppm" if is_pnm else None
 
 
 def expected_kind(path: Path) -> ImageKind | None:
@@ -101,19 +124,37 @@ def mislabel_notice(path: Path, kind: ImageKind) -> str | None:
     return f"{path.name} holds {kind.upper()} data, not {expected.upper()}; it was read as {kind.upper()}"
 
 
+def check_is_file(path: Path) -> None:
+    """Raise InputError where there is no regular file at `path`, without opening what might block."""
+    try:
+        mode = path.stat().st_mode
+    except FileNotFoundError:
+        with contextlib.suppress(OSError):
+            raise InputError(f"{path} is a link to {os.readlink(path)}, which does not exist") from None
+        raise InputError(f"{path} does not exist: expected an image file") from None
+    except PermissionError:
+        raise InputError(f"{path} may not be read: check the permissions of its folder") from None
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path} cannot be read: {getattr(error, 'strerror', None) or error}") from error
+    if stat.S_ISDIR(mode):
+        raise InputError(f"{path} is a folder: expected an image file")
+    if not stat.S_ISREG(mode):
+        name = "a pipe" if stat.S_ISFIFO(mode) else "a socket" if stat.S_ISSOCK(mode) else "a device"
+        raise InputError(f"{path} is {name}: expected an image file; write the data to a file first")
+
+
 def _first_bytes(path: Path) -> bytes:
     """Read the beginning of a file; raise InputError where it cannot be read."""
+    check_is_file(path)
     try:
-        if path.is_dir():
-            raise InputError(f"{path} is a folder: expected an image file")
         with path.open("rb") as file:
             return file.read(_SNIFF_BYTES)
     except FileNotFoundError:
         raise InputError(f"{path} does not exist: expected an image file") from None
     except PermissionError:
         raise InputError(f"{path} may not be read: check its permissions") from None
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path} cannot be read: {error}") from error
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror or error}") from error
 
 
 def _kind_by_brands(head: bytes) -> ImageKind | None:
@@ -126,6 +167,6 @@ def _kind_by_brands(head: bytes) -> ImageKind | None:
 
 
 def _shown(head: bytes) -> str:
-    """Return the first bytes as text for a message, or in hexadecimal where they are not printable."""
-    text = head[:16].decode("ascii", errors="replace")
-    return repr(text) if text.isprintable() else f"the bytes {head[:8].hex(' ')}"
+    """Return the first bytes for a message: quoted where they are text, else in hexadecimal."""
+    start = head[:16]
+    return repr(start.decode("utf-8", "ignore")) if is_text(start) else f"the bytes {head[:8].hex(' ')}"

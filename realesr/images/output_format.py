@@ -1,11 +1,15 @@
 """Name and format of an output, and whether that format and the place can hold it; checked before the first tile."""
 
+import contextlib
+import errno
 import os
 import shutil
+import stat
 from pathlib import Path
 
 from realesr.errors import OutputError, OutputExists, UsageError
 from realesr.images.info import ImageInfo, OutputFormat
+from realesr.images.metadata.chunks import MOST_EXIF_BYTES_IN_JPEG
 
 SUFFIXES: dict[str, OutputFormat] = {
     ".png": "png",
@@ -29,8 +33,11 @@ DEFAULT_QUALITY: dict[OutputFormat, int] = {"jpeg": 95, "webp": 90, "avif": 80}
 LONGEST_SIDE_PX: dict[OutputFormat, int] = {"jpeg": 65_500, "webp": 16_383, "avif": 16_384}
 """Source: JPEG_MAX_DIMENSION in libjpeg-turbo's jmorecfg.h, WEBP_MAX_DIMENSION in libwebp's encode.h; AVIF: tried."""
 
-MOST_METADATA_BYTES_IN_JPEG = 65_502
+MOST_XMP_BYTES_IN_JPEG = 65_502
 """One APP1 segment, less the head of XMP. Source: XMP specification, part 3, 1.1.3."""
+
+_LONGEST_NAME_BYTES = 255
+"""Longest name of a file on most disks. Source: NAME_MAX in Linux' limits.h."""
 
 _BYTES_OF_RAW: dict[OutputFormat, tuple[float, float]] = {
     "png": (0.3, 1.05),
@@ -90,18 +97,44 @@ def suffix_for(fmt: OutputFormat, source: Path) -> str:
 
 
 def check_target(source: Path, target: Path, *, overwrite: bool) -> None:
-    """Raise where writing to `target` would replace the input, or a file that may not be overwritten.
+    """Raise where writing to `target` would replace the input, a file that may not be overwritten, or no file at all.
 
     Raises:
         OutputExists: the target exists, and `overwrite` is false.
-        OutputError: the target is the source itself, perhaps under another name (a link).
+        OutputError: the target is the source itself, perhaps under another name (a link), or a folder, pipe or device,
+            or it has a name that the disk does not take.
     """
-    if not target.exists():
+    try:
+        found = target.stat()
+    except (FileNotFoundError, NotADirectoryError):
         return
+    except (OSError, ValueError) as error:
+        raise OutputError(f"{target} cannot be written: {_why_no_such_name(target, error)}", option="output") from error
+    if not stat.S_ISREG(found.st_mode):
+        raise OutputError(f"{target} is {_kind_of_place(found.st_mode)}, expected a file name", option="output")
     if source.exists() and target.samefile(source):
         raise OutputError(f"{target} is the input {source} itself: the output would replace the input", option="output")
     if not overwrite:
         raise OutputExists(f"{target} is there already", option="overwrite")
+
+
+def _why_no_such_name(path: Path, error: OSError | ValueError) -> str:
+    """Return why the system refuses a path, with the length of its name where that is too long."""
+    if not isinstance(error, OSError) or error.errno != errno.ENAMETOOLONG:
+        return getattr(error, "strerror", None) or str(error)
+    length = len(os.fsencode(path.name))
+    if length <= _LONGEST_NAME_BYTES:
+        return "its path is too long; choose a place with a shorter one"
+    return (
+        f"its name has {length} bytes, and the disk takes {_LONGEST_NAME_BYTES}; rename the input, or name the output"
+    )
+
+
+def _kind_of_place(mode: int) -> str:
+    """Return what there is of no regular file, by its mode: "a folder"."""
+    if stat.S_ISDIR(mode):
+        return "a folder"
+    return "a pipe" if stat.S_ISFIFO(mode) else "a socket" if stat.S_ISSOCK(mode) else "a device"
 
 
 def check_output(path: Path, info: ImageInfo, fmt: OutputFormat) -> tuple[str, ...]:
@@ -120,8 +153,9 @@ def check_output(path: Path, info: ImageInfo, fmt: OutputFormat) -> tuple[str, .
     notices = []
     if info.bits == 16 and fmt not in ("png", "tiff"):
         notices.append(f"{fmt.upper()} holds 8 bit a channel: 16 bit are rounded; PNG and TIFF keep them")
-    for name, data in (("XMP", info.xmp), ("EXIF", info.exif)):
-        if fmt == "jpeg" and data is not None and len(data) > MOST_METADATA_BYTES_IN_JPEG:
+    parts = (("XMP", info.xmp, MOST_XMP_BYTES_IN_JPEG), ("EXIF", info.exif, MOST_EXIF_BYTES_IN_JPEG))
+    for name, data, most_bytes in parts:
+        if fmt == "jpeg" and data is not None and len(data) > most_bytes:
             notices.append(f"{name} of {len(data):,} bytes does not fit into JPEG and is left out; PNG keeps it")
     space = _check_space(path, info, fmt)
     return (*notices, *([space] if space else []))
@@ -147,15 +181,32 @@ def _check_place(path: Path) -> None:
         raise OutputError(f"{folder} does not exist: make the folder first", option="output")
     if not folder.is_dir():
         raise OutputError(f"{folder} is a file, expected a folder", option="output")
+    if _is_read_only(folder):
+        raise OutputError(f"{folder} lies on a disk that is mounted read-only: choose another place", option="output")
     if not os.access(folder, os.W_OK | os.X_OK):
         raise OutputError(f"{folder} may not be written to: check its permissions", option="output")
+
+
+def _is_read_only(folder: Path) -> bool:
+    """Return whether a folder's disk is mounted read-only, as far as the system tells."""
+    if not hasattr(os, "statvfs"):
+        return False
+    with contextlib.suppress(OSError):
+        return bool(os.statvfs(folder).f_flag & os.ST_RDONLY)
+    return False
 
 
 def _check_space(path: Path, info: ImageInfo, fmt: OutputFormat) -> str | None:
     """Raise OutputError where the disk is too full for the output; return a notice where it may be."""
     raw = info.width_px * info.height_px * info.channels * (info.bits // 8 if fmt in ("png", "tiff") else 1)
     least, most = (int(raw * share) for share in _BYTES_OF_RAW[fmt])
-    free = shutil.disk_usage(path.parent).free
+    try:
+        disk = shutil.disk_usage(path.parent)
+    except OSError:
+        return None
+    free = disk.free
+    if not disk.total:  # some network disks do not tell
+        return None
     if free < least:
         raise OutputError(
             f"{path}: the disk has {_megabytes(free)} free, and the output needs {_megabytes(least)} to "

@@ -7,6 +7,8 @@ colour_conversion   converts colours for the network, as `colour` decides
 ImageReader         has the facts, and yields the rows in order
 """
 
+import contextlib
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from types import TracebackType
@@ -46,10 +48,11 @@ def open_image(
     kind = find_kind(path)
     options = ReadOptions(page=page, max_pixels=max_pixels or MAX_PIXELS, allow_damaged=allow_damaged)
     decoded = decode(path, kind, options)
-    with own_messages():
+    with own_messages(path):
         image = in_network_colours(decoded, kind)
     mislabelled = mislabel_notice(path, kind)
-    return ImageReader(path, options, image, decoded.sources, (mislabelled,) if mislabelled else ())
+    notices = (mislabelled,) if mislabelled else ()
+    return ImageReader(path, options, image, decoded.sources, notices, decoded.check_rows)
 
 
 class ImageReader:
@@ -62,11 +65,13 @@ class ImageReader:
         image: NetworkImage,
         sources: tuple[FileSource, ...],
         notices: tuple[str, ...],
+        check_rows: Callable[[bool, Exception | None], str | None] | None = None,
     ) -> None:
         self.info: ImageInfo = image.info
         """Facts after orientation and colour conversion; `icc` is the profile of the rows."""
         self.notices = notices + image.notices
-        """Notices for the user, one line each."""
+        """Notices for the user, one line each; reading rows may add some."""
+        self._check_rows = check_rows
         self._path, self._options = path, options
         self._image: Any = image.image
         self._sources = sources
@@ -82,26 +87,45 @@ class ImageReader:
         Raises:
             InputError: these rows are missing from the file or damaged.
         """
+        count = max(0, min(rows, self.info.height_px - self._next_row))
+        return self.read_area(0, self._next_row, self.info.width_px, count)
+
+    def read_area(
+        self, left_px: int, top_px: int, width_px: int, height_px: int
+    ) -> NDArray[np.uint8] | NDArray[np.uint16]:
+        """Read a rectangle of the image that begins below all rows read so far; rows in between are decoded, too.
+
+        Returns:
+            (height_px, width_px, channels), as `read_rows` returns them.
+
+        Raises:
+            InputError: these rows, or rows above them, are missing from the file or damaged.
+        """
         info = self.info
-        count = max(0, min(rows, info.height_px - self._next_row))
         dtype: Any = np.uint8 if info.bits == 8 else np.uint16
-        if count == 0:
-            return np.empty((0, info.width_px, info.channels), dtype)
+        if height_px == 0:
+            return np.empty((0, width_px, info.channels), dtype)
+        at_end = top_px + height_px == info.height_px
         try:
-            with own_messages():
+            with own_messages(self._path):
                 if self._region is None:
                     self._region = pyvips.Region.new(self._image)
-                data = self._region.fetch(0, self._next_row, info.width_px, count)
+                data = self._region.fetch(left_px, top_px, width_px, height_px)
+                notice = self._check_rows(at_end, None) if self._check_rows else None
         except pyvips.Error as error:
             for source in self._sources:
                 if source.error is not None:
                     raise InputError(f"{self._path} cannot be read ({source.error.strerror})") from source.error
+            if self._check_rows:
+                with contextlib.suppress(pyvips.Error, OSError):  # the file may be cut or gone by now
+                    self._check_rows(at_end, error)
             raise InputError(
-                f"{self._path} is truncated or damaged near row {self._next_row} of {info.height_px} "
+                f"{self._path} is truncated or damaged near row {top_px} of {info.height_px} "
                 f"({vips_message(error)}); get a whole copy"
             ) from error
-        self._next_row += count
-        return np.frombuffer(data, dtype).reshape(count, info.width_px, info.channels)
+        self.notices += (notice,) if notice else ()
+        self._next_row = top_px + height_px
+        return np.frombuffer(data, dtype).reshape(height_px, width_px, info.channels)
 
     def constant_alpha(self) -> int | None:
         """Return the alpha value that all pixels share, or None where it varies or there is no alpha.

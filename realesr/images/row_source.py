@@ -10,14 +10,15 @@ Source of the layout: TIFF 6.0, part 1; BigTIFF by libtiff (every file here is o
 import struct
 import threading
 from collections import deque
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from realesr.images.exif import LONG, LONG8, SHORT, Field, Layout, pack_fields
 from realesr.images.info import ImageInfo
 from realesr.images.libvips import pyvips
+from realesr.images.metadata.tiff_fields import LONG, LONG8, SHORT, Field, Layout, pack_fields
 
 Rows = NDArray[np.uint8] | NDArray[np.uint16]
 
@@ -28,7 +29,9 @@ _MOST_WAITING_BANDS = 2
 class RowSource:
     """A pipe of rows: one thread writes, libvips reads in another. Writing waits while two bands are unread."""
 
-    def __init__(self, info: ImageInfo) -> None:
+    def __init__(self, info: ImageInfo, before_failure: Callable[[], None] = lambda: None) -> None:
+        """Make an empty pipe; `before_failure` is called in libvips' thread before it finds that rows are missing."""
+        self._before_failure = before_failure
         self._header = _tiff_header(info)
         self._row_bytes = info.width_px * info.channels * info.bits // 8
         self._total_bytes = len(self._header) + self._row_bytes * info.height_px
@@ -81,7 +84,10 @@ class RowSource:
                     break
                 self._changed.wait()
             if not self._waiting or self._position < self._front:
-                return self._header_part(size)
+                head = self._header_part(size)
+                if not head and self._position < self._total_bytes:
+                    self._before_failure()
+                return head
             start = self._position - self._front
             part = self._waiting[0][start : start + size]
             self._position += len(part)

@@ -24,13 +24,15 @@ from numpy.typing import NDArray
 
 from realesr.errors import OutputError, UsageError
 from realesr.images.colour import is_srgb
-from realesr.images.exif import append_to_tiff, upright
-from realesr.images.file_target import FileTarget, xmp_chunk
+from realesr.images.file_target import FileTarget
 from realesr.images.info import ImageInfo, OutputFormat
-from realesr.images.libvips import pyvips, vips_message
+from realesr.images.libvips import EncoderTurn, own_messages, pyvips, vips_message
+from realesr.images.metadata.chunks import exif_chunk, exif_segment, jfif_segment, xmp_chunk
+from realesr.images.metadata.exif import append_to_tiff, with_resolution, without_missing
+from realesr.images.metadata.exif_in_avif import add_exif_to_avif
+from realesr.images.metadata.exif_in_webp import add_exif_to_webp
 from realesr.images.output_format import DEFAULT_QUALITY
 from realesr.images.row_source import RowSource
-from realesr.images.xmp import xmp_resized
 
 _SAVERS = {
     "png": "pngsave_target",
@@ -39,7 +41,9 @@ _SAVERS = {
     "webp": "webpsave_target",
     "avif": "heifsave_target",
 }
-_KEEP_EXIF, _KEEP_XMP, _KEEP_ICC = 1, 2, 8  # libvips' VipsForeignKeep
+_KEEP_XMP, _KEEP_ICC = 2, 8  # libvips' VipsForeignKeep
+_INSERTED_AT = {"png": 33, "jpeg": 2}
+"""Bytes at the start of a file that nothing may come before: PNG's signature and IHDR, JPEG's SOI."""
 _CLASSIC_TIFF_BYTES = 3_900_000_000
 _PIXELS_PER_MM = 72 / 25.4
 """Resolution where the input states none: libvips always writes one to PNG and TIFF, and 72 dpi is the usual filler."""
@@ -64,7 +68,7 @@ def open_writer(
         raise UsageError(f"got quality {quality} for {fmt.upper()}, which is lossless: leave it out", option="quality")
     if quality is not None and not 1 <= quality <= 100:
         raise UsageError(f"quality {quality} is outside 1 to 100", option="quality")
-    info = replace(info, exif=upright(info.exif) if info.exif else None)  # damaged EXIF must not end a long job
+    info = replace(info, exif=_exif_to_write(info, fmt))
     return ImageWriter(path, info, fmt, _save_options(info, fmt, quality), strip)
 
 
@@ -75,7 +79,8 @@ class ImageWriter:
         self._path, self._info, self._format, self._options, self._strip = path, info, fmt, options, strip
         self._partial = path.with_name(f".realesr-{secrets.token_hex(6)}.part")
         self._encoded = info if fmt in ("png", "tiff") else replace(info, bits=8)
-        self._source = RowSource(self._encoded)
+        self._turn = EncoderTurn()
+        self._source = RowSource(self._encoded, self._turn.take)
         self._rows_written = 0
         self._error: Exception | None = None
         self._wanted = True  # not after an exception, not even one while waiting for the encoder
@@ -124,13 +129,14 @@ class ImageWriter:
         if self._error is not None:
             self._raise_error()
         try:
-            if self._format == "tiff" and self._info.exif and not self._strip:
-                append_to_tiff(self._partial, self._info.exif, self._info.width_px, self._info.height_px)
+            self._add_exif()
             with self._partial.open("r+b") as file:
                 os.fsync(file.fileno())
             os.replace(self._partial, self._path)
         except OSError as error:
             raise OutputError(f"{self._path} cannot be written ({error.strerror}); nothing was left there") from error
+        except ValueError as error:
+            raise OutputError(f"{self._path}: EXIF cannot be added ({error}); write without metadata") from error
 
     def _raise_error(self) -> None:
         """Raise the encoder's error as OutputError."""
@@ -143,25 +149,55 @@ class ImageWriter:
     def _encode(self) -> None:
         """Encode all rows into the temporary file; runs in the encoder's thread."""
         try:
-            with FileTarget(self._partial, png_chunks=self._png_chunks()) as target:
+            with FileTarget(self._partial, **self._inserted(), before_failure=self._give_up) as target:
                 try:
-                    image, keep = _with_metadata(self._source.open(), self._info, self._format, self._strip)
-                    getattr(image, _SAVERS[self._format])(target.open(), keep=keep, **self._options)
+                    image = self._source.open()
+                    with own_messages():  # pyvips clears libvips' messages whenever a method is looked up
+                        image, keep = _with_metadata(image, self._info, self._format, self._strip)
+                        save = getattr(image, _SAVERS[self._format])
+                    save(target.open(), keep=keep, **self._options)
                 except pyvips.Error as error:
                     self._error = target.error or error
             self._error = self._error or target.error
         except Exception as error:  # raised again by the thread that writes
             self._error = error
         finally:
+            self._turn.end()
             self._source.stop_reading()
             if not self._wanted:
                 self._remove_partial()
 
-    def _png_chunks(self) -> bytes:
-        """Return the chunks that libvips does not write itself."""
-        if self._format != "png" or self._info.xmp is None or self._strip:
-            return b""
-        return xmp_chunk(xmp_resized(self._info.xmp, self._info.width_px, self._info.height_px))
+    def _give_up(self) -> None:
+        """End the rows, and let libvips fail while nobody reads; it might wait for rows otherwise."""
+        self._source.end()
+        self._turn.take()
+
+    def _inserted(self) -> dict[str, Any]:
+        """Return the metadata that go into the file while libvips writes it, and their place, for `FileTarget`."""
+        info = self._info
+        if self._strip or self._format not in _INSERTED_AT:
+            return {}
+        if self._format == "jpeg":
+            parts = [exif_segment(info.exif)] if info.exif else []
+            resolution = info.pixels_per_mm
+            if resolution and not (any(parts) and with_resolution(info.exif, resolution) == info.exif):
+                parts.insert(0, jfif_segment(resolution))
+        else:
+            parts = [exif_chunk(info.exif)] if info.exif else []
+            parts += [xmp_chunk(info.xmp)] if info.xmp else []
+        return {"inserted": b"".join(parts), "at": _INSERTED_AT[self._format]}
+
+    def _add_exif(self) -> None:
+        """Add the EXIF block to a complete file of a format where that goes behind the image."""
+        exif = self._info.exif
+        if exif is None or self._strip:
+            return
+        if self._format == "tiff":
+            append_to_tiff(self._partial, exif)
+        elif self._format == "webp":
+            add_exif_to_webp(self._partial, exif, self._info.width_px, self._info.height_px)
+        elif self._format == "avif":
+            add_exif_to_avif(self._partial, exif)
 
     def _remove_partial(self) -> None:
         with contextlib.suppress(OSError):
@@ -206,27 +242,25 @@ def _with_metadata(image: Any, info: ImageInfo, fmt: OutputFormat, strip: bool) 
     if strip:
         return image, keep
     if info.xmp is not None and fmt != "png":  # see `xmp_chunk`
-        image.set_type(pyvips.GValue.blob_type, "xmp-data", xmp_resized(info.xmp, info.width_px, info.height_px))
+        image.set_type(pyvips.GValue.blob_type, "xmp-data", info.xmp)
         keep |= _KEEP_XMP
-    if info.exif is not None and fmt != "tiff":
-        _set_exif(image, info.exif)
-        keep |= _KEEP_EXIF
     if info.pixels_per_mm is not None:
         across, down = info.pixels_per_mm
         image = image.copy(xres=across, yres=down)
         image.set_type(pyvips.GValue.gstr_type, "resolution-unit", "in")
-        if fmt not in ("png", "tiff"):  # which have fields of their own for it
-            keep |= _KEEP_EXIF
     return image, keep
 
 
-def _set_exif(image: Any, exif: bytes) -> None:
-    """Attach an EXIF block, from which libvips makes a new one with the image's own size when it saves."""
-    image.set_type(pyvips.GValue.blob_type, "exif-data", exif)
-    image.set_type(pyvips.GValue.gint_type, "orientation", 1)
-    for name in image.get_fields():
-        if name == "jpeg-thumbnail-data" or name.startswith("exif-ifd1-"):
-            image.remove(name)
+def _exif_to_write(info: ImageInfo, fmt: OutputFormat) -> bytes | None:
+    """Return the EXIF block for the file, from its TIFF header on; None where there is none, or a damaged one.
+
+    WebP and AVIF have no other place for the resolution, and JPEG has none for one that is no whole number per inch.
+    """
+    exif = without_missing(info.exif) if info.exif else None  # damaged EXIF must not end a long job
+    resolution = info.pixels_per_mm
+    if resolution is None or fmt in ("png", "tiff") or (fmt == "jpeg" and jfif_segment(resolution)):
+        return exif
+    return with_resolution(exif, resolution)
 
 
 def _rounded_to_8_bit(rows: NDArray[Any]) -> NDArray[np.uint8]:

@@ -140,13 +140,14 @@ def _plan_output(
     check_target(source, path, overwrite=file.overwrite)
     level = reader.constant_alpha() if reader.info.has_alpha else None
     largest = 2**reader.info.bits - 1
-    info = _output_info(reader.info, size, fmt, opaque=level == largest)
+    known = replace(reader.info, exif=None, xmp=None) if file.strip else reader.info
+    info, notices = _output_info(known, size, fmt, opaque=level == largest)
     return _Output(
         path=path,
         format=fmt,
         info=info,
         constant_alpha=None if level is None else level / largest,
-        notices=check_output(path, info, fmt),
+        notices=(*notices, *check_output(path, info, fmt)),
     )
 
 
@@ -169,11 +170,19 @@ def _lost_levels(info: ImageInfo, pool: EnginePool) -> list[str]:
     return ["the image has 16 bits and this network takes 8: finer levels are lost; a float32 network keeps them"]
 
 
-def _output_info(info: ImageInfo, output: tuple[int, int], fmt: OutputFormat, *, opaque: bool) -> ImageInfo:
-    """Return the facts of the output; an opaque alpha channel is left out where the format cannot hold it."""
+def _output_info(
+    info: ImageInfo, output: tuple[int, int], fmt: OutputFormat, *, opaque: bool
+) -> tuple[ImageInfo, tuple[str, ...]]:
+    """Return the facts of the output, and notices of metadata that are left out because they became false.
+
+    An opaque alpha channel is left out where the format cannot hold it.
+    """
+    from realesr.images.metadata.output_metadata import enlarged_info
+
     height, width = output
+    enlarged, notices = enlarged_info(info, width, height, fmt)
     drop_alpha = opaque and fmt == "jpeg"
-    return replace(info, height_px=height, width_px=width, has_alpha=info.has_alpha and not drop_alpha)
+    return replace(enlarged, has_alpha=info.has_alpha and not drop_alpha), notices
 
 
 def _enlarged_rows(reader: "ImageReader", job: EnlargeJob, on_progress: AmountCallback | None) -> Generator[Rows]:

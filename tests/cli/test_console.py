@@ -1,14 +1,17 @@
 """What is said on stderr: what moves on a terminal, and nothing that moves elsewhere."""
 
+import errno
 import io
+import sys
+from pathlib import Path
 
 import pytest
 import typer
 from rich.console import Console
 
-from realesr.cli import console
+from realesr.cli import console, streams
 from realesr.cli.console import Messages, errors_reported, megabytes, one_line
-from realesr.errors import InputError, UsageError
+from realesr.errors import InputError, OutputError, UsageError
 
 
 def messages_on(stream: io.StringIO, *, terminal: bool, quiet: bool = False) -> Messages:
@@ -46,7 +49,7 @@ def test_lines_are_not_wrapped_and_brackets_are_no_markup() -> None:
 
 def test_errors_are_red_on_a_terminal_and_quiet_does_not_silence_them() -> None:
     stream = io.StringIO()
-    messages_on(stream, terminal=True, quiet=True).error(InputError("a.jpg is empty"), about="a.jpg")
+    messages_on(stream, terminal=True, quiet=True).error(InputError("a.jpg is empty"), about=[Path("a.jpg")])
     assert stream.getvalue() == "\x1b[31merror: a.jpg is empty\x1b[0m\n"
 
 
@@ -109,3 +112,74 @@ def test_a_table_on_a_narrow_terminal_keeps_its_names_whole(
 def test_a_table_is_tab_separated_where_stdout_is_no_terminal(capsys: pytest.CaptureFixture[str]) -> None:
     console.table("Networks", ("name", "scale"), [("a", "x4"), ("b", "x2")])
     assert capsys.readouterr().out == "a\tx4\nb\tx2\n"
+
+
+def test_escape_sequences_never_reach_the_terminal() -> None:
+    stream = io.StringIO()
+    words = messages_on(stream, terminal=False)
+    words.say("title \x1b]0;owned\x07")
+    words.error(InputError("in/\x1b[2J\n.jpg is empty"), [Path("in/\x1b[2J\n.jpg")])
+    words.error(ValueError("cut"), [Path("in/a\tb.jpg")])
+    assert stream.getvalue().splitlines() == [
+        r"title \x1b]0;owned\x07",
+        r"error: 'in/\x1b[2J\n.jpg' is empty",
+        r"error: 'a\tb.jpg': unexpected ValueError: cut (--debug shows where)",
+    ]
+
+
+class Full(io.StringIO):
+    """A stream on a full disk."""
+
+    def write(self, text: str) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def test_messages_that_cannot_be_written_are_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
+    for stream in (Full(), None):
+        monkeypatch.setattr("sys.stderr", stream)
+        words = Messages(debug=True)
+        words.say("a line")
+        words.error(InputError("empty"))
+        with words.progress("a.jpg") as advance, words.status() as show:
+            advance(1, 2)
+            show("a line")
+
+
+def test_results_that_cannot_be_written_are_an_error_and_a_reader_that_has_gone_another(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("sys.stdout", Full())
+    with pytest.raises(OutputError, match=r"results cannot be written to stdout \(No space left on device\)"):
+        console.result("a line")
+    monkeypatch.setattr("sys.stdout", None)
+    with pytest.raises(OutputError, match="stdout, which is closed"):
+        console.json_line({"a": 1})
+
+    def broken(text: str) -> int:
+        raise BrokenPipeError
+
+    monkeypatch.setattr("sys.stdout", io.StringIO())
+    monkeypatch.setattr("sys.stdout.write", broken)
+    with pytest.raises(BrokenPipeError):
+        console.result("a line")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="elsewhere names are bytes")
+def test_a_path_is_quoted_on_a_terminal_and_exact_elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    raw = io.BytesIO()
+    stdout = io.TextIOWrapper(raw, encoding="ascii")
+    monkeypatch.setattr("sys.stdout", stdout)
+    console.result(Path("line\nbreak \u65e5.png"))
+    stdout.isatty = lambda: True  # type: ignore[method-assign]
+    console.result(Path("line\nbreak.png"))
+    assert raw.getvalue() == "line\nbreak \u65e5.png\n'line\\nbreak.png'\n".encode()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="elsewhere names are bytes")
+def test_text_that_stdout_cannot_encode_is_escaped_and_bytes_stay() -> None:
+    streams.prepare()
+    raw = io.BytesIO()
+    with io.TextIOWrapper(raw, encoding="latin-1", errors=streams.ESCAPES) as stdout:
+        stdout.write("\xe9 \u20ac \udce9")
+        stdout.flush()
+        assert raw.getvalue() == b"\xe9 \\u20ac \xe9"

@@ -1,5 +1,9 @@
 """Which files are read, and which are written."""
 
+import errno
+import os
+import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -8,8 +12,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from realesr.cli.files import Found, Job, Output, find_images, is_own_output, job_state, output_at, plan_jobs
-from realesr.errors import UsageError
+from realesr.cli.files import (
+    Found,
+    Job,
+    Output,
+    find_images,
+    job_state,
+    make_folder,
+    output_at,
+    plan_jobs,
+    source_of,
+    source_stems,
+    without_outputs,
+)
+from realesr.errors import OutputError, UsageError
 
 from .conftest import write
 
@@ -83,7 +99,7 @@ def test_a_folder_of_folders_leads_to_advice_about_recursive(tmp_path: Path) -> 
     ],
 )
 def test_outputs_of_earlier_runs_are_known_by_their_source(name: str, others: list[str], is_own: bool) -> None:
-    assert is_own_output(name, [name, *others]) is is_own
+    assert (source_of(name, source_stems([name, *others])) is not None) is is_own
 
 
 def test_a_second_run_over_a_folder_finds_the_same_images(tmp_path: Path) -> None:
@@ -222,5 +238,116 @@ def test_a_link_to_the_input_is_not_overwritten(tmp_path: Path, link: object) ->
     write(tmp_path, "a.png")
     target = tmp_path / "linked.png"
     link(target, tmp_path / "a.png")  # type: ignore[operator]
-    with pytest.raises(UsageError, match="is the input"):
+    with pytest.raises(OutputError, match="is the input"):
         job_state(Job(tmp_path / "a.png", target), overwrite=True)
+
+
+def test_what_a_shell_makes_of_a_star_the_second_time_is_told_from_the_sources() -> None:
+    found = [Found(Path(name)) for name in ("a.jpg", "a_x4.jpg", "a_x4_x4.jpg", "b.png", "b_png_x2.webp", "c_x4.jpg")]
+    kept, outputs = without_outputs(found, scale=4, output=Output())
+    assert [image.path.name for image in kept] == ["a.jpg", "b.png", "c_x4.jpg"]
+    assert [path.name for path, _ in outputs] == ["a_x4.jpg", "a_x4_x4.jpg", "b_png_x2.webp"]
+    assert "a_x4.jpg is taken for an output of a.jpg: skipped" in outputs[0][1]
+
+
+def test_an_image_is_taken_for_an_output_only_beside_its_source_or_where_it_would_be_written() -> None:
+    found = [Found(Path(name)) for name in ("one/a.jpg", "two/a_x4.jpg", "out/a_x4.jpg")]
+    kept, _ = without_outputs(found, scale=4, output=Output())
+    assert len(kept) == 3
+    kept, outputs = without_outputs(found, scale=4, output=Output(Path("out")))
+    assert [path for path, _ in outputs] == [Path("out/a_x4.jpg")]
+    lone, none = without_outputs([Found(Path("a_x4.jpg"))], scale=4, output=Output())
+    assert (len(lone), none) == (1, [])
+
+
+def test_a_second_run_over_thousands_of_files_is_planned_at_once(tmp_path: Path) -> None:
+    names = [f"{number}.jpg" for number in range(5000)]
+    found = [Found(tmp_path / name) for name in (*names, *(name.replace(".", "_x4.") for name in names))]
+    started = time.monotonic()
+    kept, outputs = without_outputs(found, scale=4, output=Output())
+    assert (len(kept), len(outputs)) == (5000, 5000)
+    assert time.monotonic() - started < 10
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no such files")
+def test_what_is_no_readable_file_in_a_folder_is_named_and_the_others_are_found(tmp_path: Path) -> None:
+    write(tmp_path, "a.png", "z.png", "deep/b.png")
+    (tmp_path / "dead.jpg").symlink_to("gone.jpg")
+    (tmp_path / "loop.jpg").symlink_to("loop.jpg")
+    (tmp_path / "dead.txt").symlink_to("gone.txt")
+    os.mkfifo(tmp_path / "pipe.png")
+    (tmp_path / "folder.png").mkdir()
+    found, failures = find_images([tmp_path], recursive=True)
+    assert [image.path.name for image in found] == ["a.png", "z.png", "b.png"]
+    assert {path.name: str(error) for path, error in failures} == {
+        "dead.jpg": f"{tmp_path}/dead.jpg is a link to gone.jpg, which does not exist",
+        "loop.jpg": f"{tmp_path}/loop.jpg cannot be read: Too many levels of symbolic links",
+        "pipe.png": f"{tmp_path}/pipe.png is a pipe: expected an image file; write the data to a file first",
+    }
+
+
+def test_a_folder_that_cannot_be_listed_is_named_and_the_others_are_searched(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(tmp_path, "a.png", "closed/b.png", "open/c.png")
+    scandir = os.scandir
+
+    def refusing(path: Any) -> Any:
+        if Path(path).name == "closed":
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return scandir(path)
+
+    monkeypatch.setattr("os.scandir", refusing)
+    found, failures = find_images([tmp_path, tmp_path / "closed"], recursive=True)
+    assert [image.path.name for image in found] == ["a.png", "c.png"]
+    assert [str(error) for _, error in failures] == [f"{tmp_path}/closed cannot be read: Permission denied"] * 2
+
+
+def test_arguments_that_no_disk_takes_are_named(tmp_path: Path) -> None:
+    write(tmp_path, "a.png")
+    arguments = [tmp_path / ("x" * 300), tmp_path / ("d/" * 3000), tmp_path / "a.png" / "b.png", tmp_path / "a.png"]
+    found, failures = find_images(arguments, recursive=False)
+    assert [image.path.name for image in found] == ["a.png"]
+    assert ["too long" in str(error) for _, error in failures] == [True, True, False]
+    assert "does not exist: expected an image or a folder" in str(failures[2][1])
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="other limits")
+def test_a_name_that_becomes_too_long_is_told_with_its_length(tmp_path: Path) -> None:
+    source = tmp_path / ("L" * 251 + ".png")
+    job = Job(source, source.with_name("L" * 251 + "_x4.png"))
+    with pytest.raises(OutputError, match="its name has 258 bytes, and the disk takes 255"):
+        job_state(job, overwrite=False)
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_what_is_no_file_is_never_taken_for_an_earlier_output(tmp_path: Path, overwrite: bool) -> None:
+    (tmp_path / "a_x4.png").mkdir()
+    with pytest.raises(OutputError, match="is a folder, expected a file name"):
+        job_state(Job(tmp_path / "a.png", tmp_path / "a_x4.png"), overwrite=overwrite)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no such files")
+def test_pipes_and_devices_are_no_outputs(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.png")
+    for text in ("/dev/null", str(tmp_path / "pipe.png")):
+        with pytest.raises(UsageError, match="is a pipe or a device"):
+            output_at(text, many=False, wanted=None)
+    with pytest.raises(OutputError, match="is a pipe, expected a file name"):
+        job_state(Job(tmp_path / "a.png", tmp_path / "pipe.png"), overwrite=True)
+
+
+def test_a_folder_for_outputs_that_cannot_be_made_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(tmp_path, "file")
+    make_folder(tmp_path / "new/deeper")
+    make_folder(tmp_path / "new/deeper")
+    for folder in (tmp_path / "file", tmp_path / "file/below"):
+        with pytest.raises(OutputError, match=r"file is no folder: expected one for the output"):
+            make_folder(folder)
+
+    def read_only(*_: object, **__: object) -> None:
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    monkeypatch.setattr("os.mkdir", read_only)
+    with pytest.raises(OutputError, match=r"the folder .*other cannot be made \(Read-only file system\)"):
+        make_folder(tmp_path / "other")

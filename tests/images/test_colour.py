@@ -1,6 +1,7 @@
 """Which colours a network gets: decisions by profile, and conversions against Pillow's LittleCMS."""
 
 import io
+import struct
 from pathlib import Path
 
 import numpy as np
@@ -179,3 +180,16 @@ def test_every_cut_of_a_profile_is_decided_without_an_exception() -> None:
             assert plan_colour("rgb", icc[:end]).treatment == "drop profile"
             has_photo_curves(icc[:end])
             is_srgb(icc[:end])
+
+
+@pytest.mark.parametrize("kind", [0, 1, 2, 3, 4])
+def test_curves_without_real_values_are_decided_without_an_exception(kind: int, tmp_path: Path) -> None:
+    numbers = (-0.5, -2.0, -0.5, 1.0, -1.0, 0.0, 0.0)[: (1, 3, 4, 5, 7)[kind]]
+    curve = b"para\0\0\0\0" + struct.pack(f">HH{len(numbers)}i", kind, 0, *(round(n * 65536) for n in numbers))
+    columns = {name: b"XYZ \0\0\0\0" + struct.pack(">3i", 20000, 20000, 20000) for name in (b"rXYZ", b"gXYZ", b"bXYZ")}
+    icc = profile(b"RGB ", columns | {name: curve for name in (b"rTRC", b"gTRC", b"bTRC")})
+    assert not is_srgb(icc)
+    Image.fromarray(photo(9, 8)).save(tmp_path / "a.png", icc_profile=icc)
+    with open_image(tmp_path / "a.png") as reader:
+        assert reader.notices
+        assert reader.read_rows(9).shape == (9, 8, 3)

@@ -20,7 +20,7 @@ from realesr.images.info import ImageInfo, OutputFormat
 from realesr.images.reader import open_image
 from realesr.images.writer import open_writer
 
-from .image_files import photo
+from .image_files import exif_block, photo
 
 FORMATS: tuple[OutputFormat, ...] = ("png", "jpeg", "tiff", "webp", "avif")
 LOSSLESS: tuple[OutputFormat, ...] = ("png", "tiff")
@@ -298,6 +298,22 @@ def test_a_tall_image_has_as_many_strips_as_it_needs(tmp_path: Path) -> None:
     rows = values(70_001, 1, 1, 8)
     write(tmp_path / "a", rows, "png", band=999)
     np.testing.assert_array_equal(read(tmp_path / "a"), rows)
+
+
+def test_a_file_to_which_exif_cannot_be_added_is_named_and_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise ValueError("the file has no meta box")
+
+    monkeypatch.setattr("realesr.images.writer.add_exif_to_avif", fail)
+    info = replace(info_for(photo(10, 12)), exif=exif_block())
+    with (
+        pytest.raises(OutputError, match="EXIF cannot be added"),
+        open_writer(tmp_path / "a", info, "avif") as writer,
+    ):
+        writer.write_rows(photo(10, 12))
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("fmt", FORMATS)

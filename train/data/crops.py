@@ -8,11 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from realesr.errors import InputError
-from realesr.images.colour_conversion import in_network_colours
-from realesr.images.decoding import decode
-from realesr.images.kinds import find_kind
-from realesr.images.libvips import pyvips, vips_message
-from realesr.images.reader import MAX_PIXELS
+from realesr.images.reader import ImageReader, open_image
 
 Pixels = NDArray[Any]
 """(3, H, W) RGB: uint8, or float32 in [0, 1] where the file has 16 bits."""
@@ -41,9 +37,9 @@ def read_crop(path: Path, crop_px: int, *, seed: int, flip: bool = False, rotate
         InputError: the file is missing or damaged.
     """
     dice = np.random.default_rng(seed)
-    image, bits = _open(path)
-    top, left = _place(dice, image, crop_px)
-    pixels = _fetch(path, image, bits, top, left, crop_px, crop_px)
+    with open_image(path) as image:
+        top, left = _place(dice, image, crop_px)
+        pixels = _read(image, top, left, crop_px, crop_px)
     padded = reflect_padded(pixels, crop_px)
     flips = _Flips(dice, flip, rotate)
     return Crop(flips(padded), padded is not pixels)
@@ -58,17 +54,18 @@ def read_crop_pair(
         InputError: the sizes do not fit the scale, or a file is missing or damaged.
     """
     dice = np.random.default_rng(seed)
-    (hr, hr_bits), (lr, lr_bits) = _open(hr_path), _open(lr_path)
-    if (hr.width, hr.height) != (lr.width * scale, lr.height * scale):
-        raise InputError(
-            f"{hr_path} is {hr.width} x {hr.height} px and {lr_path} is {lr.width} x {lr.height} px: expected the "
-            f"first to be {scale} times the second"
-        )
     small_px = crop_px // scale
-    top, left = _place(dice, lr, small_px)
-    small = _fetch(lr_path, lr, lr_bits, top, left, small_px, small_px)
-    large = _fetch(hr_path, hr, hr_bits, top * scale, left * scale, crop_px, crop_px)
-    is_padded = min(lr.width, lr.height) < small_px
+    with open_image(hr_path) as hr, open_image(lr_path) as lr:
+        (hr_width, hr_height), (lr_width, lr_height) = _size(hr), _size(lr)
+        if (hr_width, hr_height) != (lr_width * scale, lr_height * scale):
+            raise InputError(
+                f"{hr_path} is {hr_width} x {hr_height} px and {lr_path} is {lr_width} x {lr_height} px: expected the "
+                f"first to be {scale} times the second"
+            )
+        top, left = _place(dice, lr, small_px)
+        small = _read(lr, top, left, small_px, small_px)
+        large = _read(hr, top * scale, left * scale, crop_px, crop_px)
+    is_padded = min(lr_width, lr_height) < small_px
     flips = _Flips(dice, flip, rotate)
     # Both are mirrored about the same line: the edge between two pixels of the small image, so none is left out there.
     return Crop(flips(symmetric_padded(large, crop_px)), is_padded), Crop(
@@ -113,24 +110,22 @@ class _Flips:
         return np.ascontiguousarray(pixels)
 
 
-def _open(path: Path) -> tuple[Any, int]:
-    """Return a pyvips image, grey or RGB, of which nothing has been read yet, and its bits per value."""
-    network_image = in_network_colours(path, decode(path, find_kind(path), 0, MAX_PIXELS))
-    image, info = network_image.image, network_image.info
-    return (image.extract_band(0, n=1 if info.is_grey else 3), info.bits)
+def _size(image: ImageReader) -> tuple[int, int]:
+    """Return width and height in pixels."""
+    return image.info.width_px, image.info.height_px
 
 
-def _place(dice: np.random.Generator, image: Any, crop_px: int) -> tuple[int, int]:
-    top = int(dice.integers(max(0, image.height - crop_px) + 1))
-    return top, int(dice.integers(max(0, image.width - crop_px) + 1))
+def _place(dice: np.random.Generator, image: ImageReader, crop_px: int) -> tuple[int, int]:
+    """Draw the top and left of a crop."""
+    width, height = _size(image)
+    top = int(dice.integers(max(0, height - crop_px) + 1))
+    return top, int(dice.integers(max(0, width - crop_px) + 1))
 
 
-def _fetch(path: Path, image: Any, bits: int, top: int, left: int, height: int, width: int) -> Pixels:
-    height, width = min(height, image.height - top), min(width, image.width - left)
-    try:
-        data = image.crop(left, top, width, height).write_to_memory()
-    except pyvips.Error as error:
-        raise InputError(f"{path} is truncated or damaged ({vips_message(error)}); get a whole copy") from error
-    array = np.frombuffer(data, np.uint8 if bits == 8 else np.uint16).reshape(height, width, image.bands)
-    planes = np.broadcast_to(array.transpose(2, 0, 1), (3, height, width))
-    return planes.copy() if bits == 8 else planes.astype(np.float32) / np.float32(65535)
+def _read(image: ImageReader, top: int, left: int, height: int, width: int) -> Pixels:
+    """Read a rectangle, as far as the image has it."""
+    info = image.info
+    area = image.read_area(left, top, min(width, info.width_px - left), min(height, info.height_px - top))
+    colour = area[:, :, : 1 if info.is_grey else 3].transpose(2, 0, 1)
+    planes = np.broadcast_to(colour, (3, *colour.shape[1:]))
+    return planes.copy() if info.bits == 8 else planes.astype(np.float32) / np.float32(65535)

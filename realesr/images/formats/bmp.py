@@ -1,50 +1,59 @@
-"""Opens BMP files with Pillow, which decodes them whole."""
+"""Opens BMP files, which are decoded whole."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from realesr.errors import InputError
 from realesr.images.decoded import Decoded, ReadOptions, check_page, image_from_array
-from realesr.images.formats.by_pillow import pillow_errors
-
-if TYPE_CHECKING:
-    from PIL.Image import Image
+from realesr.images.formats.bmp_colour import bmp_colour
+from realesr.images.formats.bmp_header import BmpHeader, read_bmp_header
+from realesr.images.formats.bmp_pixels import over_full_range, read_pixels
+from realesr.images.formats.grey_palette import can_be_grey, grey_profile_of, is_grey_table
 
 
 def open_bmp(path: Path, options: ReadOptions) -> Decoded:
-    """Open a BMP file.
+    """Open a BMP file. It has alpha where a mask says so, and is 16 bit where a mask has more than 8 bits.
 
     Raises:
-        InputError: damaged, truncated, too large, or not page 0.
+        InputError: damaged, truncated, too large, not page 0, or of a kind that is not read.
     """
-    from PIL.BmpImagePlugin import BmpImageFile
-
     check_page(path, options.page, 1)
-    with pillow_errors(path), BmpImageFile(path) as image:
-        options.check_size(path, *image.size)
-        array = _array_from(image)
-        return Decoded(
-            image=image_from_array(array),
-            space="grey" if array.shape[2] < 3 else "rgb",
-            has_alpha=array.shape[2] in (2, 4),
-            bits=8,
-            pixels_per_mm=_pixels_per_mm(image),
+    header = read_bmp_header(path)
+    options.check_size(path, header.width_px, header.height_px)
+    is_grey = header.pixel_bits <= 8 and is_grey_table(header.palette)
+    icc, notices = bmp_colour(path, header, is_grey=is_grey)
+    if is_grey and can_be_grey(icc):
+        icc = grey_profile_of(icc)
+    else:
+        is_grey = False
+    pixels, skipped = read_pixels(path, header)
+    if header.pixel_bits <= 8:
+        array = _through_palette(path, pixels, header, is_grey=is_grey)
+    else:
+        array = over_full_range(pixels, header)
+    if skipped:
+        notices += (f"the file skips {skipped} px, which got the palette's first colour",)
+    return Decoded(
+        image=image_from_array(array),
+        space="grey" if is_grey else "rgb",
+        has_alpha=len(header.masks) == 4,
+        bits=header.bits,
+        icc=icc,
+        pixels_per_mm=header.pixels_per_mm,
+        notices=notices,
+    )
+
+
+def _through_palette(path: Path, indices: NDArray[Any], header: BmpHeader, *, is_grey: bool) -> NDArray[Any]:
+    """Return the colours (H, W, 1 or 3) of palette indices; raise InputError where one has no entry."""
+    palette = np.frombuffer(header.palette, np.uint8).reshape(-1, 3)[:, ::-1]
+    highest = int(indices.max())
+    if highest >= len(palette):
+        raise InputError(
+            f"{path} is damaged: a pixel has entry {highest} of a palette of {len(palette)}; get a whole copy"
         )
-
-
-def _array_from(image: "Image") -> NDArray[Any]:
-    """Convert a Pillow image of 8 bit or less to a (H, W, C) array."""
-    if image.mode not in ("L", "LA", "RGB", "RGBA"):
-        image = image.convert("L" if image.mode == "1" else "RGB")
-    array = np.asarray(image)
-    return array[:, :, None] if array.ndim == 2 else array
-
-
-def _pixels_per_mm(image: "Image") -> tuple[float, float] | None:
-    """Return the resolution across and down, where the file states one."""
-    dpi = image.info.get("dpi")
-    if not dpi or min(dpi) <= 0:
-        return None
-    return float(dpi[0]) / 25.4, float(dpi[1]) / 25.4
+    colours: NDArray[Any] = palette[:, :1][indices] if is_grey else palette[indices]
+    return colours

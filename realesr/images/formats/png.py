@@ -2,47 +2,70 @@
 
 import struct
 from pathlib import Path
+from typing import Any
 
-from realesr.images.decoded import Decoded, ReadOptions, check_page, field, load_upright, turned_resolution
-from realesr.images.exif import pixels_per_mm
-from realesr.images.file_source import FileSource
+from realesr.images.decoded import Decoded, ReadOptions, check_page, load_upright, turned_resolution
+from realesr.images.formats.grey_palette import can_be_grey, grey_profile_of
+from realesr.images.formats.png_chunks import PngChunks, read_png_chunks
+from realesr.images.formats.png_colour import png_colour
+from realesr.images.metadata.exif import orientation, pixels_per_mm
 
 
 def open_png(path: Path, options: ReadOptions) -> Decoded:
-    """Open a PNG file; an interlaced one is decoded whole.
+    """Open a PNG file; an interlaced one is decoded whole. Of an animation the default image is read.
 
     Raises:
-        InputError: too large, or not page 0.
+        InputError: damaged, too large, not page 0, a PNG of Apple's own kind, or of colours that are not RGB.
         pyvips.Error: damaged.
     """
     check_page(path, options.page, 1)
-    with FileSource(path) as source:
-        header = source.load("pngload")
-    exif = field(header, "exif-data")
-    orientation = field(header, "orientation") or 1
-    resolution = _png_resolution(path) or (pixels_per_mm(exif.removeprefix(b"Exif\0\0")) if exif else None)
-    image, source = load_upright(path, "pngload", orientation, options)
+    chunks = read_png_chunks(path)
+    turn = orientation(chunks.exif) if chunks.exif else 1
+    resolution = _resolution(chunks) or (pixels_per_mm(chunks.exif) if chunks.exif else None)
+    image, source = load_upright(path, "pngload", turn, options)
+    colour = png_colour(path, chunks, is_grey=chunks.has_grey_pixels)
+    is_grey_palette = chunks.has_grey_pixels and image.bands > 2 and can_be_grey(colour.icc)
+    is_grey = image.bands < 3 or is_grey_palette
+    notices = [*chunks.notices, *colour.notices, *_animation_notice(chunks)]
+    if colour.is_narrow:
+        notices.append("values of video's narrow range were spread over the full range")
+    if not chunks.ends:
+        notices.append("the file has lost its end, behind the pixels; metadata there may be missing")
     return Decoded(
-        image=image,
-        space="grey" if image.bands < 3 else "rgb",
+        image=_channels(image, is_grey=is_grey, is_narrow=colour.is_narrow),
+        space="grey" if is_grey else "rgb",
         has_alpha=image.bands in (2, 4),
-        bits=8 if image.format == "uchar" else 16,
-        icc=field(header, "icc-profile-data"),
-        exif=exif,
-        xmp=field(header, "xmp-data"),
-        pixels_per_mm=turned_resolution(resolution, orientation),
-        was_turned=orientation > 1,
+        bits=16 if chunks.depth == 16 else 8,
+        icc=grey_profile_of(colour.icc) if is_grey_palette else colour.icc,
+        exif=chunks.exif,
+        xmp=chunks.xmp,
+        pixels_per_mm=turned_resolution(resolution, turn),
+        was_turned=turn > 1,
+        notices=tuple(notices),
         sources=(source,),
     )
 
 
-def _png_resolution(path: Path) -> tuple[float, float] | None:
-    """Return pixels per mm from the pHYs chunk. Source: PNG specification, 11.3.4.3."""
-    with path.open("rb") as file:
-        file.seek(8)
-        while len(head := file.read(8)) == 8 and head[4:] not in (b"IDAT", b"IEND"):
-            if head[4:] == b"pHYs":
-                across, down, unit = struct.unpack(">IIB", file.read(9).ljust(9, b"\0"))
-                return (across / 1000, down / 1000) if unit == 1 and across and down else None
-            file.seek(int.from_bytes(head[:4], "big") + 4, 1)
-    return None
+def _channels(image: Any, *, is_grey: bool, is_narrow: bool) -> Any:
+    """Return grey or RGB over the full range, then alpha, of an image as libvips decodes it."""
+    colour = image.extract_band(0, n=1 if is_grey else 3)
+    if is_narrow:
+        unit = 1 if image.format == "uchar" else 256  # Source: ITU-T H.273, 8.3, equations 32 to 34
+        full = 255 if image.format == "uchar" else 65535
+        colour = ((colour - 16 * unit) * (full / (219 * unit))).rint().cast(image.format)
+    return colour.bandjoin(image[image.bands - 1]) if image.bands in (2, 4) else colour
+
+
+def _resolution(chunks: PngChunks) -> tuple[float, float] | None:
+    """Return pixels per mm across and down from the pHYs chunk. Source: PNG specification, 11.3.4.3."""
+    data = chunks.found.get(b"pHYs", b"")
+    if len(data) != 9:
+        return None
+    across, down, unit = struct.unpack(">IIB", data)
+    return (across / 1000, down / 1000) if unit == 1 and across and down else None
+
+
+def _animation_notice(chunks: PngChunks) -> list[str]:
+    """Return a notice where the file holds an animation. Source: PNG specification, 11.3.6.1 (acTL)."""
+    frames = int.from_bytes(chunks.found.get(b"acTL", b"")[:4], "big")
+    return [f"the animation of {frames} frames was left out; only the default image was read"] if frames > 1 else []

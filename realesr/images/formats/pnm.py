@@ -1,59 +1,120 @@
-"""Opens PBM, PGM and PPM files, which are decoded whole."""
+"""Opens PBM, PGM, PPM and PAM files (P1 to P7), which are decoded whole.
 
-import re
+Source of the layouts: netpbm's pbm(5), pgm(5), ppm(5) and pam(5).
+"""
+
 from pathlib import Path
+from typing import Any, BinaryIO
 
 import numpy as np
+from numpy.typing import NDArray
 
 from realesr.errors import InputError
 from realesr.images.decoded import Decoded, ReadOptions, check_page, image_from_array
-from realesr.images.formats.by_pillow import pillow_errors
+from realesr.images.formats.pnm_header import PnmHeader, read_pnm_header
+from realesr.images.formats.pnm_text import read_digits, read_numbers
 
 
 def open_pnm(path: Path, options: ReadOptions) -> Decoded:
-    """Open a PBM, PGM or PPM file, 16 bit included.
+    """Open a PBM, PGM, PPM or PAM file; a largest value above 255 makes it 16 bit. Of several images the first is read.
 
     Raises:
-        InputError: damaged, truncated, too large, or not page 0.
+        InputError: damaged, truncated, too large, not page 0, a PFM file, or a PAM file of another tuple type.
     """
-    from PIL.PpmImagePlugin import PpmImageFile
-
     check_page(path, options.page, 1)
     with path.open("rb") as file:
-        deep = _deep_header(file.read(4096))
-    if deep is not None:
-        return _open_deep(path, deep, options)
-    with pillow_errors(path), PpmImageFile(path) as image:
-        options.check_size(path, *image.size)
-        array = np.asarray(image.convert("L") if image.mode == "1" else image)
-    stacked = array[:, :, None] if array.ndim == 2 else array
+        header = read_pnm_header(path, file)
+        options.check_size(path, header.width_px, header.height_px)
+        _check_length(path, header)
+        file.seek(header.offset)
+        if header.is_text:
+            values, has_more = _read_text(path, file, header)
+        else:
+            values, has_more = _read_binary(path, file, header)
+    notice = "the file holds more images; only the first was read"
     return Decoded(
-        image=image_from_array(stacked), space="grey" if stacked.shape[2] == 1 else "rgb", has_alpha=False, bits=8
+        image=image_from_array(_over_full_range(path, values, header)),
+        space="grey" if header.channels < 3 else "rgb",
+        has_alpha=header.channels in (2, 4),
+        bits=header.bits,
+        notices=(notice,) if has_more else (),
     )
 
 
-def _deep_header(head: bytes) -> tuple[int, int, int, int, int] | None:
-    """Return channels, width, height, largest value and offset of the pixels of a binary 16-bit PPM or PGM; else None.
+def _check_length(path: Path, header: PnmHeader) -> None:
+    """Raise InputError where the file is too short for its values, before memory is taken for them."""
+    rest = path.stat().st_size - header.offset
+    if header.is_bitmap:
+        there = rest if header.is_text else _bits_in(rest, header.width_px)
+    else:
+        there = (rest + 1) // 2 if header.is_text else rest // header.sample_bytes
+    if there < header.values:
+        raise _truncated(path, there, header)
 
-    Source: netpbm's ppm(5) and pgm(5). Pillow reads 16-bit PPM as 8 bit.
+
+def _truncated(path: Path, there: int, header: PnmHeader) -> InputError:
+    """Return the error that names how many values there are."""
+    most = "at most " if header.is_text else ""
+    return InputError(f"{path} is truncated: it has {most}{there} of {header.values} values; get a whole copy")
+
+
+def _bits_in(length: int, width_px: int) -> int:
+    """Return how many pixels lie in `length` bytes of a binary PBM file, whose rows are padded to bytes."""
+    row_bytes = (width_px + 7) // 8
+    return length // row_bytes * width_px + min(length % row_bytes * 8, width_px)
+
+
+def _read_binary(path: Path, file: BinaryIO, header: PnmHeader) -> tuple[NDArray[Any], bool]:
+    """Return the values (H, W, C) that follow as bytes, or words of high byte first, and whether an image follows."""
+    height, width = header.height_px, header.width_px
+    row_bytes = (width + 7) // 8
+    length = height * row_bytes if header.is_bitmap else header.values
+    stored: NDArray[Any] = np.fromfile(file, np.uint8 if header.sample_bytes == 1 else np.dtype(">u2"), length)
+    if stored.size < length:
+        there = _bits_in(stored.size, width) if header.is_bitmap else stored.size
+        raise _truncated(path, there, header)
+    has_more = _begins_image(file.read(3))
+    if header.is_bitmap:
+        stored = np.unpackbits(stored.reshape(height, row_bytes), axis=1, count=width) ^ 1
+    return stored.reshape(height, width, header.channels), has_more
+
+
+def _read_text(path: Path, file: BinaryIO, header: PnmHeader) -> tuple[NDArray[Any], bool]:
+    """Return the values (H, W, C) that follow as decimal numbers, and whether an image follows."""
+    read = read_digits if header.is_bitmap else read_numbers
+    values, rest = read(file, header.values, header.largest)
+    if values.size < header.values:
+        if rest:
+            shown = rest[:16].decode("ascii", "backslashreplace")
+            raise InputError(
+                f"{path} is damaged: after {values.size} of {header.values} values it has {shown!r}, "
+                f"expected a number from 0 to {header.largest}; get a whole copy"
+            )
+        raise InputError(f"{path} is truncated: it has {values.size} of {header.values} values; get a whole copy")
+    if header.is_bitmap:
+        values ^= 1
+    return values.reshape(header.height_px, header.width_px, header.channels), _begins_image(rest)
+
+
+def _begins_image(following: bytes) -> bool:
+    """Return whether the bytes after an image begin another one."""
+    return following[:1] == b"P" and following[1:2] in tuple(b"1234567"[i : i + 1] for i in range(7))
+
+
+def _over_full_range(path: Path, values: NDArray[Any], header: PnmHeader) -> NDArray[Any]:
+    """Return the values as uint8 or uint16, scaled to round(value * full / largest).
+
+    Raises:
+        InputError: a value is above the largest that the header states.
     """
-    gap = rb"(?:\s|#[^\n]*\n)+"
-    found = re.match(rb"P([56])" + gap + rb"(\d+)" + gap + rb"(\d+)" + gap + rb"(\d+)\s", head)
-    if found is None or int(found[4]) <= 255:
-        return None
-    return 1 if found[1] == b"5" else 3, int(found[2]), int(found[3]), int(found[4]), found.end()
-
-
-def _open_deep(path: Path, header: tuple[int, int, int, int, int], options: ReadOptions) -> Decoded:
-    """Read the pixels of a 16-bit PPM or PGM, scaled to the full range of uint16."""
-    channels, width, height, largest, offset = header
-    if largest > 65535 or not width or not height:
-        raise InputError(f"{path} is damaged: {width} x {height} px of values up to {largest}; get a whole copy")
-    options.check_size(path, width, height)
-    with path.open("rb") as file:
-        values = np.fromfile(file, ">u2", width * height * channels, offset=offset)
-    if values.size < width * height * channels:
-        raise InputError(f"{path} is truncated: {values.size} of {width * height * channels} values; get a whole copy")
-    scaled = (values.astype(np.uint32) * 65535 + largest // 2) // largest
-    array = scaled.astype(np.uint16).reshape(height, width, channels)
-    return Decoded(image=image_from_array(array), space="grey" if channels == 1 else "rgb", has_alpha=False, bits=16)
+    full = 255 if header.bits == 8 else 65535
+    highest = int(values.max())
+    if highest > header.largest:
+        raise InputError(
+            f"{path} is damaged: it has a value of {highest}, expected at most {header.largest}; get a whole copy"
+        )
+    if header.largest == full:
+        return values.astype(f"uint{header.bits}", copy=False)
+    scaled = np.rint(np.arange(header.largest + 1) * full / header.largest).astype(f"uint{header.bits}")
+    result: NDArray[Any] = scaled[values]
+    return result

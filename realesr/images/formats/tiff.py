@@ -1,114 +1,216 @@
-"""Opens pages of TIFF files, and reads in them what their samples mean."""
+"""Opens pages of TIFF files: what the directory says that the samples mean decides, never their number.
 
+tiff_directory   reads directories, and finds the page that is the picture
+tiff_meaning     tells what its samples mean, or refuses them by name
+tiff_samples     decodes the samples as they are stored
+tiff_ycbcr       turns YCbCr into RGB
+open_tiff        makes grey, RGB, CMYK or Lab over the full range of it, with straight alpha
+"""
+
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
 from realesr.errors import InputError
 from realesr.images.colour import ColourSpace
-from realesr.images.decoded import (
-    COLOUR_CHANNELS,
-    Decoded,
-    ReadOptions,
-    check_page,
-    field,
-    image_from_array,
-    load_upright,
-    turned_resolution,
-)
-from realesr.images.exif import exif_from_tiff, fields_of_page
+from realesr.images.decoded import Decoded, ReadOptions, image_from_array, turned_resolution
 from realesr.images.file_source import FileSource
-from realesr.images.formats.by_pillow import pillow_errors
+from realesr.images.formats.tiff_directory import (
+    COLOR_MAP,
+    DOT_RANGE,
+    ICC_PROFILE,
+    RESOLUTION_UNIT,
+    X_RESOLUTION,
+    XMP,
+    Y_RESOLUTION,
+    Page,
+    find_page,
+)
+from realesr.images.formats.tiff_meaning import JPEG, Meaning, meaning_of
+from realesr.images.formats.tiff_samples import open_jpeg_rgb, open_samples
+from realesr.images.formats.tiff_ycbcr import open_ycbcr
+from realesr.images.libvips import pyvips
+from realesr.images.metadata.exif import exif_from_tiff
+
+_INTERPRETATIONS: dict[ColourSpace, tuple[str, str]] = {
+    "grey": ("b-w", "grey16"),
+    "rgb": ("srgb", "rgb16"),
+    "cmyk": ("cmyk", "cmyk"),
+    "lab": ("labs", "labs"),
+}
+"""libvips' names for 8 and 16 bit."""
 
 
 def open_tiff(path: Path, options: ReadOptions) -> Decoded:
-    """Open a page of a TIFF file, the first by default.
+    """Open a page of a TIFF file; by default the first that is no reduced image and no mask.
 
     Raises:
-        InputError: too large, there is no such page, or its samples are not whole numbers of 8 or 16 bit.
+        InputError: too large, there is no such page, or its samples or its compression are not read.
         pyvips.Error: damaged.
     """
-    number = options.page or 0
-    if _is_lab_of_8_bit(path, number):
-        return _open_lab(path, number, options)
-    with FileSource(path) as source:
-        header = source.load("tiffload", unlimited=True)
-        check_page(path, options.page, field(header, "n-pages") or 1)
-        if number:
-            header = source.load("tiffload", unlimited=True, page=number)
-    orientation = field(header, "orientation") or 1
-    which: dict[str, Any] = {"page": number} if number else {}
-    image, source = load_upright(path, "tiffload", orientation, options, unlimited=True, **which)
-    resolution = (image.xres, image.yres) if field(header, "resolution-unit") in ("in", "cm") else None
-    space = _colour_space(image)
-    colour = COLOUR_CHANNELS[space]
-    extra = image.bands - colour
-    has_alpha = extra > 0 and space != "lab"
-    notices = ["Lab's alpha channel was dropped"] if extra and space == "lab" else []
-    if extra > 1:
-        notices.append(f"{extra - 1} channel{'s' * (extra > 2)} beyond colour and alpha dropped")
+    found = find_page(path, options.page)
+    page = found.page
+    meaning = meaning_of(page)
+    options.check_size(path, page.width_px, page.height_px)
+    image, sources = _open_stored(page, meaning, access="random" if page.orientation > 2 else "sequential")
+    image, space, has_alpha = _channels(image, page, meaning)
+    alpha_notice = ["Lab's alpha channel was dropped"] if meaning.alpha is not None and not has_alpha else []
+    exif = exif_from_tiff(path, found.number)
+    if exif is None and options.page is None and found.number:
+        exif = exif_from_tiff(path, 0)  # a photo's facts stay on the first page, also where that is its preview
     return Decoded(
-        image=image.extract_band(0, n=colour + has_alpha),
+        image=_turned(image, page.orientation),
         space=space,
         has_alpha=has_alpha,
-        bits=_bits_per_sample(path, image, space),
-        icc=field(header, "icc-profile-data"),
-        exif=exif_from_tiff(path, number),
-        xmp=field(header, "xmp-data"),
-        pixels_per_mm=turned_resolution(resolution, orientation),
-        was_turned=orientation > 1,
-        notices=tuple(notices),
-        sources=(source,),
+        bits=8 if meaning.depth <= 8 else 16,
+        icc=page.metadata(ICC_PROFILE),
+        exif=exif,
+        xmp=page.metadata(XMP),
+        pixels_per_mm=turned_resolution(_pixels_per_mm(page), page.orientation),
+        was_turned=page.orientation > 1,
+        notices=(*([found.notice] if found.notice else []), *meaning.notices, *alpha_notice),
+        sources=sources,
+        check_rows=_row_check(path),
     )
 
 
-def _colour_space(image: Any) -> ColourSpace:
-    """Return the colour space of a pyvips image, by the interpretation that its file states and its channels."""
-    if image.interpretation == "cmyk":
-        return "cmyk"
-    if image.interpretation in ("lab", "labs"):
-        return "lab"
-    return "grey" if image.bands < 3 else "rgb"
+def _row_check(path: Path) -> Callable[[bool, Exception | None], str | None]:
+    """Return a check after each read of rows: libvips leaves tiles black that it cannot decode, and raises nothing."""
+
+    def check(_at_end: bool, error: Exception | None) -> None:
+        report = pyvips.ffi.string(pyvips.vips_lib.vips_error_buffer()).decode("utf-8", "replace")
+        lost = [line for line in report.splitlines() if line.startswith("tiff2vips:")]
+        if error is None and lost:
+            raise InputError(f"{path} is truncated or damaged ({lost[0]}); get a whole copy")
+
+    return check
 
 
-def _bits_per_sample(path: Path, image: Any, space: ColourSpace) -> Literal[8, 16]:
-    """Return the depth of a file's samples by their type; libvips holds Lab of either depth as signed `short`.
+def _open_stored(page: Page, meaning: Meaning, *, access: str) -> tuple[Any, tuple[FileSource, ...]]:
+    """Open colours and alpha of a page as stored; YCbCr comes as RGB."""
+    if meaning.colours != "ycbcr":
+        return open_samples(page, meaning.wanted, access=access)
+    if page.compression == JPEG and not page.is_planar:
+        return open_jpeg_rgb(page, access=access)
+    return open_ycbcr(page, meaning, access=access)
+
+
+def _channels(image: Any, page: Page, meaning: Meaning) -> tuple[Any, ColourSpace, bool]:
+    """Return stored samples as the channels of a colour space and straight alpha, and whether there is alpha."""
+    if meaning.is_associated:
+        image = _unpremultiplied(image, meaning)
+    colour, space = _colours(image.extract_band(0, n=meaning.channels), page, meaning)
+    has_alpha = meaning.alpha is not None and space != "lab"
+    if has_alpha:
+        colour = colour.bandjoin(_full_range(image[meaning.channels], meaning.depth))
+    return colour.copy(interpretation=_INTERPRETATIONS[space][meaning.depth > 8]), space, has_alpha
+
+
+def _colours(image: Any, page: Page, meaning: Meaning) -> tuple[Any, ColourSpace]:
+    """Return the colour channels over the full range of their type, and their colour space."""
+    if meaning.colours == "palette":
+        return _through_palette(image, page, meaning.depth)
+    if meaning.colours in ("cielab", "icclab"):
+        return _lab(image, meaning), "lab"
+    image = _full_range(image, meaning.depth)
+    if meaning.colours == "grey from white":
+        return image.invert(), "grey"
+    if meaning.colours == "cmyk":
+        return _from_dots(image, page, meaning.depth), "cmyk"
+    return image, "grey" if meaning.colours in ("grey", "mask") else "rgb"
+
+
+def _full_range(image: Any, depth: int) -> Any:
+    """Return samples of `depth` bit over the full range of uchar or ushort, rounded to the nearest value."""
+    if depth in (8, 16):
+        return image
+    top, full = 2**depth - 1, 255 if depth < 8 else 65535
+    values = np.minimum(np.arange(256 if depth < 8 else 2**depth, dtype=np.uint64), top)
+    table = (values * full + top // 2) // top
+    return image.maplut(image_from_array(table.astype(np.uint8 if depth < 8 else np.uint16).reshape(1, -1, 1)))
+
+
+def _through_palette(image: Any, page: Page, depth: int) -> tuple[Any, ColourSpace]:
+    """Return the colours of palette indices of `depth` bit; a palette of greys makes grey.
+
+    Colour maps hold 16 bits (section 5); some writers store 8, which shows in that no value is above 255.
 
     Raises:
-        InputError: the samples are not whole numbers of 8 or 16 bit.
+        InputError: the colour map is missing or too short.
     """
-    if image.format == "uchar":
-        return 8
-    if image.format == "ushort" or (space == "lab" and image.format == "short"):
-        return 16
-    raise InputError(
-        f"{path} has {image.format} pixels, whose range cannot be known, expected whole numbers of 8 or 16 bit; "
-        "save it as a 16-bit TIFF first"
-    )
+    stored = page.array(COLOR_MAP)
+    if len(stored) < 3 * 2**depth:
+        raise InputError(
+            f"{page.path} is damaged: its colour map has {len(stored)} values, expected {3 * 2**depth}; "
+            "get a whole copy"
+        )
+    colours = stored[: 3 * 2**depth].reshape(3, -1).T.astype(np.uint16)
+    if colours.max() < 256:
+        colours = colours * 257
+    table = (colours >> 8).astype(np.uint8) if depth <= 8 else colours
+    is_grey = bool((colours == colours[:, :1]).all())
+    if is_grey:
+        table = table[:, :1]
+    return image.maplut(image_from_array(table.reshape(1, len(table), -1))), "grey" if is_grey else "rgb"
 
 
-def _is_lab_of_8_bit(path: Path, page: int) -> bool:
-    """Return whether page `page` of a TIFF file is CIE Lab of 8 bit in three channels."""
-    try:
-        values = {field.tag: list(field.data) for field in fields_of_page(path, page)}
-    except (ValueError, OSError):
-        return False
-    photometric, depth, channels = (values.get(tag, [0, 0]) for tag in (262, 258, 277))
-    return 8 in photometric and 8 in depth[:2] and 3 in channels[:2]
+def _lab(image: Any, meaning: Meaning) -> Any:
+    """Return Lab of 8 or 16 bit as libvips' labs: L 0 to 32767 for 0 to 100, a and b in 1/256.
+
+    CIELab has a and b with a sign, ICCLab has them 128 higher, and L = 100 at 0xFF00 in 16 bit. Source: TIFF 6.0,
+    section 23; Adobe Photoshop TIFF Technical Notes (2002), Lab; ICC.1:2001-04, annex A (16 bit).
+    """
+    is_icc, is_deep = meaning.colours == "icclab", meaning.depth == 16
+    white = 255 if not is_deep else 65280 if is_icc else 65535
+    lightness = image[0].linear(32767 / white, 0).rint().cast("short")
+    if meaning.channels == 1:
+        return lightness.bandjoin([0, 0])
+    chroma = image.extract_band(1, n=2)
+    if is_icc:
+        chroma = chroma.linear(1, -32768 if is_deep else -128)
+    else:
+        chroma = chroma.copy(format="short" if is_deep else "char")
+    return lightness.bandjoin(chroma.linear(1 if is_deep else 256, 0).cast("short"))
 
 
-def _open_lab(path: Path, page: int, options: ReadOptions) -> Decoded:
-    """Open an 8-bit Lab page with Pillow: libvips 8.18 refuses its own loader's header, "bad labq format"."""
-    from PIL.TiffImagePlugin import TiffImageFile
+def _from_dots(image: Any, page: Page, depth: int) -> Any:
+    """Return inks whose full range is from no dot to a full one, as DotRange says. Source: section 16."""
+    top = 2**depth - 1
+    stated = page.integers(DOT_RANGE, 0, top)
+    dots = (stated * 4)[:8] if len(stated) < 8 else stated[:8]
+    none, widths = dots[::2], [full - none for none, full in zip(dots[::2], dots[1::2], strict=True)]
+    if (set(none) == {0} and set(widths) in ({top}, {255})) or 0 in widths:  # 255 is 8 bit's, whatever the depth
+        return image
+    full_range = 255 if depth <= 8 else 65535
+    offsets = [-start * full_range / width for start, width in zip(none, widths, strict=True)]
+    return image.linear([top / width for width in widths], offsets).rint().cast(image.format)
 
-    with pillow_errors(path), TiffImageFile(path) as image:
-        image.seek(page)
-        options.check_size(path, *image.size)
-        stored = np.asarray(image)
-    lab = np.empty(stored.shape, np.int16)
-    lab[:, :, 0] = (stored[:, :, 0].astype(np.int32) * 32767 + 127) // 255
-    lab[:, :, 1:] = stored[:, :, 1:].view(np.int8).astype(np.int16) * 256
-    return Decoded(
-        image=image_from_array(lab, is_lab=True), space="lab", has_alpha=False, bits=8, exif=exif_from_tiff(path, page)
-    )
+
+def _unpremultiplied(image: Any, meaning: Meaning) -> Any:
+    """Return colours divided by associated alpha, the last band; where alpha is 0 they are 0."""
+    if meaning.colours == "palette":
+        return image
+    top = 2**meaning.depth - 1
+    straight = image.unpremultiply(max_alpha=top, alpha_band=meaning.channels).rint()
+    limited = (straight > top).ifthenelse(top, straight)
+    return limited.cast(image.format)
+
+
+def _turned(image: Any, orientation: int) -> Any:
+    """Return the image upright."""
+    if orientation == 1:
+        return image
+    image = image.copy()
+    image.set_type(pyvips.GValue.gint_type, "orientation", orientation)
+    return image.autorot()
+
+
+def _pixels_per_mm(page: Page) -> tuple[float, float] | None:
+    """Return the resolution across and down of the page as stored, where it states one."""
+    mm = {2: 25.4, 3: 10.0}.get(page.integer(RESOLUTION_UNIT, 2))
+    across, down = page.fractions(X_RESOLUTION), page.fractions(Y_RESOLUTION)
+    if mm is None or not across or not down or min(across[0], down[0]) <= 0:
+        return None
+    return across[0] / mm, down[0] / mm

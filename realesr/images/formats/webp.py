@@ -1,10 +1,19 @@
-"""Opens WebP files, which are decoded whole."""
+"""Opens WebP files, which are decoded whole.
 
+Source of the layout: RFC 9649, 2 (RIFF container, extended file format).
+"""
+
+import struct
 from pathlib import Path
 
 from realesr.images.decoded import Decoded, ReadOptions, check_page, field, load_upright, turned_resolution
-from realesr.images.exif import pixels_per_mm
 from realesr.images.file_source import FileSource
+from realesr.images.formats.gif import frames_notice
+from realesr.images.metadata.exif import orientation, pixels_per_mm
+
+_METADATA = (b"ICCP", b"EXIF", b"XMP ")
+_MOST_CHUNKS = 1_000_000
+_MOST_BYTES = 1 << 25
 
 
 def open_webp(path: Path, options: ReadOptions) -> Decoded:
@@ -16,21 +25,47 @@ def open_webp(path: Path, options: ReadOptions) -> Decoded:
     """
     with FileSource(path) as source:
         header = source.load("webpload")
-    check_page(path, options.page, field(header, "n-pages") or 1)
-    exif = field(header, "exif-data")
-    orientation = field(header, "orientation") or 1
-    image, source = load_upright(
-        path, "webpload", orientation, options, **({"page": options.page} if options.page else {})
-    )
+    frames = field(header, "n-pages") or 1
+    check_page(path, options.page, frames)
+    chunks, damage = _metadata_chunks(path)
+    exif = chunks.get(b"EXIF", b"").removeprefix(b"Exif\0\0") or None
+    turn = orientation(exif) if exif else 1
+    image, source = load_upright(path, "webpload", turn, options, **({"page": options.page} if options.page else {}))
     return Decoded(
         image=image,
         space="rgb",
         has_alpha=image.bands == 4,
         bits=8,
-        icc=field(header, "icc-profile-data"),
+        icc=chunks.get(b"ICCP"),
         exif=exif,
-        xmp=field(header, "xmp-data"),
-        pixels_per_mm=turned_resolution(pixels_per_mm(exif.removeprefix(b"Exif\0\0")) if exif else None, orientation),
-        was_turned=orientation > 1,
+        xmp=chunks.get(b"XMP "),
+        pixels_per_mm=turned_resolution(pixels_per_mm(exif) if exif else None, turn),
+        was_turned=turn > 1,
+        notices=(*frames_notice(frames, options), *damage),
         sources=(source,),
     )
+
+
+def _metadata_chunks(path: Path) -> tuple[dict[bytes, bytes], tuple[str, ...]]:
+    """Return the data of the first chunk of each kind of metadata, by its name, and notices of those too large."""
+    found: dict[bytes, bytes] = {}
+    notices: list[str] = []
+    with path.open("rb") as file:
+        end = 8 + int.from_bytes(file.read(8)[4:], "little")
+        file.seek(12)
+        for _ in range(_MOST_CHUNKS):
+            head = file.read(8)
+            begin = file.tell()
+            if len(head) < 8 or begin > end:
+                break
+            name, length = struct.unpack("<4sI", head)
+            if name in _METADATA and name not in found and length:
+                data = file.read(min(length, _MOST_BYTES))
+                if len(data) == length:
+                    found[name] = data
+                else:
+                    notices.append(
+                        f"the {name.decode().strip()} chunk of {length:,} bytes is too large and was left out"
+                    )
+            file.seek(begin + length + length % 2)
+    return found, tuple(notices)
