@@ -128,6 +128,7 @@ def test_xmp_is_set_upright_in_both_forms() -> None:
 
 def test_xmp_gets_the_new_size_and_loses_its_thumbnails() -> None:
     xmp, _ = xmp_resized(XMP, (60, 40), (240, 160))
+    assert xmp is not None
     assert b"tiff:ImageWidth='240'" in xmp
     assert b"<exif:PixelYDimension>160</exif:PixelYDimension><tiff:ImageLength>160</tiff:ImageLength>" in xmp
     assert b"Thumbnails" not in xmp
