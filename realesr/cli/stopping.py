@@ -1,4 +1,6 @@
-"""Stops a command after Ctrl-C or SIGTERM: by an exception in the main thread, by `check` in the network's thread.
+"""Stops a command after a signal: by an exception in the main thread, by `check` in the network's thread.
+
+The signals are Ctrl-C, SIGTERM and SIGHUP.
 
 `check` runs at every progress callback: after every tile, and within a tile where the engine reports progress. Without
 it, stopping would wait for the whole row of tiles, which can take minutes. Most engines cannot be interrupted within a
@@ -18,10 +20,13 @@ _signals: list[int] = []
 
 
 def listen() -> None:
-    """Install handlers for both signals that raise an exception, so that a half-written file is removed."""
+    """Install handlers of the signals that raise an exception, so that a half-written file is removed."""
     signal.signal(signal.SIGTERM, _on_signal)
-    if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:  # a shell's background job is not for Ctrl-C
-        signal.signal(signal.SIGINT, _on_signal)
+    for name in ("SIGINT", "SIGHUP"):  # SIGHUP: the terminal was closed; Windows has none
+        number = getattr(signal, name, None)
+        # A shell's background job is not for Ctrl-C, and one under nohup stays when the terminal goes.
+        if number is not None and signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, _on_signal)
 
 
 def check() -> None:
@@ -29,7 +34,7 @@ def check() -> None:
 
     Raises:
         KeyboardInterrupt: after Ctrl-C.
-        SystemExit: after SIGTERM.
+        SystemExit: after SIGTERM or SIGHUP.
     """
     if _signals:
         if _signals[0] == signal.SIGINT:

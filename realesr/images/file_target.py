@@ -9,21 +9,21 @@ from realesr.images.libvips import pyvips
 
 
 class FileTarget:
-    """A new file that libvips writes to. Leaving `with` closes it."""
+    """An empty file that libvips writes to. Leaving `with` closes it."""
 
     def __init__(
         self, path: Path, *, inserted: bytes = b"", at: int = 0, before_failure: Callable[[], None] = lambda: None
     ) -> None:
-        """Create the file at `path`.
+        """Open the file at `path`.
 
         Args:
-            path: path of the file, which must not exist.
+            path: path of the file, which is empty.
             inserted: bytes that go behind the first `at` bytes that libvips writes.
             at: see `inserted`.
             before_failure: called in libvips' thread before it is told that a write has failed.
         """
         self.error: OSError | None = None
-        self._file = path.open("xb+")
+        self._file = path.open("rb+")
         self._before_failure = before_failure
         self._inserted, self._at, self._head = inserted, at, b""
 

@@ -33,6 +33,7 @@ from realesr.images.metadata.exif_in_avif import add_exif_to_avif
 from realesr.images.metadata.exif_in_webp import add_exif_to_webp
 from realesr.images.output_format import DEFAULT_QUALITY
 from realesr.images.row_source import RowSource
+from realesr.machine.held_file import HeldFile, remove_abandoned
 
 _SAVERS = {
     "png": "pngsave_target",
@@ -72,12 +73,18 @@ def open_writer(
     return ImageWriter(path, info, fmt, _save_options(info, fmt, quality), strip)
 
 
+_PARTIAL_FILES = ".realesr-*.image.part"
+_tidied_folders: set[Path] = set()
+"""Folders from which this process has removed what killed ones have left."""
+
+
 class ImageWriter:
     """A file that is being written. Use it in `with`: leaving the block without an exception completes the file."""
 
     def __init__(self, path: Path, info: ImageInfo, fmt: OutputFormat, options: dict[str, Any], strip: bool) -> None:
         self._path, self._info, self._format, self._options, self._strip = path, info, fmt, options, strip
-        self._partial = path.with_name(f".realesr-{secrets.token_hex(6)}.part")
+        self._partial = path.with_name(f".realesr-{secrets.token_hex(6)}.image.part")
+        self._held: HeldFile | None = None
         self._encoded = info if fmt in ("png", "tiff") else replace(info, bits=8)
         self._turn = EncoderTurn()
         self._source = RowSource(self._encoded, self._turn.take)
@@ -106,6 +113,14 @@ class ImageWriter:
             self._raise_error()
 
     def __enter__(self) -> Self:
+        folder = self._partial.parent.absolute()
+        if folder not in _tidied_folders:
+            _tidied_folders.add(folder)
+            remove_abandoned(folder, _PARTIAL_FILES)
+        try:
+            self._held = HeldFile(self._partial)
+        except OSError as error:
+            raise OutputError(f"{self._path} cannot be written ({error.strerror}); nothing was left there") from error
         self._thread.start()
         return self
 
@@ -121,6 +136,8 @@ class ImageWriter:
         finally:
             self._wanted = False
             self._remove_partial()
+            if self._held is not None:
+                self._held.release()
 
     def _complete(self) -> None:
         """Move the complete file into its place; raise OutputError where it cannot be completed."""

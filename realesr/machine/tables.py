@@ -2,6 +2,7 @@
 
 import dataclasses
 import difflib
+import math
 import types
 import typing
 from collections.abc import Iterator, Mapping, Sequence
@@ -11,6 +12,10 @@ from typing import Any, Literal, TypeVar
 from realesr.errors import ModelError, UsageError
 
 T = TypeVar("T")
+
+_MOST_LEVELS = 16
+"""Tables and lists within each other that are read; what is made of them has three."""
+_LINES_SHOWN = 8
 
 _NOUN, _KINDS = "noun of the tables", "kinds of the tables"
 """Keys of a field's metadata; see `one_of_tables`."""
@@ -22,7 +27,8 @@ class TableError(UsageError):
     def __init__(self, what: str, lines: Sequence[str]) -> None:
         self.lines = tuple(lines)
         count = "one problem" if len(lines) == 1 else f"{len(lines)} problems"
-        super().__init__(f"{what} has {count}: {'; '.join(lines)}")
+        more = f"; and {len(lines) - _LINES_SHOWN} more" if len(lines) > _LINES_SHOWN else ""
+        super().__init__(f"{what} has {count}: {'; '.join(lines[:_LINES_SHOWN])}{more}")
 
 
 def one_of_tables(noun: str, kinds: Mapping[str, type]) -> dict[str, Any]:
@@ -33,6 +39,32 @@ def one_of_tables(noun: str, kinds: Mapping[str, type]) -> dict[str, Any]:
         kinds: name of each table -> the dataclass that is made of it.
     """
     return {_NOUN: noun, _KINDS: kinds}
+
+
+def read_toml(text: str, what: str) -> dict[str, Any]:
+    """Parse TOML that a person wrote.
+
+    Raises:
+        UsageError: it is no TOML, or nothing that anybody wants to read: nested too deeply, numbers of 5,000 digits.
+    """
+    import tomllib
+
+    try:
+        table = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise UsageError(f"{what} is no TOML: {_printable(str(error))}") from None
+    except (ValueError, RecursionError):
+        raise UsageError(f"{what} has too many digits or levels: expected numbers and tables of a sane size") from None
+    _check_levels(table, what)
+    return table
+
+
+def range_problems(options: object, ranges: Mapping[str, tuple[float, float]]) -> Iterator[str]:
+    """Yield a line for each field of `options` that is outside its range (both ends are inside); None is no value."""
+    for name, (least, most) in ranges.items():
+        value = getattr(options, name)
+        if value is not None and not least <= value <= most:
+            yield f"got {name} = {_shown(value)}, expected {least:,} to {most:,}"
 
 
 def read_table(kind: type[T], table: Mapping[str, Any], where: str, problems: list[str], base: T | None = None) -> T:
@@ -78,21 +110,58 @@ def set_key(table: dict[str, Any], assignment: str) -> None:
     Raises:
         UsageError: there is no "=", or a key leads through something that is no table.
     """
-    import tomllib
-
     path, equals, text = assignment.partition("=")
-    if not equals or not path.strip():
-        raise UsageError(f"got the change {assignment}, expected key=value, like stage1.batch=4")
-    try:
-        value = tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
-        value = text.strip()
-    *folders, key = path.strip().split(".")
+    *folders, key = [part.strip() for part in path.split(".")]
+    shown = _printable(assignment)
+    if not equals or not all([*folders, key]) or len(folders) > _MOST_LEVELS:
+        raise UsageError(f"got the change {shown}, expected key=value, like stage1.batch=4")
     for folder in folders:
         table = table.setdefault(folder, {})
         if not isinstance(table, dict):
-            raise UsageError(f"got the change {assignment}, but {folder} is a value and has no keys")
-    table[key] = value
+            raise UsageError(f"got the change {shown}, but {_printable(folder)} is a value and has no keys")
+    table[key] = _value_of(text, shown)
+
+
+def _value_of(text: str, shown: str) -> Any:
+    """Return the one value of TOML that a text is; else the text itself."""
+    import tomllib
+
+    try:
+        table = tomllib.loads(f"value = {text}")
+    except tomllib.TOMLDecodeError:
+        return text.strip()
+    except (ValueError, RecursionError):
+        raise UsageError(f"the change {shown} has too many digits or levels") from None
+    _check_levels(table, f"the change {shown}")
+    return table["value"] if len(table) == 1 else text.strip()
+
+
+def _check_levels(table: object, what: str) -> None:
+    """Raise UsageError where tables and lists are nested more deeply than anything that recurses over them may go."""
+    level = [table]
+    for _ in range(_MOST_LEVELS):
+        level = [inner for outer in level for inner in _inner(outer)]
+    if level:
+        raise UsageError(f"{what} has tables or lists within each other, more than {_MOST_LEVELS} deep")
+
+
+def _inner(value: object) -> Iterator[object]:
+    values = value.values() if isinstance(value, Mapping) else value if isinstance(value, list | tuple) else ()
+    return (each for each in values if isinstance(each, Mapping | list | tuple))
+
+
+def _shown(value: object) -> str:
+    """Return a value for a message: in one line, cut, without control characters."""
+    try:
+        return f"{value!r:.80}"
+    except ValueError:  # Python writes no integers of more than 4,300 digits
+        return "a number of thousands of digits"
+
+
+def _printable(text: str) -> str:
+    """Return a text of somebody else's for a message, cut, without control characters."""
+    text = text if len(text) <= 80 else f"{text[:80]}..."
+    return text if text.isprintable() else ascii(text)
 
 
 @dataclass(frozen=True)
@@ -118,10 +187,11 @@ class _Reader:
         before = len(self._problems)
         values: dict[str, Any] = {}
         for key, value in table.items():
-            place = f"{where}.{key}" if where else key
+            name = _printable(str(key))
+            place = f"{where}.{name}" if where else name
             entry = entries.get(key)
             if entry is None:
-                self._problems.append(f"{place} = {value!r:.80} is no key here: {_nearest(key, entries)}")
+                self._problems.append(f"{place} = {_shown(value)} is no key here: {_nearest(name, entries)}")
             elif not entry.noun or not _is_none(value):
                 inner = None if base is None else getattr(base, entry.field.name)
                 if inner is None and entry.field.default is not dataclasses.MISSING:
@@ -158,8 +228,16 @@ class _Reader:
         if typing.get_origin(hint) is tuple:
             return self._tuple(hint, value, place)
         if _fits(hint, value):
-            return float(value) if hint is float else value
-        self._problems.append(f"{place} = {value!r:.80}: expected {_words(hint)}")
+            number = _float(value) if hint is float else value
+            # A record may hold an infinite PSNR; what a person sets is finite, and integers have 64 bits in TOML.
+            if (
+                self._is_record
+                or type(number) not in (int, float)
+                or abs(number) < 2**63
+                or (type(number) is float and math.isfinite(number))
+            ):
+                return number
+        self._problems.append(f"{place} = {_shown(value)}: expected {_words(hint)}")
         return inner
 
     def _optional(self, hint: Any, value: Any, place: str, inner: Any) -> Any:
@@ -173,13 +251,21 @@ class _Reader:
         kinds = typing.get_args(hint)
         is_list = isinstance(value, list | tuple)
         if not is_list or (kinds[-1] is not Ellipsis and len(value) != len(kinds)):
-            self._problems.append(f"{place} = {value!r:.80}: expected {_words(hint)}")
+            self._problems.append(f"{place} = {_shown(value)}: expected {_words(hint)}")
             return ()
         each = [kinds[0]] * len(value) if kinds[-1] is Ellipsis else kinds
         return tuple(
             self._value(kind, item, f"{place}[{at}]", None)
             for at, (kind, item) in enumerate(zip(each, value, strict=True))
         )
+
+
+def _float(value: float) -> float:
+    """Return a number as float; infinity where it is an integer that no float reaches."""
+    try:
+        return float(value)
+    except OverflowError:
+        return math.inf
 
 
 def _entries(kind: type) -> dict[str, _Entry]:

@@ -323,3 +323,12 @@ def test_infos_of_other_sizes_are_taken_from_the_output(fmt: OutputFormat, tmp_p
         writer.write_rows(photo(20, 24))
     with Image.open(tmp_path / "a") as image:
         assert image.size == (24, 20)
+
+
+def test_a_writer_removes_what_a_killed_one_has_left_and_nothing_else(tmp_path: Path) -> None:
+    for name in (".realesr-0a1b2c3d4e5f.image.part", "a.part"):
+        (tmp_path / name).touch()
+    info = ImageInfo(width_px=4, height_px=3, bits=8, is_grey=True, has_alpha=False, format="png")
+    with open_writer(tmp_path / "a.png", info, "png") as writer:
+        writer.write_rows(np.zeros((3, 4, 1), np.uint8))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.part", "a.png"]
