@@ -12,6 +12,7 @@ from realesr.engines.engine_options import checked_options
 from realesr.engines.facts import EngineFacts
 from realesr.engines.fidelity import bf16_is_measured
 from realesr.errors import EngineError, MissingDependency, RealesrError, UsageError
+from realesr.machine.forking import check_not_forked
 from realesr.models.facts import ModelFacts
 
 if TYPE_CHECKING:
@@ -93,10 +94,12 @@ def open_chosen_engine(
 
     Raises:
         UsageError: a name or combination that makes no sense, or an option that the engine does not have.
-        EngineError: the engine does not have the device here, or cannot start.
+        EngineError: the engine does not have the device here, or cannot start; or this process was forked from one that
+            had opened a network.
         ModelError: the file of `model` is damaged or holds no network that enlarges images.
         MissingDependency: the engine's package is not installed.
     """
+    check_not_forked()
     if threads is not None and threads < 1:
         raise UsageError(f"got {threads} threads, expected 1 or more")
     given = dict(options or {})
@@ -142,8 +145,8 @@ def _open_first(
                 opened = _open_built(model, choice, precision, options, engine_file, may_build or not has_other_gpu)
             else:
                 opened = _open_chosen(choice, model, precision, threads, options)
-        except (EngineError, MissingDependency) as error:
-            if len(choices) == 1:
+        except (EngineError, MissingDependency, UsageError) as error:
+            if len(choices) == 1 or (isinstance(error, UsageError) and (options or choice.setting is None)):
                 raise
             failures.append(f"{choice.engine} on {choice.device} did not start ({error})")
             continue

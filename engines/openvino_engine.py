@@ -1,8 +1,11 @@
 """Runs networks with OpenVINO on the CPU. Takes weights, and .onnx files of float32 images of any size."""
 
 import contextlib
+import ctypes
 import functools
+import os
 import sys
+import weakref
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -20,7 +23,7 @@ from realesr.machine.cgroup import usable_cores
 from realesr.machine.processor import has_fast_bf16
 from realesr.models.architecture import Architecture
 from realesr.models.facts import ModelFacts
-from realesr.models.onnx_graph import cached_onnx
+from realesr.models.onnx_graph import onnx_bytes
 from realesr.models.weights import Weights
 from realesr.runtime.strips import Strips, check_strips, first_rows_px
 
@@ -69,23 +72,23 @@ class OpenVinoEngine(EngineBase):
     """
 
     def __init__(
-        self, path: Path, spec: EngineSpec, threads: int, stateful_request: StatefulRequest | None = None
+        self, source: Path | bytes, spec: EngineSpec, threads: int, stateful_request: StatefulRequest | None = None
     ) -> None:
         self.spec = spec
         self._stateful_request = stateful_request
-        self._path: Path | None = path
+        self._source: Path | bytes | None = source
         self._threads = threads
         self._requests: dict[tuple[int, ...], Any] = {}
 
     def run(self, batch: NDArray[np.float32], on_progress: ProgressCallback | None = None) -> NDArray[np.float32]:
         """Enlarge a batch; see `Engine.run`."""
         check_batch(batch, self.spec)
-        if self._path is None:
+        if self._source is None:
             raise EngineError("engine openvino is closed: open it again")
         _, _, height, width = batch.shape
         with _translated(EngineError, "engine openvino on cpu"):
             output = np.empty((1, 3, height * self.spec.scale, width * self.spec.scale), np.float32)
-            request = self._request_for(self._path, batch.shape)
+            request = self._request_for(self._source, batch.shape)
             got = tuple(request.get_output_tensor().shape)
             if got != output.shape:
                 raise EngineError(f"the network gives {got} for {batch.shape}, expected {output.shape}")
@@ -95,19 +98,19 @@ class OpenVinoEngine(EngineBase):
             request.set_output_tensor(openvino.Tensor(openvino.Type.f32, output.shape))
         return output
 
-    def _request_for(self, path: Path, shape: tuple[int, ...]) -> Any:
+    def _request_for(self, source: Path | bytes, shape: tuple[int, ...]) -> Any:
         """Return the compiled network of this shape; the most recent ones are kept."""
         request = self._requests.pop(shape, None)
         if request is None:
             while len(self._requests) >= _SHAPES_KEPT:
                 del self._requests[next(iter(self._requests))]
-            request = _compile(path, shape, self.spec.precision, self._threads).create_infer_request()
+            request = _compile(source, shape, self.spec.precision, self._threads)
         self._requests[shape] = request
         return request
 
     def open_strips(self, width_px: int, height_px: int, *, rows_px: int) -> Strips:
         """Begin an image, strip by strip; see `Engine.open_strips`."""
-        if self._path is None:
+        if self._source is None:
             raise EngineError("engine openvino is closed: open it again")
         if self._stateful_request is None:
             return super().open_strips(width_px, height_px, rows_px=rows_px)
@@ -122,7 +125,7 @@ class OpenVinoEngine(EngineBase):
 
     def close(self) -> None:
         """Free the compiled networks."""
-        self._path = self._stateful_request = None
+        self._source = self._stateful_request = None
         self._requests.clear()
 
 
@@ -134,11 +137,12 @@ def open_openvino(
         raise EngineError(f"engine openvino got the device {device}, expected one that it has here: cpu")
     body = _body_precision(model, precision)
     architecture: Architecture | None
+    source: Path | bytes
     if isinstance(model, Path):
-        path, facts = model, _facts_of_file(model)
+        source, facts = model, _facts_of_file(model)
         architecture, scale, multiple_of = facts.architecture, facts.scale, facts.multiple_of
     else:
-        path, architecture = cached_onnx(model, "fp32"), model.architecture
+        source, architecture = onnx_bytes(model, "fp32"), model.architecture
         scale, multiple_of = architecture.scale, architecture.multiple_of
     is_enlarged = architecture is None or architecture.has_enlarged_convolutions
     cores = threads or usable_cores()
@@ -156,7 +160,7 @@ def open_openvino(
         pieces=ENLARGED_PIECES if is_enlarged else PIECES,
         first_rows_px=first_rows,
     )
-    return OpenVinoEngine(path, spec, cores, stateful_request)
+    return OpenVinoEngine(source, spec, cores, stateful_request)
 
 
 def devices() -> tuple[str, ...]:
@@ -209,23 +213,40 @@ def _core() -> Any:
     Two Cores that are not destroyed in reverse order would leave a stack that is no longer there, and the next signal
     would end Python (openvino 2026.4).
     """
-    return openvino.Core()
+    core = openvino.Core()
+    if hasattr(os, "register_at_fork"):
+        os.register_at_fork(after_in_child=_keep_what_the_parent_opened)
+    return core
 
 
-def _compile(path: Path, shape: tuple[int, ...], precision: Precision, threads: int) -> Any:
+_open_requests: "weakref.WeakSet[Any]" = weakref.WeakSet()
+
+
+def _keep_what_the_parent_opened() -> None:
+    """Keep all objects of the parent's for ever, in a forked child: to free one waits for threads that it lacks."""
+    for kept in (_core(), *_open_requests):
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(kept))
+
+
+def _compile(source: Path | bytes, shape: tuple[int, ...], precision: Precision, threads: int) -> Any:
     """Compile a network for one shape. It is read anew each time: the graph's own copy of the weights is not kept."""
-    core = _core()
-    network = core.read_model(str(path))
+    network = _core().read_model(source if isinstance(source, bytes) else str(source))
     network.reshape({network.input(0): list(shape)})
-    return core.compile_model(network, "CPU", _settings(precision, threads))
+    return _new_request(network, precision, threads)
+
+
+def _new_request(network: Any, precision: Precision, threads: int) -> Any:
+    """Compile a network, and return a request of its own for inference."""
+    request = _core().compile_model(network, "CPU", _settings(precision, threads)).create_infer_request()
+    _open_requests.add(request)
+    return request
 
 
 def _library_for_strips(precision: Precision, threads: int) -> OpenVinoLibrary:
     def compile_graph(content: bytes, shapes: Shapes) -> Any:
-        core = _core()
-        network = core.read_model(content)
+        network = _core().read_model(content)
         network.reshape({name: list(shape) for name, shape in shapes.items()})
-        return core.compile_model(network, "CPU", _settings(precision, threads)).create_infer_request()
+        return _new_request(network, precision, threads)
 
     return OpenVinoLibrary(
         compile_graph=compile_graph, translated=lambda: _translated(EngineError, "engine openvino on cpu")

@@ -8,6 +8,7 @@ not looked at. Nor is it where engine winograd was compiled since, or is no long
 import importlib.metadata
 import importlib.util
 import json
+import logging
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
@@ -16,6 +17,7 @@ from typing import Any
 
 import realesr
 from realesr.engine import Precision
+from realesr.engines.choice import ROWS
 from realesr.errors import OutputError, UsageError
 from realesr.machine.cgroup import usable_cores
 from realesr.machine.nvidia_driver import gpu_names
@@ -28,6 +30,12 @@ from realesr.options import check_engine_options
 
 PACKAGES = ("onnxruntime", "onnxruntime-gpu", "openvino", "ncnn", "torch")
 """Packages whose versions an answer depends on."""
+
+_MOST_THREADS = 1024
+_TILES_PX = (16, 1 << 16)
+_LARGEST_BYTES = 1 << 20
+"""Size from which a file is none of ours: an answer has 1 kB."""
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,6 +56,11 @@ class Setting:
     def __post_init__(self) -> None:
         if self.precision not in ("fp32", "fp16", "bf16"):
             raise UsageError(f"got precision {self.precision}, expected fp32, fp16 or bf16")
+        if self.threads is not None and not 1 <= self.threads <= _MOST_THREADS:
+            raise UsageError(f"got {self.threads} threads, expected 1 to {_MOST_THREADS}")
+        least, most = _TILES_PX
+        if self.tile_px is not None and not least <= self.tile_px <= most:
+            raise UsageError(f"got tiles of {self.tile_px} px, expected {least} to {most}")
         check_engine_options(self.options)
 
 
@@ -85,14 +98,29 @@ def kept_setting(weights: Weights, precision: str) -> Setting | None:
 
 
 def kept(weights: Weights) -> Answer | None:
-    """Return the answer for this network on this machine as it is now; None where there is none."""
+    """Return the answer for this network on this machine as it is now; None where there is none, or a damaged one."""
+    path = _path(weights)
     try:
-        record = json.loads(_path(weights).read_text(encoding="utf-8"))
+        # Pipes and devices in its place would not end.
+        if not path.is_file() or path.stat().st_size > _LARGEST_BYTES:
+            return None
+        record = json.loads(path.read_text(encoding="utf-8"))
         if record["measured_with"] != measured_with(weights):
             return None
-        return read_record(Answer, {name: record[name] for name in ("best", "fp32")}, "the answer")
-    except (OSError, ValueError, KeyError, TypeError):
+        answer = read_record(Answer, {name: record[name] for name in ("best", "fp32")}, "the answer")
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):  # the last from nested lists
+        _log.warning("%s is damaged and is not looked at: tune again, or delete it", path)
         return None
+    return answer if _is_ours(answer.best) and _is_ours(answer.fp32) and answer.fp32.precision == "fp32" else None
+
+
+def _is_ours(setting: Setting) -> bool:
+    """Return whether it is a setting that `realesr tune` tries, and not one that would end a command."""
+    texts = [text for option in setting.options.items() for text in option]
+    return all(text.isascii() and text.isprintable() for text in texts) and any(
+        (row.engine, row.device) == (setting.engine, setting.device) and setting.precision in row.precisions
+        for row in ROWS
+    )
 
 
 def forget() -> list[Path]:

@@ -11,7 +11,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from realesr.errors import InputError, OutputError
-from realesr.machine.whole_file import remove_unfinished, whole_file, whole_folder
+from realesr.machine.whole_file import file_sha256, remove_unfinished, whole_file, whole_folder
 from realesr.models.architecture import Architecture
 
 FORM = 1
@@ -20,6 +20,8 @@ FORM = 1
 FOLDER = "checkpoints"
 _STATE = "state.pt"
 _FACTS = "facts.json"
+_SUMS = "sha256.txt"
+"""Hashes of the other files, as sha256sum writes and checks them. Older checkpoints have none."""
 
 State = Mapping[str, Any]
 """Tensors, numbers, texts, and lists and dicts of them: what torch.load reads with `weights_only`."""
@@ -57,6 +59,8 @@ def write_checkpoint(run: Path, iteration: int, state: State, facts: Mapping[str
         with whole_folder(folder) as part:
             torch.save(dict(state), part / _STATE)
             (part / _FACTS).write_text(json.dumps({"form": FORM, "iteration": iteration, **facts}, indent=1))
+            sums = [f"{file_sha256(part / name)}  {name}\n" for name in (_STATE, _FACTS)]
+            (part / _SUMS).write_text("".join(sums))
     except (OSError, RuntimeError) as error:
         raise OutputError(_disk_problem(folder, error)) from error
     for old in checkpoints(run)[:-keep]:
@@ -77,12 +81,11 @@ def read_facts(checkpoint: Path) -> dict[str, Any]:
         InputError: it is damaged, or was written by a later realesr.
     """
     try:
+        _check_sum(checkpoint, _FACTS)
         facts: dict[str, Any] = json.loads((checkpoint / _FACTS).read_text())
-        form = facts["form"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise InputError(
-            f"{checkpoint} is no whole checkpoint: delete this folder to go on from an earlier one"
-        ) from error
+        form = int(facts["form"])
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        raise InputError(f"{checkpoint} is no whole checkpoint: {_go_on_from(checkpoint)}") from error
     if form > FORM:
         raise InputError(f"{checkpoint} is of form {form}, expected {FORM} or lower: it needs a later realesr")
     return facts
@@ -95,10 +98,36 @@ def read_state(checkpoint: Path) -> dict[str, Any]:
         InputError: it is damaged.
     """
     try:
+        _check_sum(checkpoint, _STATE)
         state: dict[str, Any] = torch.load(checkpoint / _STATE, map_location="cpu", weights_only=True)
+    except InputError:
+        raise
     except Exception as error:  # torch raises a dozen types for damaged files
-        raise InputError(f"{checkpoint} is damaged: delete this folder to go on from an earlier one") from error
+        raise InputError(f"{checkpoint} is damaged: {_go_on_from(checkpoint)}") from error
     return state
+
+
+def _check_sum(checkpoint: Path, name: str) -> None:
+    """Compare a file with its hash, if the checkpoint has hashes: torch reads a tensor with a flipped bit as well.
+
+    Raises:
+        InputError: it is not what was written.
+        OSError: it cannot be read.
+    """
+    try:
+        lines = (checkpoint / _SUMS).read_bytes().splitlines()
+    except FileNotFoundError:
+        return
+    if f"{file_sha256(checkpoint / name)}  {name}".encode() not in lines:
+        raise InputError(
+            f"{checkpoint} is damaged ({name} is not what {_SUMS} says was written): {_go_on_from(checkpoint)}"
+        )
+
+
+def _go_on_from(checkpoint: Path) -> str:
+    """Say what to do without this checkpoint."""
+    earlier = [path.name for path in checkpoints(checkpoint.parent.parent) if path.name < checkpoint.name]
+    return f"delete this folder to {f'go on from {earlier[-1]}, the one before' if earlier else 'begin anew'}"
 
 
 def write_networks(run: Path, name: str, ema: State, raw: State, architecture: Architecture) -> Path:

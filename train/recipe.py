@@ -3,14 +3,13 @@
 import copy
 import dataclasses
 import importlib.resources
-import tomllib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 from realesr.errors import UsageError
-from realesr.machine.tables import TableError, one_of_tables, read_table, set_key
+from realesr.machine.tables import TableError, one_of_tables, range_problems, read_table, read_toml, set_key
 from realesr.models.architecture import Architecture
 from realesr.models.discriminator import UNetDiscriminator
 from realesr.models.recognition import FAMILIES
@@ -21,6 +20,20 @@ VERSION = 1
 """Version of the form of recipes. A recipe with a higher one was written for a later realesr."""
 
 Stage = Literal["stage1", "stage2"]
+
+_LARGEST_FILE_BYTES = 1 << 20
+_MOST_SEED = 2**53 - 1
+"""Largest seed: whole numbers up to here come through every reader of JSON unchanged."""
+_MOST_ITERATIONS = 10**9
+_MOST_PX = 8192
+_NETWORK = (0, 4096)
+"""Range of the numbers in which networks differ; what else they must be, the networks say."""
+
+
+def _check_ranges(options: object, ranges: dict[str, tuple[float, float]]) -> None:
+    problems = list(range_problems(options, ranges))
+    if problems:
+        raise UsageError("; ".join(problems))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,15 +53,7 @@ class DataOptions:
     """Share of a batch that is taken from given pairs where there are some; the rest is degraded. 1: pairs only."""
 
     def __post_init__(self) -> None:
-        problems = []
-        if self.read_px < 16:
-            problems.append(f"got read_px = {self.read_px}, expected 16 or more")
-        if self.workers < 0:
-            problems.append(f"got workers = {self.workers}, expected 0 or more")
-        if not 0 <= self.pair_share <= 1:
-            problems.append(f"got pair_share = {self.pair_share}, expected 0 to 1")
-        if problems:
-            raise UsageError("; ".join(problems))
+        _check_ranges(self, {"read_px": (16, _MOST_PX), "workers": (0, 512), "pair_share": (0, 1)})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,14 +72,8 @@ class ValidationOptions:
     """Crops that are shown in the picture of each validation."""
 
     def __post_init__(self) -> None:
-        least = {"every": 0, "crops": 1, "hold_out": 1, "crop_px": 32, "grid": 1}
-        problems = [
-            f"got {name} = {getattr(self, name)}, expected {number} or more"
-            for name, number in least.items()
-            if getattr(self, name) < number
-        ]
-        if problems:
-            raise UsageError("; ".join(problems))
+        ranges = {"every": (0, _MOST_ITERATIONS), "crops": (1, 10_000), "hold_out": (1, 1_000_000)}
+        _check_ranges(self, {**ranges, "crop_px": (32, _MOST_PX), "grid": (1, 100)})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,8 +86,7 @@ class SaveOptions:
     """Checkpoints that are kept, beside the networks of the last and the best iteration."""
 
     def __post_init__(self) -> None:
-        if self.every < 1 or self.keep < 1:
-            raise UsageError(f"got every = {self.every} and keep = {self.keep}, expected 1 or more of both")
+        _check_ranges(self, {"every": (1, _MOST_ITERATIONS), "keep": (1, 1_000_000)})
 
 
 DISCRIMINATOR = UNetDiscriminator()
@@ -107,7 +105,7 @@ class Recipe:
     init: str = "none"
     """Where stage 1 starts: a network of the zoo, a file or a run's folder; "none" is random initialisation."""
     seed: int = 0
-    """Seed of everything that is drawn."""
+    """Seed of everything that is drawn, 0 to 2**53 - 1."""
     degrade: DegradeRecipe = CORRECTED
     data: DataOptions = DataOptions()
     stage1: StageOptions
@@ -118,7 +116,12 @@ class Recipe:
     """Iterations between records of the losses, which wait for the GPU."""
 
     def __post_init__(self) -> None:
-        problems = [] if self.log_every >= 1 else [f"got log_every = {self.log_every}, expected 1 or more"]
+        ranges = {"version": (1, VERSION), "seed": (0, _MOST_SEED), "log_every": (1, _MOST_ITERATIONS)}
+        # A network of 10^9 layers must be refused before anything asks for them.
+        sizes = [line for network in (self.architecture, self.discriminator) for line in _size_problems(network)]
+        problems = [*range_problems(self, ranges), *sizes]
+        if problems:
+            raise UsageError("; ".join(problems))
         scale = self.architecture.scale
         if self.stage1.gan or self.stage1.perceptual:
             problems.append("got stage1.gan or stage1.perceptual above 0, expected 0: they are what stage 2 is for")
@@ -148,6 +151,13 @@ class Recipe:
         return {family if key == "architecture" else key: value for key, value in values.items()}
 
 
+def _size_problems(network: object) -> Iterator[str]:
+    fields = [field.name for field in dataclasses.fields(network)]  # type: ignore[arg-type]
+    ranges = {name: _NETWORK for name in fields if type(getattr(network, name)) is int}
+    least = {"features": (1, _NETWORK[1])} if isinstance(network, UNetDiscriminator) else {}
+    return range_problems(network, {**ranges, **least})
+
+
 def recipe_names() -> list[str]:
     """Return the names of the recipes that come with realesr."""
     folder = importlib.resources.files("realesr.train").joinpath("recipes")
@@ -164,13 +174,17 @@ def recipe_text(name_or_path: str) -> str:
         return importlib.resources.files("realesr.train").joinpath("recipes", f"{name_or_path}.toml").read_text("utf-8")
     path = Path(name_or_path).expanduser()
     try:
-        return path.read_text("utf-8")
+        is_odd = path.exists() and not path.is_dir() and not path.is_file()  # pipes would be waited for
+        if not is_odd and path.stat().st_size <= _LARGEST_FILE_BYTES:
+            return path.read_text("utf-8")
     except UnicodeDecodeError:
         raise UsageError(f"{path} is no text: expected a recipe in TOML") from None
-    except OSError:
+    except (OSError, ValueError, RuntimeError):  # of names with zero bytes; of homes that cannot be found
         raise UsageError(
-            f"got the recipe {name_or_path}, expected one of {', '.join(recipe_names())}, or the path of a .toml file"
+            f"got the recipe {name_or_path if name_or_path.isprintable() else ascii(name_or_path):.200}, expected one "
+            f"of {', '.join(recipe_names())}, or the path of a .toml file"
         ) from None
+    raise UsageError(f"{path} is no recipe: expected a file of at most {_LARGEST_FILE_BYTES:,} bytes")
 
 
 def read_recipe(name_or_path: str, changes: Sequence[str] = ()) -> Recipe:
@@ -184,11 +198,8 @@ def read_recipe(name_or_path: str, changes: Sequence[str] = ()) -> Recipe:
         TableError: all that is wrong, a line each with key, value, what was expected, and the nearest key.
         UsageError: the recipe cannot be found, or is no TOML.
     """
-    try:
-        table = tomllib.loads(recipe_text(name_or_path))
-    except tomllib.TOMLDecodeError as error:
-        raise UsageError(f"the recipe {name_or_path} is no TOML: {error}") from None
-    return recipe_from(table, f"the recipe {name_or_path}", changes)
+    what = f"the recipe {name_or_path}"
+    return recipe_from(read_toml(recipe_text(name_or_path), what), what, changes)
 
 
 def recipe_from(table: dict[str, Any], what: str = "the recipe", changes: Sequence[str] = ()) -> Recipe:
@@ -198,7 +209,9 @@ def recipe_from(table: dict[str, Any], what: str = "the recipe", changes: Sequen
         set_key(table, change)
     version = table.get("version", VERSION)
     if isinstance(version, int) and version > VERSION:
-        raise UsageError(f"{what} is of version {version}, expected {VERSION} or lower: it needs a later realesr")
+        raise UsageError(
+            f"{what} is of version {min(version, 10**9)}, expected {VERSION} or lower: it needs a later realesr"
+        )
     problems: list[str] = []
     table = _with_degradation(table, problems)
     recipe = read_table(Recipe, table, "", problems)

@@ -1,6 +1,7 @@
 """Opens a run with its folder, networks, images and logs; resumes, saves and validates it."""
 
 import shutil
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from realesr.train.log import RunLog, Throughput
 from realesr.train.losses import PerceptualLoss
 from realesr.train.recipe import Recipe
 from realesr.train.request import Images, Request, check_same_run, find_images, init_for, recipe_for
+from realesr.train.run_lock import LOCK, run_lock
 from realesr.train.stage_options import StageOptions
 from realesr.train.start import start_discriminator, start_generator
 from realesr.train.timing import Stopwatch
@@ -72,17 +74,20 @@ class TrainingRun:
         return self.state.iteration >= self.options.iterations
 
 
-def open_run(request: Request, world: World, say: MessageCallback) -> TrainingRun:
-    """Begin a run, or resume it from its last checkpoint.
+def open_run(request: Request, world: World, say: MessageCallback, held: ExitStack) -> TrainingRun:
+    """Begin a run, or resume it from its last checkpoint; `held` gets the lock on its folder.
 
     Raises:
-        RealesrError: whatever is wrong with recipe, images or networks; nothing was begun.
+        RealesrError: whatever is wrong with recipe, images or networks, or another process trains in this folder;
+            nothing was begun.
     """
     recipe = recipe_for(request)
     options = recipe.stage(request.stage)
     images = find_images(request, recipe)
-    if request.debug and world.is_first:
-        shutil.rmtree(request.run, ignore_errors=True)
+    if world.is_first:
+        held.enter_context(run_lock(request.run))
+        if request.debug:
+            _empty(request.run)
     wait_for_all(world)
     checkpoint, rolled_back = _checkpoint_to_go_on_from(request.run, world, say)
     perceptual = _perceptual_loss(request.vgg, world) if options.perceptual else None
@@ -161,6 +166,15 @@ def validate_run(run: TrainingRun, say: MessageCallback) -> None:
 def failures_folder(run: Path) -> Path:
     """Return the folder of the records of batches that a run failed on."""
     return run / "failures"
+
+
+def _empty(run: Path) -> None:
+    """Delete all that an earlier run has left in a folder, but for the lock, which is held."""
+    for path in run.iterdir():
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path, ignore_errors=True)
+        elif path.name != LOCK:
+            path.unlink()
 
 
 def _perceptual_loss(path: Path | None, world: World) -> PerceptualLoss:

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from realesr.errors import UsageError
+from realesr.machine.tables import range_problems
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,10 +84,7 @@ class StageOptions:
         return pixels or (self.perceptual_sharp and self.perceptual > 0) or (self.gan_sharp and self.gan > 0)
 
     def _problems(self) -> Iterator[str]:
-        for name, least in _LEAST.items():
-            value = getattr(self, name)
-            if value is not None and value < least:
-                yield f"got {name} = {value}, expected {least} or more"
+        yield from range_problems(self, _RANGES)
         positive = ("learning_rate", "d_learning_rate", "gamma", "clip_norm")
         for name in positive:
             value = getattr(self, name)
@@ -95,6 +93,8 @@ class StageOptions:
         for name in ("beta1", "beta2", "ema_decay"):
             if not 0 <= getattr(self, name) < 1:
                 yield f"got {name} = {getattr(self, name)}, expected 0 or more, below 1"
+        if not all(1 <= milestone <= _MOST_ITERATIONS for milestone in self.milestones):
+            yield f"got milestones = {list(self.milestones)!r:.80}, expected iterations, each 1 to {_MOST_ITERATIONS:,}"
         yield from self._misfits()
 
     def _misfits(self) -> Iterator[str]:
@@ -107,20 +107,26 @@ class StageOptions:
             yield "got no loss above 0, expected l1, mse, perceptual, gan, artefact or colour"
 
 
-_LEAST: dict[str, float] = {
-    "iterations": 1,
-    "batch": 1,
-    "crop_px": 16,
-    "warm_up": 0,
-    "l1": 0,
-    "mse": 0,
-    "perceptual": 0,
-    "gan": 0,
-    "artefact": 0,
-    "colour": 0,
-    "gan_ramp": 0,
-    "d_warm_up": 0,
-    "d_every": 1,
-    "accumulate": 1,
+_MOST_ITERATIONS = 10**9
+_MOST_WEIGHT = 1e6
+_RANGES: dict[str, tuple[float, float]] = {
+    "iterations": (1, _MOST_ITERATIONS),
+    "batch": (1, 10_000),
+    "crop_px": (16, 8192),
+    "learning_rate": (0, 10),
+    "d_learning_rate": (0, 10),
+    "gamma": (0, 10),
+    "warm_up": (0, _MOST_ITERATIONS),
+    "l1": (0, _MOST_WEIGHT),
+    "mse": (0, _MOST_WEIGHT),
+    "perceptual": (0, _MOST_WEIGHT),
+    "gan": (0, _MOST_WEIGHT),
+    "artefact": (0, _MOST_WEIGHT),
+    "colour": (0, _MOST_WEIGHT),
+    "gan_ramp": (0, _MOST_ITERATIONS),
+    "d_warm_up": (0, _MOST_ITERATIONS),
+    "d_every": (1, _MOST_ITERATIONS),
+    "accumulate": (1, 10_000),
+    "clip_norm": (0, 1e9),
 }
-"""Least value of each option."""
+"""Least and most of each option; rates are above 0 as well. The most is far beyond what anybody trains with."""

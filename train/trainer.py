@@ -4,14 +4,14 @@ import math
 import signal
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
 from torch import Tensor
 
-from realesr.errors import TrainingError
+from realesr.errors import InputError, TrainingError
 from realesr.progress import MessageCallback
 from realesr.train.checkpoint import write_json
 from realesr.train.data.loader import Batch, batches
@@ -37,20 +37,20 @@ def train(request: Request, *, say: MessageCallback, show: MessageCallback) -> P
     Raises:
         KeyboardInterrupt: after Ctrl-C, once what was done is saved.
         TrainingError: a loss is not finite; the last checkpoint stays.
+        InputError: an image cannot be read any more; what was done is saved, where one process trains.
         RealesrError: whatever else is wrong.
     """
     world = join_world(request.device)
     tell = say if world.is_first else _nothing
     try:
-        run = open_run(request, world, tell)
-        try:
+        with ExitStack() as held:
+            run = open_run(request, world, tell, held)
+            if run.log is not None:
+                held.callback(run.log.close)
             if run.is_done:
                 tell(f"{run.folder} is finished: all {run.options.iterations} iterations are done")
             else:
                 _train(run, tell, show if world.is_first else _nothing)
-        finally:
-            if run.log is not None:
-                run.log.close()
     finally:
         leave_world()
     return run.folder / f"{LAST}.safetensors" if world.is_first else None
@@ -70,7 +70,10 @@ def _train(run: TrainingRun, say: MessageCallback, show: MessageCallback) -> Non
     run.throughput.at(run.state.iteration)
     with _stop_signals() as signals:
         while not run.is_done:
-            losses = _iterate(run, stream)
+            try:
+                losses = _iterate(run, stream)
+            except InputError as error:
+                raise _unreadable(run, error) from error
             _log_losses(run, losses, show)
             stop = true_in_any(bool(signals), world)
             _validate_and_save(run, say, stop=stop)
@@ -81,6 +84,19 @@ def _train(run: TrainingRun, say: MessageCallback, show: MessageCallback) -> Non
         seen = options.batch * (run.state.iteration - first)
         say(f"{run.padded} of {seen} samples were smaller than {run.recipe.data.read_px} px and were mirrored")
     say(f"done: {run.options.iterations} iterations; the network is in {run.folder}")
+
+
+def _unreadable(run: TrainingRun, error: InputError) -> InputError:
+    """Save what was done before an image could not be read; return the error that says so.
+
+    Other processes know nothing of it, and saving needs them all: with them the last checkpoint has to do.
+    """
+    if run.world.size > 1 or run.state.iteration == 0:
+        return error
+    save(run)
+    return InputError(
+        f"{error}; iteration {run.state.iteration} is saved: mend or remove the image, and the same command goes on"
+    )
 
 
 def _iterate(run: TrainingRun, stream: Iterator[Batch]) -> dict[str, Tensor]:

@@ -23,15 +23,22 @@ from realesr.engines.memory_cost import GPU_COST, MemoryCost, piece_sizes
 from realesr.engines.nvidia.gpu_memory import gpu_free_bytes
 from realesr.engines.onnx_runtime.binding import DeviceBinding
 from realesr.engines.onnx_runtime.devices import ProviderPlace, add_place, check_packages, place_for
-from realesr.engines.onnx_runtime.onnx_file import FileForm, form_from_session, precision_from_metadata
+from realesr.engines.onnx_runtime.first_run import first_run
+from realesr.engines.onnx_runtime.onnx_contents import read_contents
+from realesr.engines.onnx_runtime.onnx_file import (
+    FileForm,
+    checked_facts,
+    file_precision,
+    form_from_session,
+    written_architecture,
+)
 from realesr.engines.onnx_runtime.strips import OnnxRuntimeLibrary, StatefulSessions
 from realesr.engines.translation import translated
 from realesr.errors import EngineError, ModelError, RealesrError, UsageError
 from realesr.machine.cgroup import usable_cores
 from realesr.models.architecture import Architecture
 from realesr.models.facts import ModelFacts
-from realesr.models.onnx_graph import cached_onnx
-from realesr.models.recognition import architecture_from_text
+from realesr.models.onnx_graph import onnx_bytes
 from realesr.models.weights import Weights
 from realesr.runtime.strips import Strips, check_strips, first_rows_px
 
@@ -154,15 +161,16 @@ def open_onnxruntime(
     form = FileForm()
     stateful_sessions, first_rows = None, None
     if isinstance(model, Path):
+        facts = facts_from_file(model)  # before the file is opened here: it is tried in another process
         session = _open_session(model, place, "fp32", threads, error_type=ModelError, prefer_nhwc=prefer_nhwc)
         form = form_from_session(session, model)
-        body = _file_precision(session, model, precision)
-        facts = _facts_from_session(session, model)
+        body = _file_precision(session, form, model, precision)
         architecture, scale, multiple_of = facts.architecture, facts.scale, facts.multiple_of
     else:
         body = _body_precision(place.kind, precision)
-        path = cached_onnx(model, body)
-        session = _open_session(path, place, body, threads, error_type=EngineError, prefer_nhwc=prefer_nhwc)
+        content = onnx_bytes(model, body)  # no file, which others could alter between its check and its use
+        session = _open_session(content, place, body, threads, error_type=EngineError, prefer_nhwc=prefer_nhwc)
+        del content
         architecture = model.architecture
         scale, multiple_of = architecture.scale, architecture.multiple_of
         if place.kind == "cpu":  # elsewhere the states would travel to the host and back
@@ -186,18 +194,29 @@ def open_onnxruntime(
 
 
 def facts_from_file(path: Path) -> ModelFacts:
-    """Return the facts about an .onnx file's network: from its metadata, else from a trial run.
+    """Return the facts about an .onnx file's network: from its metadata, and from a first run in another process.
 
     Raises:
-        ModelError: the file is missing or damaged, or its network does not enlarge RGB images of any size.
+        ModelError: the file is missing or damaged, its metadata contradict its graph, its network does not enlarge RGB
+            images, or it takes more time or memory than a network needs.
     """
     check_packages()
-    place = ProviderPlace(kind="cpu")
-    return _facts_from_session(_open_session(path, place, "fp32", None, error_type=ModelError), path)
+    if not path.is_file():
+        raise ModelError(f"{path} is no file: expected an ONNX network")
+    contents = read_contents(path)
+    architecture = written_architecture(contents, path)
+    measured = first_run(path, contents.stored_bytes, is_ours=architecture is not None)
+    return checked_facts(contents, architecture, path, scale=measured.scale, multiple_of=measured.multiple_of)
 
 
-def _file_precision(session: Any, path: Path, asked: str) -> Precision:
-    found = precision_from_metadata(session.get_modelmeta().custom_metadata_map)
+def form_and_session(path: Path, *, threads: int) -> tuple[FileForm, Any]:
+    """Open a file on the CPU, in the process that tries it; errors are those of `facts_from_file`."""
+    session = _open_session(path, ProviderPlace(kind="cpu"), "fp32", threads, error_type=ModelError)
+    return form_from_session(session, path), session
+
+
+def _file_precision(session: Any, form: FileForm, path: Path, asked: str) -> Precision:
+    found = file_precision(session.get_modelmeta().custom_metadata_map, form)
     if asked not in ("auto", found):
         raise UsageError(f"got precision {asked} for {path.name}, which has its own, {found}: leave precision at auto")
     return found
@@ -213,7 +232,7 @@ def _body_precision(device_name: str, precision: str) -> Precision:
 
 
 def _open_session(
-    path: Path,
+    source: Path | bytes,
     place: ProviderPlace,
     precision: Precision,
     threads: int | None,
@@ -221,12 +240,16 @@ def _open_session(
     error_type: type[RealesrError],
     prefer_nhwc: bool = False,
 ) -> Any:
-    if not path.is_file():
-        raise ModelError(f"{path} is no file: expected an ONNX network")
+    if isinstance(source, Path) and not source.is_file():
+        raise ModelError(f"{source} is no file: expected an ONNX network")
+    name = source if isinstance(source, Path) else "the network"
     options = _session_options(threads)
-    with _translated(error_type, f"{path} cannot be opened as an ONNX network"):
+    with _translated(error_type, f"{name} cannot be opened as an ONNX network"):
         provider, arguments = add_place(options, place, precision, prefer_nhwc=prefer_nhwc)
-        session = onnxruntime.InferenceSession(str(path), options, **arguments)
+        session = onnxruntime.InferenceSession(
+            source if isinstance(source, bytes) else str(source), options, **arguments
+        )
+        session._model_bytes = None  # it keeps them for another try, 67 MB of realesrgan-x4plus (onnxruntime 1.32)
     # ONNX Runtime goes on without a provider that cannot start, and only prints that.
     if provider not in session.get_providers():
         raise EngineError(
@@ -283,25 +306,20 @@ def _is_from_onnxruntime(error: Exception) -> bool:
     return type(error).__module__.startswith("onnxruntime.") or isinstance(error, (RuntimeError, ValueError))
 
 
-def _facts_from_session(session: Any, path: Path) -> ModelFacts:
-    form = form_from_session(session, path)
-    written: Mapping[str, str] = session.get_modelmeta().custom_metadata_map
-    try:
-        scale, multiple_of = int(written["realesr.scale"]), int(written["realesr.multiple_of"])
-    except (KeyError, ValueError):
-        scale, multiple_of = _scale_and_multiple_by_trial(session, path, form)
-    radius = written.get("realesr.radius_px", "")
-    return ModelFacts(
-        name=path.stem,
-        scale=scale,
-        radius_px=int(radius) if radius.isdigit() else None,
-        multiple_of=multiple_of,
-        architecture=architecture_from_text(written.get("realesr.architecture", "")),
-    )
+def scale_and_multiple(session: Any, path: Path, form: FileForm, *, is_ours: bool) -> tuple[int, int]:
+    """Find the first of _TRIAL_MULTIPLES by which the network gives a whole multiple of its input's size.
 
+    A network of ours with a fixed shape is not run, for that may take minutes: its output's shape is declared.
 
-def _scale_and_multiple_by_trial(session: Any, path: Path, form: FileForm) -> tuple[int, int]:
-    """Find the first of _TRIAL_MULTIPLES by which the network gives a whole multiple of its input's size."""
+    Raises:
+        ModelError: There is none.
+        OutOfMemory: The network takes more than this process may have.
+    """
+    declared = session.get_outputs()[0].shape[2:]
+    if is_ours and form.size_px and all(isinstance(side, int) for side in declared):
+        scale = max(1, declared[0] // form.size_px[0])
+        if tuple(declared) == (form.size_px[0] * scale, form.size_px[1] * scale):
+            return scale, 1
     problem = ""
     for multiple in (1,) if form.size_px else _TRIAL_MULTIPLES:
         odd = max(1, 32 // multiple) | 1  # odd, so that the sides are no multiples of the next number tried

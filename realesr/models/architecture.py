@@ -26,6 +26,9 @@ from realesr.models.layers import (
     PixelUnshuffle,
 )
 
+MAX_SCALE = 64
+"""Largest enlargement. Assumption: no network enlarges more; a hostile file could state or form any."""
+
 Shapes = dict[str, tuple[int, ...]]
 State = Mapping[str, NDArray[Any]]
 

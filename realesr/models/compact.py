@@ -11,7 +11,7 @@ from math import isqrt
 from typing import Literal
 
 from realesr.errors import ModelError
-from realesr.models.architecture import Architecture, State, conv_shape
+from realesr.models.architecture import MAX_SCALE, Architecture, State, conv_shape
 from realesr.models.layers import (
     IMAGE,
     Activation,
@@ -39,8 +39,8 @@ class Compact(Architecture):
     """Activation after every convolution but the last; leaky ReLU has the slope 0.1."""
 
     def __post_init__(self) -> None:
-        if min(self.scale, self.features) < 1 or self.convs < 0:
-            raise ModelError(f"{self} cannot be: expected positive numbers")
+        if min(self.scale, self.features) < 1 or self.convs < 0 or self.scale > MAX_SCALE:
+            raise ModelError(f"{self} cannot be: expected positive numbers, and a scale of at most {MAX_SCALE}")
         if self.activation not in ("prelu", "relu", "leakyrelu"):
             raise ModelError(f"{self} cannot be: expected the activation prelu, relu or leakyrelu")
 
@@ -115,7 +115,7 @@ def detect_compact(state: State, activation: str | None = None) -> Compact | Non
 def compact_candidates(shapes: Sequence[tuple[int, ...]]) -> list[Compact]:
     """Return the SRVGGNetCompacts that convolutions of these shapes, in the order of use, could be."""
     scale = isqrt(shapes[-1][0] // 3) if shapes else 0
-    if len(shapes) < 2 or scale < 1:
+    if len(shapes) < 2 or not 1 <= scale <= MAX_SCALE:
         return []
     features, convs = shapes[0][0], len(shapes) - 2
     activations: tuple[CompactActivation, ...] = ("prelu", "relu", "leakyrelu")

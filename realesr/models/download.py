@@ -6,18 +6,24 @@ nothing is left to go on from.
 
 import contextlib
 import os
+import stat
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from http import HTTPStatus
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
-import requests
-
 from realesr.errors import ModelError
 from realesr.machine.whole_file import file_sha256
+from realesr.models.http_pieces import (
+    SLOWEST_BYTES_PER_SECOND,
+    BrokenError,
+    CannotResumeError,
+    Piece,
+    RefusedError,
+    received,
+)
 from realesr.progress import AmountCallback
 
 if sys.platform != "win32":
@@ -26,16 +32,13 @@ if sys.platform != "win32":
 FEWEST_DIGITS = 8
 """Fewest digits of a SHA-256 that are accepted: as many as PyTorch's model files have in their names."""
 
+LARGEST_UNKNOWN_BYTES = 1_000_000_000
+"""Most bytes of a file whose size is not known: fifteen times the largest network."""
+
 _VAIN_ATTEMPTS = 4
-"""Attempts in a row without new bytes, after which the download is given up."""
+"""Attempts in a row without much that is new, after which the download is given up."""
 _SECONDS_BEFORE_NEXT_ATTEMPT = 1.0
-_TIMEOUTS_SECONDS = (15, 60)
-"""Timeouts of connecting and between two packets."""
-_CHUNK_BYTES = 1 << 15
-
-
-class _BrokenError(Exception):
-    """A connection that ended early; another attempt may resume."""
+_NO_LINK = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
 
 
 def download(
@@ -55,7 +58,7 @@ def download(
         url: http or https.
         target: its folder is made. The bytes gather in `<target>.part`, which stays after a break.
         sha256: of the whole file, in hexadecimal: all 64 digits, or the first 8 or more where no more are published.
-        size: bytes of the whole file, where known.
+        size: bytes of the whole file, where known; else no more than `LARGEST_UNKNOWN_BYTES` are taken.
         on_progress: called with the bytes that are there and the bytes of the whole file (0: unknown).
         advice: what to do where the file cannot be had; by default, how the weights of a network are found without.
 
@@ -79,7 +82,8 @@ def download(
                 part.replace(target)
     except OSError as error:
         raise ModelError(
-            f"{target} cannot be written: {error.strerror or error} (REALESR_CACHE names another folder)"
+            f"{error.filename or target} cannot be written: {error.strerror or error} "
+            "(REALESR_CACHE names another folder)"
         ) from error
 
 
@@ -102,7 +106,8 @@ def _alone(lock: Path) -> Iterator[None]:
         yield
         return
     while True:
-        with lock.open("ab") as file:
+        # Neither a link nor a pipe that others have put there may be followed or waited for.
+        with open(lock, "ab", opener=lambda path, flags: os.open(path, flags | _NO_LINK | os.O_NONBLOCK)) as file:
             with contextlib.suppress(OSError):
                 fcntl.flock(file, fcntl.LOCK_EX)
             # The one who had the lock has deleted the file: others may have made and locked a new one by now.
@@ -118,7 +123,7 @@ def _alone(lock: Path) -> Iterator[None]:
 def _is_at(file: BinaryIO, path: Path) -> bool:
     """Return whether the open file is the one that `path` names now."""
     try:
-        return os.path.samestat(os.fstat(file.fileno()), path.stat())
+        return os.path.samestat(os.fstat(file.fileno()), path.lstat())
     except FileNotFoundError:
         return False
 
@@ -127,7 +132,7 @@ def _fetch_verified(
     url: str, part: Path, sha256: str, size: int | None, on_progress: AmountCallback | None, advice: str
 ) -> None:
     """Download the complete file to `part` and verify its SHA-256."""
-    is_resumed = part.exists()
+    is_resumed = _length(part) > 0
     _fetch(url, part, size, on_progress, advice)
     if is_resumed and not file_sha256(part).startswith(sha256):
         # What lay there from an earlier run may have been wrong from the start.
@@ -145,76 +150,98 @@ def _fetch_verified(
 def _fetch(url: str, part: Path, size: int | None, on_progress: AmountCallback | None, advice: str) -> None:
     """Download the complete file to `part`, in several attempts if need be."""
     reason = ""
-    most = vain = 0
+    most, vain = _length(part), 0
     while vain < _VAIN_ATTEMPTS:
+        began = time.monotonic()
         try:
-            return _append(url, part, size, on_progress, advice)
-        except _BrokenError as error:
+            return _append(url, part, size, on_progress)
+        except RefusedError as error:
+            raise ModelError(f"{url} is not to be had: {error}; {advice}") from error
+        except CannotResumeError as error:
+            part.unlink(missing_ok=True)
             reason = str(error)
-        there = part.stat().st_size if part.exists() else 0
-        vain = 0 if there > most else vain + 1
-        most = max(most, there)
+        except BrokenError as error:
+            reason = str(error)
         time.sleep(_SECONDS_BEFORE_NEXT_ATTEMPT)
+        new = _length(part) - most
+        # Otherwise a server that breaks off after every byte would be asked for ever.
+        is_vain = new <= 0 or new < SLOWEST_BYTES_PER_SECOND * (time.monotonic() - began)
+        vain = vain + 1 if is_vain else 0
+        most += max(new, 0)
     raise ModelError(f"{url} cannot be fetched ({reason}): check the connection and try again, or {advice}")
 
 
-def _append(url: str, part: Path, size: int | None, on_progress: AmountCallback | None, advice: str) -> None:
-    """Request the missing bytes once, and append the answer to `part`."""
-    there = part.stat().st_size if part.exists() else 0
-    # Compression would make the bytes that arrive other than those that Range counts.
-    headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={there}-"} if there else {})
-    try:
-        with requests.get(url, headers=headers, stream=True, timeout=_TIMEOUTS_SECONDS) as answer:
-            if answer.status_code == HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
-                return _finish_or_begin_anew(answer, part, there)
-            _check_status(answer, url, advice)
-            there = _place(answer, there)
-            length = answer.headers.get("Content-Length")
-            total = there + int(length) if length else size or 0
-            with part.open("r+b" if there else "wb") as file:
-                file.seek(there)
-                for chunk in answer.iter_content(_CHUNK_BYTES):
-                    file.write(chunk)
-                    there += len(chunk)
-                    if on_progress:
-                        on_progress(there, total)
-            if there < total:
-                raise _BrokenError(f"the connection ended after {there} of {total} bytes")
-    except requests.RequestException as error:
-        raise _BrokenError(_why(error)) from error
-
-
-def _check_status(answer: requests.Response, url: str, advice: str) -> None:
-    """Raise _BrokenError where the server may recover, and ModelError where it does not have the file."""
-    if answer.status_code >= HTTPStatus.INTERNAL_SERVER_ERROR or answer.status_code == HTTPStatus.TOO_MANY_REQUESTS:
-        raise _BrokenError(f"the server says {answer.status_code} {answer.reason}")
-    if answer.status_code not in (HTTPStatus.OK, HTTPStatus.PARTIAL_CONTENT):
-        raise ModelError(f"{url} is not to be had: the server says {answer.status_code} {answer.reason}; {advice}")
-
-
-def _place(answer: requests.Response, there: int) -> int:
-    """Return the offset of the answer's first byte: `there` if the server honoured the Range header, else 0."""
-    begins = answer.headers.get("Content-Range", "").startswith(f"bytes {there}-")
-    return there if answer.status_code == HTTPStatus.PARTIAL_CONTENT and begins else 0
-
-
-def _finish_or_begin_anew(answer: requests.Response, part: Path, there: int) -> None:
-    """Delete `part` and raise _BrokenError, unless it is already as long as the server's file."""
-    if answer.headers.get("Content-Range") != f"bytes */{there}":
+def _append(url: str, part: Path, size: int | None, on_progress: AmountCallback | None) -> None:
+    """Request the missing bytes once, and append them to `part`."""
+    there, most = _length(part), LARGEST_UNKNOWN_BYTES if size is None else size
+    if there > most:
         part.unlink()
-        raise _BrokenError(f"the unfinished file had {there} bytes, more than the server's")
+        there = 0
+    if there == size:
+        return
+    try:
+        with closing(received(url, there)) as pieces:
+            first = next(pieces)
+            _check_total(first.total, size)
+            total = first.total or size or 0
+            end = _write(pieces, part, first.offset, most, lambda end: on_progress and on_progress(end, total))
+    except CannotResumeError as error:
+        if there and error.total == there:
+            return
+        raise
+    if end > most:
+        part.unlink()
+        raise RefusedError(f"it has more than the {most:,} bytes that were expected")
+    if end < total:
+        raise BrokenError(f"the connection ended after {end} of {total} bytes")
 
 
-def _why(error: requests.RequestException) -> str:
-    """Describe a network error in a few words; the library's own message shows several lines of its internals."""
-    if isinstance(error, requests.Timeout):
-        return "the server does not answer"
-    if isinstance(error, requests.exceptions.SSLError):
-        return "the server's certificate is not trusted"
-    if isinstance(error, requests.exceptions.ProxyError):
-        return "the proxy does not answer"
-    if isinstance(error, requests.exceptions.ChunkedEncodingError):
-        return "the connection broke off"
-    if isinstance(error, requests.ConnectionError):
-        return "no connection"
-    return type(error).__name__
+def _write(pieces: Iterator[Piece], part: Path, offset: int, most: int, tell: Callable[[int], object]) -> int:
+    """Write the pieces from `offset` on, and return where they end; stop at `most` bytes or where there are more."""
+    end = offset
+    with _opened(part, offset) as file:
+        for piece in pieces:
+            end += len(piece.content)
+            if end > most:
+                break
+            file.write(piece.content)
+            tell(end)
+            if end == most:  # what may still come is not waited for
+                break
+    return end
+
+
+def _check_total(stated: int | None, size: int | None) -> None:
+    """Raise RefusedError where the server states that it has another file, or one that is too large."""
+    if stated is None:
+        return
+    if size is not None and stated != size:
+        raise RefusedError(f"the server's file has {stated:,} bytes, expected {size:,}")
+    if stated > LARGEST_UNKNOWN_BYTES and size is None:
+        raise RefusedError(f"the server's file has {stated:,} bytes, expected at most {LARGEST_UNKNOWN_BYTES:,}")
+
+
+def _length(part: Path) -> int:
+    """Return the bytes of the unfinished file; a link, a pipe or a file with a second name is removed.
+
+    Raises:
+        OSError: it is a folder.
+    """
+    try:
+        found = part.lstat()
+    except FileNotFoundError:
+        return 0
+    if stat.S_ISREG(found.st_mode) and found.st_nlink <= 1:
+        return found.st_size
+    part.unlink()
+    return 0
+
+
+def _opened(part: Path, there: int) -> BinaryIO:
+    """Open the unfinished file at its end, or a new one where nothing is there that counts."""
+    if not there:
+        part.unlink(missing_ok=True)
+    flags = os.O_WRONLY | _NO_LINK | (0 if there else os.O_CREAT | os.O_EXCL)
+    file = os.fdopen(os.open(part, flags, 0o666), "wb")
+    file.seek(there)
+    return file

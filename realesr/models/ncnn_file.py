@@ -35,6 +35,10 @@ Arrays = dict[str, NDArray[np.float32]]
 _TAG_FLOAT16 = 0x01306B47
 _TAGS_FLOAT32 = (0x00000000, 0x0002C056)
 
+_MAX_CHANNELWISE = 1 << 20
+"""Numbers of all channelwise arithmetic together. Assumption: a network has one or two of three channels; a line of a
+hostile file can make as many anew as the .bin has bytes."""
+
 _MAX_CHANNELS = 1 << 40
 """Limit of counted channels: no file holds weights for more, and a hostile one could let the number grow."""
 
@@ -87,6 +91,8 @@ class _Graph:
     """Blob -> its numbers along the channels."""
     channelwise: dict[str, _Channelwise] = field(default_factory=dict)
     """Results of channelwise arithmetic; each becomes a layer once a layer of another kind reads it."""
+    channelwise_numbers: int = 0
+    """Numbers of all channelwise arithmetic so far."""
     channels: dict[str, int] = field(default_factory=lambda: {IMAGE: 3})
     """Name of a result -> its channels; 0 where they are not known."""
     offset: int = 0
@@ -168,7 +174,7 @@ def _read_graph(lines: Sequence[Line], data: bytes) -> _Graph:
     number = 0
     for line in lines:
         for blob in line.outputs:
-            if blob in graph.results or blob in graph.constants:
+            if blob in graph.results or blob in graph.constants or line.outputs.count(blob) > 1:
                 raise ModelError(f"the ncnn graph has two results called {blob[:60]!r}, expected different names")
         _read_line(graph, line, str(number))
         number += line.kind not in _UNCOUNTED
@@ -258,6 +264,9 @@ def _channelwise(graph: _Graph, line: Line) -> _Channelwise | None:
     variable = [blob for blob in line.inputs if blob not in graph.constants]
     if len(variable) != 1 or len(line.outputs) != 1 or len(line.inputs) > 2:
         return None
+    graph.channelwise_numbers += _channelwise_numbers(graph, line)
+    if graph.channelwise_numbers > _MAX_CHANNELWISE:
+        line.fail(f"at most {_MAX_CHANNELWISE:,} numbers of arithmetic along channels")
     before = graph.channelwise.get(graph.results.get(variable[0], ""))
     if len(line.inputs) == 2:
         constants = next(graph.constants[blob] for blob in line.inputs if blob in graph.constants)
@@ -277,6 +286,13 @@ def _channelwise(graph: _Graph, line: Line) -> _Channelwise | None:
     if len(factors) not in (1, len(before.factors)):
         line.fail(f"one constant for each of {len(before.factors)} channels")
     return _Channelwise(before.source, factors * before.factors, factors * before.offsets + offsets)
+
+
+def _channelwise_numbers(graph: _Graph, line: Line) -> int:
+    """Return how many factors a BinaryOp makes: those of its constants, or of the arithmetic that it goes on."""
+    before = (graph.channelwise.get(graph.results.get(blob, "")) for blob in line.inputs)
+    sizes = [len(found.factors) for found in before if found is not None]
+    return max([*sizes, *(graph.constants[blob].size for blob in line.inputs if blob in graph.constants)], default=0)
 
 
 def _network(graph: _Graph, lines: Sequence[Line]) -> tuple[Architecture, dict[str, str]]:

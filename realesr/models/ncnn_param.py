@@ -14,6 +14,10 @@ _MAGIC = "7767517"
 _MAX_CHARACTERS = 1 << 24
 """Longest .param file that is read. Assumption: 100 times the largest released network's, which has 999 layers."""
 
+_MAX_LINES, _MAX_WORDS, _MAX_WORD_CHARACTERS = 1 << 14, 1 << 10, 1 << 12
+"""Lines of a file, words of a line, and characters of a word that are read: a few characters become a word or a number
+of some 50 bytes, a line becomes a layer of some thousand."""
+
 _LARGEST = 1 << 62
 """Largest integer parameter that is read."""
 
@@ -33,7 +37,7 @@ class Line:
     @cached_property
     def text(self) -> str:
         """Return the kind and the parameters, for people."""
-        return " ".join([self.kind, *(f"{key}={value}" for key, value in self.keys.items())])
+        return " ".join([self.kind[:60], *(f"{key[:20]}={value[:60]}" for key, value in self.keys.items())])
 
     def fail(self, expected: str) -> NoReturn:
         """Raise ModelError about this line."""
@@ -50,7 +54,7 @@ class Line:
         try:
             value = int(self.keys[key])
         except (KeyError, ValueError):
-            raise ModelError(f"the ncnn graph has a {self.kind} without a number {key}") from None
+            raise ModelError(f"the ncnn graph has a {self.kind[:60]} without a number {key}") from None
         return value if abs(value) <= _LARGEST else self.fail(f"a number {key} of at most {_LARGEST}")
 
     def floats(self, number: int) -> tuple[float, ...]:
@@ -92,19 +96,24 @@ def parse_param(param: str) -> list[Line]:
         raise ModelError(
             f"an ncnn .param has {len(param):,} characters: expected a network, at most {_MAX_CHARACTERS:,}"
         )
+    line_count = param.count("\n")
+    if line_count > _MAX_LINES:
+        raise ModelError(f"an ncnn .param has {line_count:,} lines: expected a network, at most {_MAX_LINES:,}")
     lines = param.split("\n")
     if lines[0].strip() != _MAGIC:
         raise ModelError(f"an ncnn .param begins with {lines[0][:20]!r}, expected {_MAGIC}: is it the text form?")
     parsed = [_parse_line(line) for line in lines[2:] if line.strip()]
-    expected = lines[1].split()[:1] if len(lines) > 1 else []
+    expected = lines[1][:100].split()[:1] if len(lines) > 1 else []
     if [str(len(parsed))] != expected:
         raise ModelError(f"an ncnn .param announces {' '.join(expected)} layers but holds {len(parsed)}: truncated?")
     return parsed
 
 
 def _parse_line(line: str) -> Line:
-    words = line.split()
+    words = line.split(maxsplit=_MAX_WORDS)
     try:
+        if len(words) > _MAX_WORDS or len(max(words, key=len)) > _MAX_WORD_CHARACTERS:
+            raise ValueError
         first_output, first_key = 4 + int(words[2]), 4 + int(words[2]) + int(words[3])
         keys = dict(word.split("=", 1) for word in words[first_key:])
         keys = {key: shortest(value) for key, value in keys.items()}

@@ -5,7 +5,6 @@ Every graph has the input "input", (N, 3, H, W), and the output "output", (N, 3,
 that matters, TensorRT among it.
 """
 
-import hashlib
 from pathlib import Path
 
 import numpy as np
@@ -23,9 +22,6 @@ from realesr.models.onnx_nodes import FLOAT32
 from realesr.models.recognition import text_from_architecture
 from realesr.models.weights import Weights
 from realesr.models.zoo import cache_folder
-
-_GRAPH_NUMBER = 3
-"""Raise it with every change of the graphs, so that cached ones are written anew."""
 
 
 def onnx_bytes(weights: Weights, precision: str = "fp32") -> bytes:
@@ -76,9 +72,10 @@ def _check_fits(options: GraphOptions, architecture: Architecture) -> None:
 
 
 def cached_onnx(weights: Weights, precision: str) -> Path:
-    """Return the path of the network's ONNX file in the cache.
+    """Return the path of the network's ONNX file in the cache, for builders that read files.
 
-    It is written where it is missing, damaged, or by another version.
+    The graph is made anew each time (0.3 s for realesrgan-x4plus) and the file is compared with it: a hash beside the
+    file could be replaced together with it.
 
     Raises:
         UsageError: As `onnx_bytes`.
@@ -86,13 +83,11 @@ def cached_onnx(weights: Weights, precision: str) -> Path:
     """
     # File systems take names of some 250 bytes; the hash tells apart what is cut off.
     path = cache_folder() / "onnx" / f"{weights.name[:40]}-{weights.sha256[:12]}-{precision}.onnx"
-    if _is_intact(path):
-        return path
     content = onnx_bytes(weights, precision)
+    if _holds(path, content):
+        return path
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
         write_whole(path, content)
-        write_whole(_stamp_path(path), _stamp(content))
     except OSError as error:
         raise ModelError(
             f"{path} cannot be written ({error.strerror}): free some space, or set REALESR_CACHE to another folder"
@@ -100,20 +95,12 @@ def cached_onnx(weights: Weights, precision: str) -> Path:
     return path
 
 
-def _is_intact(path: Path) -> bool:
-    """Return whether the file is unchanged since this version wrote it."""
+def _holds(path: Path, content: bytes) -> bool:
+    """Return whether the file has exactly this content."""
     try:
-        return _stamp_path(path).read_bytes() == _stamp(path.read_bytes())
+        return path.stat().st_size == len(content) and path.read_bytes() == content
     except OSError:
         return False
-
-
-def _stamp_path(path: Path) -> Path:
-    return path.with_name(f"{path.name}.sha256")
-
-
-def _stamp(content: bytes) -> bytes:
-    return f"{hashlib.sha256(content).hexdigest()} realesr {realesr.__version__} graph {_GRAPH_NUMBER}\n".encode()
 
 
 def _empty_model(weights: Weights, options: GraphOptions) -> onnx.ModelProto:

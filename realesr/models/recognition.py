@@ -5,7 +5,7 @@ A new architecture is named in FAMILIES, in `recognise` and in `candidates`, and
 
 import json
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, fields
 
 from realesr.errors import ModelError
 from realesr.models.architecture import Architecture, State
@@ -16,6 +16,10 @@ from realesr.models.span import Span, detect_span, folded_span, span_candidates
 
 FAMILIES: Mapping[str, type[Architecture]] = {"rrdb": RRDB, "compact": Compact, "span": Span}
 """Name of a family of networks, as recipes and ONNX metadata have it -> its class."""
+
+_MAX_TEXT_CHARACTERS, _MAX_NUMBER = 1 << 12, 1 << 12
+"""Length of an architecture's text, and the largest number of blocks, channels, ... in it. Such a text has no weights
+beside it that would bear it out, and a billion blocks are a billion times 31 layers."""
 
 _EXPECTED = "RRDBNet (conv_first.weight, ...), SRVGGNetCompact (body.0.weight, ...) or SPAN (conv_1.sk.weight, ...)"
 
@@ -62,10 +66,18 @@ def text_from_architecture(architecture: Architecture) -> str:
 
 def architecture_from_text(text: str) -> Architecture | None:
     """Return the architecture that `text_from_architecture` wrote, or None where the text is none of ours."""
+    if len(text) > _MAX_TEXT_CHARACTERS:
+        return None
     try:
-        fields = json.loads(text)
-        return FAMILIES[fields.pop("network").lower()](**fields)
-    except (ValueError, KeyError, TypeError, AttributeError, ModelError):
+        written = json.loads(text)
+        family = FAMILIES[written.pop("network").lower()]
+        has_sane_numbers = all(
+            type(written[field.name]) is field.type and written[field.name] <= _MAX_NUMBER
+            for field in fields(family)  # type: ignore[arg-type]  # every architecture is a dataclass
+            if field.type in (int, bool) and field.name in written
+        )
+        return family(**written) if has_sane_numbers else None
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError, ModelError):
         return None
 
 

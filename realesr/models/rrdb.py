@@ -24,6 +24,9 @@ from realesr.models.layers import (
 
 _LEAKY_RELU = Activation(kind="leaky_relu", slope=0.2)
 _RESIDUAL_SCALE = 0.2
+_CONVS_PER_BLOCK = 15
+_MAX_UPSAMPLINGS = 4
+_MAX_BLOCKS_MISSING = 64
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,8 +45,9 @@ class RRDB(Architecture):
     """Doublings at the end. Two in every Real-ESRGAN network: scales 2 and 1 begin with a pixel-unshuffle instead."""
 
     def __post_init__(self) -> None:
-        if min(self.scale, self.features, self.blocks, self.growth) < 1 or not 0 <= self.upsamplings <= 4:
-            raise ModelError(f"{self} cannot be: expected positive numbers, and at most 4 doublings")
+        is_positive = min(self.scale, self.features, self.blocks, self.growth) >= 1
+        if not is_positive or not 0 <= self.upsamplings <= _MAX_UPSAMPLINGS:
+            raise ModelError(f"{self} cannot be: expected positive numbers, and at most {_MAX_UPSAMPLINGS} doublings")
         if 2**self.upsamplings % self.scale:
             raise ModelError(f"{self} cannot be: {self.upsamplings} doublings give no scale {self.scale}")
 
@@ -141,25 +145,30 @@ def detect_rrdb(state: State) -> RRDB | None:
             "expected 3 (or 12 or 48 with a pixel-unshuffle) and 3, for realesr enlarges RGB"
         )
     upsamplings = sum(key.startswith("conv_up") and key.endswith(".weight") for key in state)
-    if 2**upsamplings % unshuffle:
-        raise ModelError(f"this RRDBNet unshuffles by {unshuffle} but doubles {upsamplings} times: it would shrink")
+    if upsamplings > _MAX_UPSAMPLINGS or 2**upsamplings % unshuffle:
+        raise ModelError(
+            f"this RRDBNet unshuffles by {unshuffle} but doubles {upsamplings} times: it would shrink, "
+            f"or doubles more than {_MAX_UPSAMPLINGS} times"
+        )
+    blocks = len({key.split(".")[1] for key in state if key.startswith("body.")})
+    convolutions = sum(array.ndim == 4 for array in state.values())
+    # A few may be missing, which are named later; but no name alone makes a block of 31 layers.
+    if (blocks - _MAX_BLOCKS_MISSING) * _CONVS_PER_BLOCK > convolutions:
+        raise ModelError(f"this RRDBNet has {blocks} blocks in {convolutions} convolutions: is the file complete?")
     return RRDB(
         scale=2**upsamplings // unshuffle,
         features=features,
-        blocks=len({key.split(".")[1] for key in state if key.startswith("body.")}),
+        blocks=blocks,
         growth=conv_shape(state, "body.0.rdb1.conv1")[0],
         upsamplings=upsamplings,
     )
-
-
-_CONVS_PER_BLOCK = 15
 
 
 def rrdb_candidates(shapes: Sequence[tuple[int, ...]]) -> list[RRDB]:
     """Return the RRDBNets that convolutions of these shapes, in the order of use, could be."""
     upsamplings = (len(shapes) - 4) % _CONVS_PER_BLOCK
     blocks = (len(shapes) - 4) // _CONVS_PER_BLOCK
-    if blocks < 1 or upsamplings > 4:
+    if blocks < 1 or upsamplings > _MAX_UPSAMPLINGS:
         return []
     features, growth, unshuffle = shapes[0][0], shapes[1][0], isqrt(shapes[0][1] // 3)
     if unshuffle < 1 or 2**upsamplings % unshuffle:
@@ -179,7 +188,7 @@ _RENAMED = {
 
 _TRUNK_KEY = re.compile(r"RRDB_trunk\.(\d+)\.RDB([123])\.conv([1-5])")
 _SEQUENTIAL_KEY = re.compile(r"model\.1\.sub\.(\d+)\.RDB([123])\.conv([1-5])\.0")
-_SEQUENTIAL_TAIL = re.compile(r"model\.(\d+)")
+_SEQUENTIAL_TAIL = re.compile(r"model\.(\d{1,6})", re.ASCII)
 _SEQUENTIAL_BODY = re.compile(r"model\.1\.sub\.(\d+)")
 
 

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from realesr.errors import ModelError
-from realesr.models.architecture import Architecture, State, conv_shape
+from realesr.models.architecture import MAX_SCALE, Architecture, State, conv_shape
 from realesr.models.layers import (
     IMAGE,
     Activated,
@@ -48,8 +48,8 @@ class Span(Architecture):
     """Whether the image goes through a 1x1 convolution of each channel by itself, which takes the mean colour away."""
 
     def __post_init__(self) -> None:
-        if min(self.scale, self.features) < 1:
-            raise ModelError(f"{self} cannot be: expected positive numbers")
+        if min(self.scale, self.features) < 1 or self.scale > MAX_SCALE:
+            raise ModelError(f"{self} cannot be: expected positive numbers, and a scale of at most {MAX_SCALE}")
 
     @property
     def title(self) -> str:
@@ -136,7 +136,7 @@ def span_candidates(shapes: Sequence[tuple[int, ...]]) -> list[Span]:
     if len(shapes) != 3 * _BLOCKS + 4:
         return []
     features, scale = shapes[0][0], isqrt(shapes[-1][0] // 3)
-    fits = scale >= 1 and shapes[0][1:] == (3, 3, 3) and shapes[-2] == (features, 4 * features, 1, 1)
+    fits = 1 <= scale <= MAX_SCALE and shapes[0][1:] == (3, 3, 3) and shapes[-2] == (features, 4 * features, 1, 1)
     return [Span(scale=scale, features=features, normalised=norm) for norm in norms] if fits else []
 
 
@@ -188,6 +188,13 @@ def _folded(state: State, name: str) -> dict[str, NDArray[np.float32]]:
     expected = ((out, into, 1, 1), (wide_in, into, 1, 1), (wide_out, wide_in, 3, 3), (out, wide_out, 1, 1))
     if got != expected:
         raise ModelError(f"the branches {', '.join(_BRANCHES)} of {name} have the shapes {got}, expected {expected}")
+    gain = wide_in // into
+    # Branches that were narrower than the convolution that they make could make gigabytes of a megabyte.
+    if not gain or (wide_in, wide_out) != (gain * into, gain * out):
+        raise ModelError(
+            f"the branches of {name} go from {into} over {wide_in} and {wide_out} to {out} channels: "
+            "expected the two in the middle to be one multiple of those around them"
+        )
     last, first = last[:, :, 0, 0], first[:, :, 0, 0]
     weight = np.einsum("om,mnyx,ni->oiyx", last, middle, first, optimize=True)
     weight[:, :, 1, 1] += skip[:, :, 0, 0]

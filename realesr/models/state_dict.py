@@ -9,6 +9,9 @@ from realesr.errors import ModelError
 
 Arrays = dict[str, NDArray[Any]]
 
+_MAX_ARRAYS = 1 << 13
+"""Assumption: 11 times the arrays of the largest released network."""
+
 _CONTAINERS = ("params_ema", "params-ema", "params", "state_dict", "model_state_dict", "model", "generator", "netG")
 """Keys under which checkpoints keep the weights, in order of preference: the running average (EMA) comes first."""
 
@@ -45,6 +48,11 @@ def _arrays(tree: object) -> Arrays:
     state = {key: value for key, value in items if isinstance(key, str) and isinstance(value, np.ndarray)}
     if not state:
         raise ModelError("holds no state dict: expected arrays under params_ema, params, state_dict or at the root")
+    if len(state) > _MAX_ARRAYS:
+        raise ModelError(
+            f"holds a state dict of {len(state):,} arrays: expected a network's, at most {_MAX_ARRAYS:,}; "
+            "save the network's alone"
+        )
     return state
 
 

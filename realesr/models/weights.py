@@ -1,10 +1,10 @@
 """Reads a network's weights from any file that we know into plain arrays. No torch, and no code from a file is run."""
 
 import hashlib
+import stat
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,14 +14,19 @@ from realesr.models.architecture import Architecture
 from realesr.models.discriminator import UNetDiscriminator
 from realesr.models.ncnn_file import read_ncnn
 from realesr.models.recognition import recognise
+from realesr.models.safetensors_file import read_safetensors
 from realesr.models.state_dict import Arrays, state_dict
-from realesr.models.torch_file import float32_from_bfloat16, printable, read_torch
+from realesr.models.torch_file import printable, read_torch
 
 SUFFIXES = (".safetensors", ".pth", ".pt", ".ckpt", ".bin", ".param")
 """Suffixes of the files that `read_weights` reads; ncnn's .bin and .param belong together."""
 
 _MAX_BYTES = 1 << 30
 """Assumption: 15 times the largest released network. Larger files are whole trainings, or not ours at all."""
+
+_MAX_FLOAT32_SHARE, _SHARED_BYTES = 2, 1 << 24
+"""Size of a network as float32, by its file's: half precision becomes twice as large. What is beyond that the file does
+not hold: tensors there share a storage, thousands of them perhaps. Some sharing is let pass."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -95,30 +100,14 @@ def interpolate(a: Weights, b: Weights, share_of_a: float) -> Weights:
 
 
 def _read_safetensors(path: Path) -> Weights | DiscriminatorWeights:
-    from safetensors import SafetensorError, deserialize, safe_open
-
     data = _read_bytes(path)
-    try:
-        arrays = {key: _safetensors_array(key, spec) for key, spec in deserialize(data)}  # type: ignore[no-untyped-call]
-        with safe_open(path, framework="numpy") as file:
-            metadata = file.metadata() or {}
-    except SafetensorError as error:
-        raise ModelError(f"is no readable .safetensors file ({_one_line(error)}): fetch it again") from error
-    return _named(path.stem, state_dict(arrays), _sha256(data), metadata.get("activation"))
-
-
-def _safetensors_array(key: str, spec: dict[str, Any]) -> NDArray[Any]:
-    """Return an array of a .safetensors file; the library's own reader for numpy lacks bfloat16."""
-    dtype = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2", "I64": "<i8"}.get(spec["dtype"])
-    if dtype is None:
-        raise ModelError(f"{key} is of {spec['dtype']}: expected floating-point weights, not quantised ones")
-    array = np.frombuffer(spec["data"], dtype).reshape(spec["shape"])
-    return float32_from_bfloat16(array) if spec["dtype"] == "BF16" else array
+    arrays, metadata = read_safetensors(data)
+    return _named(path.stem, state_dict(arrays), data, metadata.get("activation"))
 
 
 def _read_torch(path: Path) -> Weights | DiscriminatorWeights:
     data = _read_bytes(path)
-    return _named(path.stem, state_dict(read_torch(data)), _sha256(data))
+    return _named(path.stem, state_dict(read_torch(data)), data)
 
 
 def _read_ncnn(path: Path) -> Weights:
@@ -127,7 +116,9 @@ def _read_ncnn(path: Path) -> Weights:
             raise ModelError(f"{part} does not exist: an ncnn network is a .param and a .bin of one name in one folder")
     param, data = _read_bytes(path.with_suffix(".param")), _read_bytes(path.with_suffix(".bin"))
     architecture, state = read_ncnn(param.decode("utf-8", "replace"), data)
-    return Weights(path.stem, architecture, state, _sha256(param + data))
+    digest = hashlib.sha256(param)
+    digest.update(data)
+    return Weights(path.stem, architecture, state, digest.hexdigest())
 
 
 _READERS: dict[str, Callable[[Path], Weights | DiscriminatorWeights]] = {
@@ -142,9 +133,11 @@ _READERS: dict[str, Callable[[Path], Weights | DiscriminatorWeights]] = {
 
 def _read_bytes(path: Path) -> bytes:
     try:
-        size = path.stat().st_size
-        if size > _MAX_BYTES:
-            raise ModelError(f"{path} has {size:,} bytes: expected a network, at most {_MAX_BYTES:,}")
+        found = path.stat()
+        if not stat.S_ISREG(found.st_mode) and not stat.S_ISDIR(found.st_mode):
+            raise ModelError(f"{path} is a pipe or a device: expected a file")
+        if found.st_size > _MAX_BYTES:
+            raise ModelError(f"{path} has {found.st_size:,} bytes: expected a network, at most {_MAX_BYTES:,}")
         return path.read_bytes()
     except FileNotFoundError:
         raise ModelError(f"{path} does not exist: check the path, or give a name of the zoo", option="model") from None
@@ -152,21 +145,27 @@ def _read_bytes(path: Path) -> bytes:
         raise ModelError(f"{path} cannot be read: {error.strerror or error}") from error
 
 
-def _named(name: str, state: Arrays, sha256: str, activation: str | None = None) -> Weights | DiscriminatorWeights:
+def _named(name: str, state: Arrays, data: bytes, activation: str | None = None) -> Weights | DiscriminatorWeights:
+    """Return the network of a state dict out of a file, whose numbers no longer need the file."""
+    _check_is_stored(state, len(data))
     architecture, arrays = recognise(state, activation=activation)
     for key, array in arrays.items():
         if array.dtype.kind != "f":
             raise ModelError(f"{key} is of {array.dtype}: expected floating-point weights, not quantised ones")
     # In the order of use, so that two files of the same numbers give the same ONNX file.
-    floats = {key: np.ascontiguousarray(arrays[key], np.float32) for key in architecture.shapes}
+    with np.errstate(over="ignore"):
+        floats = {key: np.require(arrays[key], np.float32, ["C", "A", "W"]) for key in architecture.shapes}
+    sha256 = hashlib.sha256(data).hexdigest()
     if isinstance(architecture, UNetDiscriminator):
         return DiscriminatorWeights(name, architecture, floats, sha256)
     return Weights(name, architecture, floats, sha256)
 
 
-def _sha256(data: bytes) -> str:
-    return hashlib.sha256(data).hexdigest()
-
-
-def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split())[:200]
+def _check_is_stored(state: Arrays, file_bytes: int) -> None:
+    """Raise ModelError where arrays have many more numbers together than the file holds."""
+    numbers = sum(array.size for array in state.values() if array.dtype.kind == "f")
+    if 4 * numbers > _MAX_FLOAT32_SHARE * file_bytes + _SHARED_BYTES:
+        raise ModelError(
+            f"has arrays of {numbers:,} numbers in {file_bytes:,} bytes, for they share what is stored: expected a "
+            "network whose arrays are stored each; save clones of them"
+        )

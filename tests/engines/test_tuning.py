@@ -1,12 +1,15 @@
 """Answers that are kept: read back where nothing has changed, and not looked at where anything has."""
 
+import json
+import os
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from realesr.engines import tuning
+from realesr.engines import open_chosen_engine, tuning
 from realesr.engines.tuning import Answer, Setting, forget, keep, kept, kept_setting
 from realesr.errors import OutputError, UsageError
 from realesr.models.compact import Compact
@@ -79,11 +82,78 @@ def test_fewer_instructions_are_another_processor(monkeypatch: pytest.MonkeyPatc
     assert kept(WEIGHTS) is None
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", "null", '{"measured_with": 1}', "\xff"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "{",
+        "[]",
+        "null",
+        '{"measured_with": 1}',
+        "\xff",
+        "\0\1\2",
+        "[" * 200_000,
+        '{"a":' * 100_000,
+        "9" * 5000,
+        "NaN",
+    ],
+    ids=lambda text: ascii(text[:20]),
+)
 def test_a_damaged_file_is_no_answer(text: str) -> None:
     path = keep(WEIGHTS, ANSWER)
     path.write_text(text, encoding="latin-1")
     assert kept(WEIGHTS) is None
+
+
+HOSTILE: tuple[Any, ...] = (
+    None,
+    0,
+    -1,
+    10**9,
+    10**30,
+    1.5,
+    True,
+    float("nan"),
+    float("inf"),
+    "\ud800",
+    "x",
+    "\x1b[31m",
+    [],
+    {"a": 1},
+)
+
+
+@pytest.mark.parametrize("key", ["threads", "tile_px", "engine", "device", "precision", "options"])
+def test_values_that_no_answer_has_are_no_answer(key: str) -> None:
+    path = keep(WEIGHTS, ANSWER)
+    record = json.loads(path.read_text())
+    for which in ("best", "fp32"):
+        for value in HOSTILE:
+            changed = {**record, which: {**record[which], key: value}}
+            path.write_text(json.dumps(changed))
+            is_right = value is None and key in ("threads", "tile_px")
+            assert (kept(WEIGHTS) is not None) == is_right, (which, value)
+
+
+def test_something_else_in_the_place_of_a_file_is_no_answer(cache: Path) -> None:
+    path = keep(WEIGHTS, ANSWER)
+    path.write_bytes(path.read_bytes() + b" " * (1 << 20))
+    assert kept(WEIGHTS) is None
+    path.unlink()
+    path.mkdir()
+    assert kept(WEIGHTS) is None
+    path.rmdir()
+    if hasattr(os, "mkfifo"):
+        os.mkfifo(path)
+        assert kept(WEIGHTS) is None
+
+
+def test_a_setting_that_the_engine_refuses_gives_way_to_the_next_engine() -> None:
+    odd = replace(EXACT, options={"no such option": "1"})
+    keep(WEIGHTS, Answer(best=odd, fp32=odd))
+    opened = open_chosen_engine(WEIGHTS, device="cpu")
+    opened.engine.close()
+    assert "ncnn on cpu did not start" in opened.chosen_because
 
 
 def test_another_gpu_or_one_more_ends_an_answer(monkeypatch: pytest.MonkeyPatch) -> None:

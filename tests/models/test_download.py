@@ -6,10 +6,10 @@ from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
-import requests
 
 from realesr.errors import ModelError
 from realesr.models import download as module
+from realesr.models import http_pieces
 from realesr.models.download import _alone, download
 
 CONTENT = bytes(range(256)) * 4000
@@ -69,7 +69,7 @@ class _Handler(BaseHTTPRequestHandler):
 def server(monkeypatch):
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     monkeypatch.setattr(module, "_SECONDS_BEFORE_NEXT_ATTEMPT", 0)
-    monkeypatch.setattr(module, "_CHUNK_BYTES", 1000)
+    monkeypatch.setattr(http_pieces, "_PIECE_BYTES", 1000)
     with _Server() as server:
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
         thread.start()
@@ -224,19 +224,19 @@ def test_the_first_digits_of_a_hash_are_enough_where_no_more_are_published(serve
 def crowd(server, monkeypatch):
     """Lets the server's first answer wait until so many downloads have begun."""
     begun = threading.Semaphore(0)
-    alone, get = module._alone, requests.get
+    alone, received = module._alone, http_pieces.received
 
     def counted(lock):
         begun.release()
         return alone(lock)
 
     def waiting_for(count):
-        def get_later(*arguments, **options):
+        def receive_later(*arguments):
             while server.ranges == [] and begun._value < count:
                 time.sleep(0.001)
-            return get(*arguments, **options)
+            return received(*arguments)
 
-        monkeypatch.setattr(requests, "get", get_later)
+        monkeypatch.setattr(module, "received", receive_later)
 
     monkeypatch.setattr(module, "_alone", counted)
     return waiting_for

@@ -67,6 +67,11 @@ def test_a_folder_that_was_left_half_written_is_no_checkpoint(tmp_path):
 def test_damaged_and_later_checkpoints_are_told(tmp_path):
     folder = write_checkpoint(tmp_path, 5, STATE, {}, keep=2)
     (folder / "state.pt").write_bytes(b"nothing")
+    with pytest.raises(
+        InputError, match=r"00000005 is damaged \(state\.pt is not .*: delete this folder to begin anew"
+    ):
+        read_state(folder)
+    (folder / "sha256.txt").unlink()
     with pytest.raises(InputError, match="00000005 is damaged: delete this folder"):
         read_state(folder)
     (folder / "facts.json").write_text(json.dumps({"form": 2}))
@@ -75,6 +80,26 @@ def test_damaged_and_later_checkpoints_are_told(tmp_path):
     (folder / "facts.json").write_text("{")
     with pytest.raises(InputError, match="is no whole checkpoint"):
         read_facts(folder)
+
+
+@pytest.mark.parametrize("name", ["state.pt", "facts.json", "sha256.txt"])
+def test_one_flipped_bit_is_noticed(tmp_path, name):
+    write_checkpoint(tmp_path, 3, STATE, {"recipe": {"seed": 100}}, keep=2)
+    path = write_checkpoint(tmp_path, 5, STATE, {"recipe": {"seed": 100}}, keep=2) / name
+    content = bytearray(path.read_bytes())
+    at = content.find(STATE["weights"].numpy().tobytes()) + 4 if name == "state.pt" else len(content) - 30
+    content[at] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(InputError, match=r"is damaged .* delete this folder to go on from 00000003, the one before"):
+        read_facts(path.parent)
+        read_state(path.parent)
+
+
+def test_a_checkpoint_without_hashes_is_read(tmp_path):
+    folder = write_checkpoint(tmp_path, 3, STATE, {"recipe": {}}, keep=2)
+    (folder / "sha256.txt").unlink()
+    assert read_facts(folder)["iteration"] == 3
+    assert torch.equal(read_state(folder)["weights"], STATE["weights"])
 
 
 def test_networks_are_read_by_the_product_and_by_other_tools(tmp_path):

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import os
 
 import pytest
 
@@ -114,16 +115,107 @@ def test_all_that_is_wrong_is_told_at_once(file):
         ("compact.scale=0", "cannot be: expected positive numbers"),
         ("stage1.gamma=0", "got gamma = 0.0, expected a number above 0"),
         ("data.pair_share=2", "got pair_share = 2.0, expected 0 to 1"),
-        ("validation.crops=0", "got crops = 0, expected 1 or more"),
+        ("validation.crops=0", "got crops = 0, expected 1 to 10,000"),
         ("stage1.gan=0.1", "got stage1.gan or stage1.perceptual above 0, expected 0"),
         ("stage2.gan=0", "got stage2.gan = 0, expected more"),
-        ("save.keep=0", "expected 1 or more of both"),
+        ("save.keep=0", "got keep = 0, expected 1 to 1,000,000"),
     ],
 )
 def test_values_that_cannot_be_are_told_with_what_can(file, change, message):
     with pytest.raises(TableError) as caught:
         read_recipe(file(SMALL), [change])
     assert any(message in line for line in caught.value.lines), caught.value.lines
+
+
+def _keys(table, where=""):
+    for key, value in table.items():
+        yield where + key
+        if isinstance(value, dict):
+            yield from _keys(value, f"{where}{key}.")
+
+
+HOSTILE_COUNT = f"{10**9 + 1}"
+HOSTILE = (
+    *("nan", "inf", "-inf", "-1", "1e308", "1e-320", "true", "'x'", "[]", "{}", "[[1]]", "[nan, nan]", "[inf, 1]"),
+    *("[0.1, 0.2, nan]", "[1e308, 1e308]", "[1000000001]", "{a = {b = {c = 1}}}", "1979-05-27", "'\\u001b[31m'"),
+    *(HOSTILE_COUNT, "9" * 25, "9" * 5000, "0x" + "f" * 5000, "[" * 50 + "]" * 50, "[" * 5000 + "]" * 5000),
+)
+
+
+def test_each_value_of_each_key_is_taken_or_refused_in_one_line(file):
+    path = file(SMALL)
+    for key in _keys(read_recipe(path).as_dict()):
+        for value in HOSTILE:
+            try:
+                read_recipe(path, [f"{key}={value}"])
+            except UsageError as error:
+                assert str(error).isprintable() and len(str(error)) < 600, (key, value[:20])
+                continue
+            assert (key, value) == ("seed", HOSTILE_COUNT) or value in (
+                "1e-320",
+                "true",
+                "[]",
+                "{}",
+                "'x'",
+                "'\\u001b[31m'",
+            ), (key, value[:20])
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ("seed=-1", "got seed = -1, expected 0 to 9,007,199,254,740,991"),
+        ("stage1.batch=1000000000", "stage1: got batch = 1000000000, expected 1 to 10,000"),
+        ("data.workers=1000000000", "data: got workers = 1000000000, expected 0 to 512"),
+        ("compact.convs=1000000000", "got convs = 1000000000, expected 0 to 4,096"),
+        ("discriminator.features=0", "got features = 0, expected 1 to 4,096"),
+        ("stage1.learning_rate=nan", "stage1.learning_rate = nan: expected a number"),
+        ("stage1.milestones=[-1]", "got milestones = [-1], expected iterations"),
+        ("degrade.first.up=[1, 1e9]", "expected two numbers of 0.01 or more, at most 16"),
+        ("stage1.bach=3", "stage1.bach = 3 is no key here: did you mean batch?"),
+        ("version=0x" + "f" * 5000, "expected 1 or lower"),
+        ("a..b=1", "got the change a..b=1, expected key=value"),
+        ("\x1b[31m=1", r"'\x1b[31m' = 1 is no key here"),
+        ("seed=[" + "[" * 90_000, "too many digits or levels"),
+    ],
+)
+def test_values_beyond_all_sense_are_told_with_their_range(file, change, message):
+    with pytest.raises(UsageError) as caught:
+        read_recipe(file(SMALL), [change])
+    assert message in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "a = " + "[" * 5000,
+        "[" + ".".join("a" * 3000) + "]",
+        "seed = " + "9" * 5000,
+        "a = " + "{a=" * 5000,
+        "\0",
+    ],
+    ids=range(5),
+)
+def test_toml_that_nobody_wants_to_read_is_refused(file, text):
+    with pytest.raises(UsageError, match=r"is no TOML|too many|within each other"):
+        read_recipe(file(text))
+
+
+def test_a_long_list_of_problems_is_cut(file):
+    with pytest.raises(TableError, match=r"has 500 problems: .*; and 492 more$") as caught:
+        read_recipe(file("".join(f"key{number} = 1\n" for number in range(500)) + SMALL))
+    assert len(caught.value.lines) == 500
+
+
+def test_something_else_in_the_place_of_a_recipe_is_told(tmp_path):
+    (tmp_path / "large.toml").write_bytes(b"#" * (1 << 21))
+    os.mkfifo(tmp_path / "pipe.toml")
+    for name in ("large.toml", "pipe.toml"):
+        with pytest.raises(UsageError, match="is no recipe: expected a file"):
+            read_recipe(str(tmp_path / name))
+    for name in (str(tmp_path), "a\0b", "x" * 5000):
+        with pytest.raises(UsageError, match="got the recipe"):
+            read_recipe(name)
 
 
 def test_a_recipe_of_a_later_realesr_is_refused(file):

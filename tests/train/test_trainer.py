@@ -12,12 +12,13 @@ import torch
 from PIL import Image
 
 import realesr
-from realesr.errors import ModelError, OutputError, TrainingError, UsageError
+from realesr.errors import InputError, ModelError, OutputError, TrainingError, UsageError
 from realesr.models.weights import read_weights
 from realesr.train import synthesis, trainer
 from realesr.train.checkpoint import checkpoints
 from realesr.train.data.pair_pool import PairPool
 from realesr.train.request import Request
+from realesr.train.run_lock import run_lock
 
 RECIPE = """
 log_every = 1
@@ -288,6 +289,35 @@ def test_pairs_are_trained_and_validated_on(tmp_path, photos, train):
     )
     trainer.train(mixed, say=lambda _: None, show=lambda _: None)
     assert network(tmp_path / "pairs") != network(tmp_path / "mixed")
+
+
+def test_two_runs_in_one_folder_are_refused_and_debug_leaves_the_lock(train, tmp_path):
+    train("stage1", "net", debug=True)
+    with run_lock(tmp_path / "net"), run_lock(tmp_path / "net-debug"):
+        for debug in (False, True):
+            with pytest.raises(UsageError, match=f"is in use: process {os.getpid()} on"):
+                train("stage1", "net", debug=debug)
+    train("stage1", "net", debug=True)
+    assert (tmp_path / "net-debug" / "lock").exists()
+
+
+def test_an_image_that_goes_bad_is_named_and_what_was_done_is_saved(train, tmp_path, photos, monkeypatch):
+    step = trainer._step
+    images = {path: path.read_bytes() for path in photos.iterdir()}
+
+    def damaging(run, pairs):
+        if run.state.iteration == 2:
+            for path in images:
+                path.write_bytes(b"\x89PNG")
+        return step(run, pairs)
+
+    monkeypatch.setattr(trainer, "_step", damaging)
+    with pytest.raises(InputError, match=r"\.png .*iteration 3 is saved: mend or remove the image"):
+        train("stage1", "net")
+    monkeypatch.undo()
+    for path, content in images.items():
+        path.write_bytes(content)
+    assert "going on at iteration 3 of 6" in train("stage1", "net")
 
 
 @pytest.mark.slow

@@ -1,8 +1,12 @@
 """Yields batches of crops, prefetched by other processes. Seed and iteration alone decide what a batch holds."""
 
+import multiprocessing
+import os
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import count
+from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Any
 
@@ -147,7 +151,7 @@ def batches(
         pin_memory=torch.cuda.is_available(),
         # libvips has threads of its own, and a process that is forked beside them may hang.
         multiprocessing_context="spawn" if workers else None,
-        worker_init_fn=_one_thread,
+        worker_init_fn=_begin_reading,
     )
     stream = iter(loader)
     while True:
@@ -233,6 +237,18 @@ def _stacked(crops: list[Crop]) -> NDArray[Any]:
     return np.stack(arrays)
 
 
-def _one_thread(_: int) -> None:
-    """Give a reading process one thread: the number of processes says how many threads are wanted."""
+def _begin_reading(_: int) -> None:
+    """Prepare a reading process: one thread, for the number of processes says how many are wanted."""
     torch.set_num_threads(1)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    """End this process once the one that trains is gone, however it ended.
+
+    Without this, reading processes of a trainer that was killed wait for ever for room in a queue that nobody reads.
+    """
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        wait([parent.sentinel])
+        os._exit(1)

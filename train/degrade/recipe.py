@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from realesr.errors import UsageError
+from realesr.machine.tables import range_problems
 
 Range = tuple[float, float]
 
@@ -97,8 +98,9 @@ class DegradeStage:
     def _problems(self) -> Iterator[str]:
         yield from _bad_probabilities(self, ("blur", "sinc", "noise", "gaussian", "grey", "jpeg"))
         yield from _bad_weights(self, ("families", "resize"))
-        yield from _bad_ranges(self, ("sigma_px", "beta_generalised", "beta_plateau", "up", "down"), above=0.0)
-        yield from _bad_ranges(self, ("gaussian_levels", "poisson_scale"), least=0.0)
+        yield from _bad_ranges(self, ("sigma_px", "beta_generalised", "beta_plateau"), above=0.0, most=100.0)
+        yield from _bad_ranges(self, ("up", "down"), least=0.01, most=16.0)
+        yield from _bad_ranges(self, ("gaussian_levels", "poisson_scale"), least=0.0, most=1000.0)
         yield from _bad_ranges(self, ("jpeg_quality",), least=1.0, most=100.0)
 
 
@@ -159,11 +161,9 @@ class DegradeRecipe:
         yield from _bad_weights(self, ("subsampling",))
         yield from _bad_ranges(self, ("sinc_cutoff", "small_sinc_cutoff"), above=0.0, most=math.pi)
         yield from _bad_ranges(self, ("webp_quality", "avif_quality"), least=1.0, most=100.0)
-        for name in ("group", "pool"):
-            if getattr(self, name) < 0:
-                yield f"got {name} = {getattr(self, name)}, expected 0 or more"
+        yield from range_problems(self, {"group": (0, 10_000), "pool": (0, 100_000), "photons": (0, 1e9)})
         if not self.kernel_px or any(px % 2 == 0 or not 1 <= px <= MAX_KERNEL_PX for px in self.kernel_px):
-            yield f"got kernel_px = {list(self.kernel_px)}, expected odd numbers of 1 to {MAX_KERNEL_PX}"
+            yield f"got kernel_px = {list(self.kernel_px)!r:.80}, expected odd numbers of 1 to {MAX_KERNEL_PX}"
         if not self.modes:
             yield "got no modes, expected area, bilinear or bicubic"
         if self.photons <= 0:

@@ -19,7 +19,7 @@ from realesr.engines.onnx_runtime.binding import DeviceBinding
 from realesr.engines.onnx_runtime.devices import ProviderPlace, add_place, place_for
 from realesr.errors import EngineError, MissingDependency, OutOfMemory, UsageError
 from realesr.models.compact import Compact
-from realesr.models.onnx_graph import cached_onnx
+from realesr.models.onnx_graph import onnx_bytes
 from tests.engines.small_models import small_model
 
 COMPACT = small_model(Compact(scale=2, features=8, convs=1))
@@ -181,7 +181,7 @@ def test_what_the_search_for_cudas_libraries_prints_is_no_result(
 
 
 def bound() -> tuple[DeviceBinding, Any]:
-    session = onnxruntime.InferenceSession(str(cached_onnx(COMPACT, "fp32")), providers=["CPUExecutionProvider"])
+    session = onnxruntime.InferenceSession(onnx_bytes(COMPACT), providers=["CPUExecutionProvider"])
     return DeviceBinding(session, "cpu", 0), session
 
 

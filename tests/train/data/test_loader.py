@@ -2,6 +2,8 @@
 
 import multiprocessing
 import signal
+import subprocess
+import sys
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
@@ -9,6 +11,7 @@ from itertools import islice
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 import pyvips
 import torch
@@ -176,6 +179,34 @@ def test_a_reading_process_that_was_killed_ends_the_run_with_advice(data: Traini
             take(10, stream)
     finally:
         signal.signal(signal.SIGCHLD, handler)
+
+
+READ = """
+import sys
+from pathlib import Path
+from realesr.train.data.loader import TrainingData, batches
+if __name__ == "__main__":
+    source = TrainingData(images=tuple(map(Path, sys.argv[1:])), pairs=(), pair_share=0.0, crop_px=32, pair_crop_px=16,
+                          scale=2, flip=True, rotate=True)
+    stream = batches(source, seed=1, first_iteration=0, batch=2, workers=2)
+    next(stream)
+    print("reading", flush=True)
+    import time
+    time.sleep(60)
+"""
+
+
+def test_reading_processes_end_with_a_trainer_that_is_killed(data: TrainingData, tmp_path: Path) -> None:
+    script = tmp_path / "read.py"
+    script.write_text(READ)
+    command = [sys.executable, str(script), *map(str, data.images)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as trainer:
+        assert trainer.stdout is not None and trainer.stdout.readline() == "reading\n"
+        readers = psutil.Process(trainer.pid).children(recursive=True)
+        assert len(readers) >= 2
+        trainer.kill()
+    _, alive = psutil.wait_procs(readers, timeout=5)
+    assert alive == []
 
 
 @pytest.mark.parametrize(
