@@ -1,5 +1,7 @@
 """Describes an opened image whose samples are understood, and has what the openers of all formats share."""
 
+import os
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,12 +14,18 @@ from realesr.errors import InputError
 from realesr.images.colour import ColourSpace
 from realesr.images.file_source import FileSource
 from realesr.images.libvips import pyvips
+from realesr.machine.memory import free_bytes
 
 COLOUR_CHANNELS: dict[ColourSpace, int] = {"grey": 1, "rgb": 3, "cmyk": 4, "lab": 3}
 
 
 MAX_PIXELS = 1_000_000_000
 """Largest input in pixels by default. An assumption: above cameras and scanners, below decompression bombs."""
+
+MEMORY_SHARE = 0.8
+"""Part of the free memory that decoding one image may take: the network and the encoder need some as well."""
+_DISC_THRESHOLD_BYTES = 100 << 20
+"""Size from which on libvips keeps a decoded image in a temporary file, unless VIPS_DISC_THRESHOLD says otherwise."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,6 +75,47 @@ class Decoded:
     check_rows: Callable[[bool, Exception | None], str | None] | None = None
     """Called within `own_messages` after each read of rows, with whether the last was among them, and libvips' error
     or None. It returns a notice or None, and raises InputError where the file has lost rows that were read."""
+
+
+def check_memory(path: Path, width_px: int, height_px: int, needed_bytes: float, what: str, remedy: str) -> None:
+    """Raise InputError where decoding an image whole takes more than its share of the free memory.
+
+    Call it before a pixel is decoded. The openers' bytes per pixel are the growth of the peak of resident memory from
+    4 to 16 MP of soft shapes, rounded up; measured on 2026-11-27 with libvips 8.18.7, Pillow 13.0 and pillow-heif 1.8.
+
+    Args:
+        path: the file.
+        width_px: width of the image.
+        height_px: height of the image.
+        needed_bytes: estimate of what decoding takes.
+        what: what is decoded whole, as "progressive JPEG".
+        remedy: what the user can do besides freeing memory, as "save it as a baseline JPEG first".
+    """
+    free = free_bytes()
+    if needed_bytes > MEMORY_SHARE * free:
+        raise InputError(
+            f"{path}: {width_px:,} x {height_px:,} px of {what} are decoded whole, which takes about "
+            f"{_amount(needed_bytes)}, and {_amount(free)} are free, of which {MEMORY_SHARE:.0%} may be used; "
+            f"free some, or {remedy}"
+        )
+
+
+def _amount(size_bytes: float) -> str:
+    """Return a size in GB, or in MB below one."""
+    return f"{size_bytes / 1e9:,.1f} GB" if size_bytes >= 1e9 else f"{size_bytes / 1e6:,.1f} MB"
+
+
+def turned_bytes(image: Any) -> int:
+    """Return the memory that libvips takes for a copy of an image in order to turn it; 0 where a file holds the copy.
+
+    Measured with libvips 8.18.7: pages of that file count as resident, but the system can take them back.
+    """
+    size: int = image.width * image.height * image.bands * (1 if image.format == "uchar" else 2)
+    stated = re.match(r"\s*(\d+)\s*([kKmMgG]?)", os.environ.get("VIPS_DISC_THRESHOLD", ""))
+    threshold = _DISC_THRESHOLD_BYTES
+    if stated:
+        threshold = int(stated[1]) << {"": 0, "k": 10, "m": 20, "g": 30}[stated[2].lower()]
+    return size if size <= threshold else 0
 
 
 def field(image: Any, name: str) -> Any:

@@ -1,8 +1,9 @@
 """Opens a file as its codec's image, upright, with what the file says about it; no pixel is decoded yet.
 
-libvips decodes JPEG, PNG, TIFF and GIF row by row, on demand. Decoded whole, because the codec or the order of the rows
-leaves no choice: progressive JPEG, interlaced PNG, WebP, AVIF, BMP, PNM, HEIC, and files whose EXIF orientation turns
-them.
+libvips decodes JPEG, PNG and TIFF row by row, on demand. Decoded whole, because the codec or the order of the rows
+leaves no choice: JPEG in several scans (progressive), interlaced PNG, WebP, AVIF, HEIC, GIF (its canvas), BMP, PNM;
+TIFF whose samples share bytes, whose chroma is subsampled or whose tiles have unusual sizes; and files whose EXIF
+orientation turns them. Their openers compare what that takes with the free memory first (`check_memory`).
 """
 
 from collections.abc import Callable
@@ -38,7 +39,8 @@ def decode(path: Path, kind: ImageKind, options: ReadOptions) -> Decoded:
     """Open the file at `path`, which holds an image of kind `kind`.
 
     Raises:
-        InputError: the file is damaged, too large, has no such page, or is in a form that is not read.
+        InputError: the file is damaged, too large, too large for the free memory, has no such page, or is in a form
+            that is not read.
     """
     try:
         with own_messages(path):

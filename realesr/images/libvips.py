@@ -11,8 +11,11 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pyvips
+import pyvips.error
+import pyvips.gvalue
 
 from realesr.errors import InputError
 
@@ -20,6 +23,20 @@ from realesr.errors import InputError
 logging.getLogger("pyvips").addHandler(logging.NullHandler())
 pyvips.cache_set_max(0)
 pyvips.concurrency_set(1)
+
+
+def _as_text(pointer: Any) -> str:
+    """Return the text that a C string of libvips holds; bytes that are no UTF-8 become "\\xff" and the like."""
+    if pointer == pyvips.ffi.NULL:
+        return "NULL"
+    stored = pyvips.ffi.string(pointer)
+    return stored.decode("utf-8", "backslashreplace") if isinstance(stored, bytes) else str(stored)
+
+
+# libvips' warnings, errors and metadata quote bytes of the file. pyvips (3.2) takes them for UTF-8, by a function that
+# each of these modules has a name for: the first logs within a callback, whose traceback would go to stderr.
+for _module in (pyvips, pyvips.error, pyvips.gvalue):
+    _module._to_string = _as_text
 
 __all__ = ["EncoderTurn", "own_messages", "pyvips", "srgb_profile", "vips_message"]
 

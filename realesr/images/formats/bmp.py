@@ -7,9 +7,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from realesr.errors import InputError
-from realesr.images.decoded import Decoded, ReadOptions, check_page, image_from_array
+from realesr.images.decoded import Decoded, ReadOptions, check_memory, check_page, image_from_array
 from realesr.images.formats.bmp_colour import bmp_colour
-from realesr.images.formats.bmp_header import BmpHeader, read_bmp_header
+from realesr.images.formats.bmp_header import RLE4, RLE8, BmpHeader, read_bmp_header
 from realesr.images.formats.bmp_pixels import over_full_range, read_pixels
 from realesr.images.formats.grey_palette import can_be_grey, grey_profile_of, is_grey_table
 
@@ -23,6 +23,10 @@ def open_bmp(path: Path, options: ReadOptions) -> Decoded:
     check_page(path, options.page, 1)
     header = read_bmp_header(path)
     options.check_size(path, header.width_px, header.height_px)
+    needed = header.width_px * header.height_px * _px_bytes(header)
+    if header.compression in (RLE4, RLE8):
+        needed += path.stat().st_size
+    check_memory(path, header.width_px, header.height_px, needed, "BMP", "save it as PNG or TIFF first")
     is_grey = header.pixel_bits <= 8 and is_grey_table(header.palette)
     icc, notices = bmp_colour(path, header, is_grey=is_grey)
     if is_grey and can_be_grey(icc):
@@ -45,6 +49,21 @@ def open_bmp(path: Path, options: ReadOptions) -> Decoded:
         pixels_per_mm=header.pixels_per_mm,
         notices=notices,
     )
+
+
+def _px_bytes(header: BmpHeader) -> float:
+    """Return the memory that decoding takes for a pixel.
+
+    Measured: 4.1 with a palette, 6.1 for plain 24 bit, 9 for 16 bit, 16.4 for 32 bit, 19.1 for 24 bit with other masks;
+    26 where masks have more than 8 bits. Alpha adds a channel.
+    """
+    if header.pixel_bits <= 8:
+        return 5
+    if header.bits == 16:
+        return 28
+    if header.pixel_bits == 24:
+        return 6.5 if header.masks == (0xFF0000, 0xFF00, 0xFF) else 20
+    return 10 if header.pixel_bits == 16 else 18
 
 
 def _through_palette(path: Path, indices: NDArray[Any], header: BmpHeader, *, is_grey: bool) -> NDArray[Any]:

@@ -6,11 +6,22 @@ from typing import Any
 import numpy as np
 
 from realesr.errors import InputError
-from realesr.images.decoded import Decoded, ReadOptions, check_page, field, image_from_array, load_upright
+from realesr.images.decoded import (
+    Decoded,
+    ReadOptions,
+    check_memory,
+    check_page,
+    field,
+    image_from_array,
+    load_upright,
+)
 from realesr.images.file_source import FileSource
 from realesr.images.formats.by_pillow import pillow_errors
 from realesr.images.formats.gif_blocks import read_gif_blocks
 from realesr.images.formats.grey_palette import can_be_grey, grey_profile_of
+
+_PX_BYTES = 14
+"""Memory for a pixel of the canvas, besides the file: 6 for one frame, 13.5 where frames restore what was before."""
 
 
 def open_gif(path: Path, options: ReadOptions) -> Decoded:
@@ -26,6 +37,9 @@ def open_gif(path: Path, options: ReadOptions) -> Decoded:
         *(place[2:] for place in blocks.places),
     ):  # libvips takes memory for the canvas first
         options.check_size(path, *size)
+    width_px, height_px = blocks.canvas_px
+    needed = width_px * height_px * _PX_BYTES + 2 * path.stat().st_size
+    check_memory(path, width_px, height_px, needed, "GIF", "save it as PNG or TIFF first")
     with FileSource(path) as source:
         header = source.load("gifload")
     frames = field(header, "n-pages") or 1

@@ -46,9 +46,9 @@ class HeifImage:
     item: Item
     coding: bytes
     """Type of the coded items that it consists of: b"av01" or b"hvc1"."""
-    width_px: int
-    height_px: int
-    """Size that the file states, before it is cropped and turned."""
+    sizes_px: tuple[tuple[int, int], ...]
+    """Width and height that the file states for it, as a whole, as a grid and of each part, before it is cropped and
+    turned. At least one."""
     bits: int
     """Bits per sample: 8, 10 or 12."""
     is_grey: bool
@@ -108,12 +108,11 @@ def describe_item(path: Path, container: Container, item: Item) -> HeifImage:
             raise InputError(f"{path} is truncated (it ends within image item {part.id}); get a whole copy")
     colours = _colour_properties(item) or _colour_properties(parts[0])
     cicp, is_full_range = _description(container, colours, parts[0])
-    width_px, height_px = _size(item) or _size(parts[0]) or (0, 0)
+    sizes = (_size(item), _grid_size(container, item), *(_size(part) for part in needed))
     return HeifImage(
         item=item,
         coding=b"av01" if kinds == {b"av01"} else b"hvc1",
-        width_px=width_px,
-        height_px=height_px,
+        sizes_px=tuple(size for size in sizes if size is not None) or ((0, 0),),
         bits=_depth(path, parts),
         is_grey=all(_is_monochrome(part) for part in parts),
         alpha=alpha,
@@ -218,6 +217,22 @@ def _size(item: Item) -> tuple[int, int] | None:
     """Return the width and height that the spatial extents property states. Source: ISO/IEC 23008-12, 6.5.3."""
     content = item.property(b"ispe") or b""
     return struct.unpack(">II", content[4:12]) if len(content) >= 12 else None
+
+
+def _grid_size(container: Container, item: Item) -> tuple[int, int] | None:
+    """Return the width and height of a grid's canvas, which need not be what its property states.
+
+    Source: ISO/IEC 23008-12, 6.6.2.3.2.
+    """
+    if item.kind != b"grid":
+        return None
+    data = container.data(item)
+    form = ">II" if data[1:2] and data[1] & 1 else ">HH"
+    try:
+        width, height = struct.unpack_from(form, data, 4)
+    except struct.error:
+        return None
+    return width, height
 
 
 def _depth(path: Path, parts: list[Item]) -> int:

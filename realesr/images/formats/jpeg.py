@@ -5,7 +5,7 @@ from typing import Any
 
 from realesr.errors import InputError
 from realesr.images.colour import ColourSpace
-from realesr.images.decoded import Decoded, ReadOptions, check_page, turned_resolution
+from realesr.images.decoded import Decoded, ReadOptions, check_memory, check_page, turned_bytes, turned_resolution
 from realesr.images.formats.jpeg_damage import RowCheck
 from realesr.images.formats.jpeg_metadata import read_metadata
 from realesr.images.formats.jpeg_segments import Frame, JpegLayout, read_layout
@@ -35,6 +35,7 @@ def open_jpeg(path: Path, options: ReadOptions) -> Decoded:
     # A warning after several scans may be about padding only.
     fail_on = "warning" if layout.has_one_scan and not options.allow_damaged else "error"
     image = _upright(source, turn, fail_on)
+    _check_memory(path, layout, frame, turned_bytes(image) if turn > 2 else 0)
     return Decoded(
         image=image,
         space=_SPACES[len(frame.components)],
@@ -66,6 +67,25 @@ def _checked_frame(path: Path, layout: JpegLayout, options: ReadOptions) -> Fram
         raise InputError(f"{path} is truncated or damaged: it ends before its first row; get a whole copy")
     options.check_size(path, frame.width_px, frame.height_px)
     return frame
+
+
+def _check_memory(path: Path, layout: JpegLayout, frame: Frame, copy_bytes: int) -> None:
+    """Raise InputError where coefficients, and a copy of `copy_bytes` that is turned, do not fit into memory.
+
+    libjpeg keeps the coefficients of several scans, 2 bytes for each sample of each component. Rows on their way
+    take another 0.5 bytes per pixel and component: 4.5 bytes per pixel in all were measured with chroma at half the
+    width and height, 7.5 at full size, 2.5 for grey, 10.3 for CMYK.
+    """
+    if layout.has_one_scan and not copy_bytes:
+        return
+    pixels, needed, what, remedy = frame.width_px * frame.height_px, float(copy_bytes), "turned JPEG", "turn it"
+    if not layout.has_one_scan:
+        whole = max(across for _, across, _ in frame.components) * max(down for _, _, down in frame.components)
+        samples = sum(across * down for _, across, down in frame.components) / max(1, whole)
+        needed += pixels * (2 * samples + 0.5 * len(frame.components))
+        what = "progressive JPEG" if frame.is_progressive else "JPEG in several scans"
+        remedy = "save it as a baseline JPEG"
+    check_memory(path, frame.width_px, frame.height_px, needed, what, f"{remedy} first")
 
 
 def _upright(source: JpegSource, turn: int, fail_on: str) -> Any:

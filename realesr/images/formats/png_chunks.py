@@ -44,6 +44,11 @@ class PngChunks:
         return self.found[b"IHDR"][8]
 
     @property
+    def is_interlaced(self) -> bool:
+        """Return whether the pixels come in several passes."""
+        return self.found[b"IHDR"][12] != 0
+
+    @property
     def has_grey_pixels(self) -> bool:
         """Return whether every pixel is grey because of how it is stored: by its type, or by a palette of greys."""
         kind = self.found[b"IHDR"][9]

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from realesr.errors import InputError
-from realesr.images.decoded import Decoded, ReadOptions, check_page, image_from_array
+from realesr.images.decoded import Decoded, ReadOptions, check_memory, check_page, image_from_array
 from realesr.images.formats.pnm_header import PnmHeader, read_pnm_header
 from realesr.images.formats.pnm_text import read_digits, read_numbers
 
@@ -26,6 +26,8 @@ def open_pnm(path: Path, options: ReadOptions) -> Decoded:
         header = read_pnm_header(path, file)
         options.check_size(path, header.width_px, header.height_px)
         _check_length(path, header)
+        needed = header.values * _value_bytes(header)
+        check_memory(path, header.width_px, header.height_px, needed, "PNM", "save it as PNG or TIFF first")
         file.seek(header.offset)
         if header.is_text:
             values, has_more = _read_text(path, file, header)
@@ -50,6 +52,16 @@ def _check_length(path: Path, header: PnmHeader) -> None:
         there = (rest + 1) // 2 if header.is_text else rest // header.sample_bytes
     if there < header.values:
         raise _truncated(path, there, header)
+
+
+def _value_bytes(header: PnmHeader) -> float:
+    """Return the memory that decoding takes for a value.
+
+    Measured: 1.1 for 8 bit over the full range, 2.1 else and for bitmaps, 4 for 16 bit; as bytes or as text.
+    """
+    if header.bits == 16:
+        return 4.2
+    return 1.2 if header.largest == 255 else 2.2
 
 
 def _truncated(path: Path, there: int, header: PnmHeader) -> InputError:

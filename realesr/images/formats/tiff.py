@@ -15,7 +15,14 @@ import numpy as np
 
 from realesr.errors import InputError
 from realesr.images.colour import ColourSpace
-from realesr.images.decoded import Decoded, ReadOptions, image_from_array, turned_resolution
+from realesr.images.decoded import (
+    Decoded,
+    ReadOptions,
+    check_memory,
+    image_from_array,
+    turned_bytes,
+    turned_resolution,
+)
 from realesr.images.file_source import FileSource
 from realesr.images.formats.tiff_directory import (
     COLOR_MAP,
@@ -55,6 +62,8 @@ def open_tiff(path: Path, options: ReadOptions) -> Decoded:
     meaning = meaning_of(page)
     options.check_size(path, page.width_px, page.height_px)
     image, sources = _open_stored(page, meaning, access="random" if page.orientation > 2 else "sequential")
+    if page.orientation > 2 and sources:  # without sources, it has been decoded already
+        check_memory(path, image.width, image.height, turned_bytes(image), "turned TIFF", "turn it first")
     image, space, has_alpha = _channels(image, page, meaning)
     alpha_notice = ["Lab's alpha channel was dropped"] if meaning.alpha is not None and not has_alpha else []
     exif = exif_from_tiff(path, found.number)

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from realesr.errors import InputError
-from realesr.images.decoded import image_from_array
+from realesr.images.decoded import check_memory, image_from_array
 from realesr.images.file_source import FileSource
 from realesr.images.formats.tiff_directory import (
     BITS_PER_SAMPLE,
@@ -48,6 +48,8 @@ from realesr.images.metadata.tiff_fields import LONG, LONG8, SHORT, Field, pack_
 _BITS_AT_ONCE = 1 << 24
 _COPIED = (COMPRESSION, FILL_ORDER, T4_OPTIONS, T6_OPTIONS, PREDICTOR, JPEG_TABLES)
 _GREY, _YCBCR = 1, 6
+_WHOLE_COPIES = 3
+"""Memory for a page that is decoded whole, in terms of its samples: 1.9 packed, 2.3 odd tiles, 2.6 subsampled YCbCr."""
 _LIBVIPS_TILE_PX = 8192
 """Side from which on libvips 8.18 refuses tiles; and it takes multiples of 16 only, as section 15 demands."""
 _MOST_TILE_PX = 1 << 22
@@ -112,14 +114,23 @@ def open_samples(page: Page, wanted: tuple[int, ...], *, access: str) -> tuple[A
     grid = grid_of(page)
     if not page.is_planar:
         if is_packed(page):
+            check_whole(page, grid, page.samples, "packed TIFF")
             return image_from_array(_unpacked(page, grid, 0)[:, :, list(wanted)]), ()
         image, sources = open_grid(page, grid, 0, access=access)
         return pick_bands(image, wanted), sources
     if is_packed(page):
+        check_whole(page, grid, len(wanted), "packed TIFF")
         return image_from_array(np.concatenate([_unpacked(page, grid, plane) for plane in wanted], axis=2)), ()
     planes = [open_grid(page, grid, plane * grid.pieces, access=access) for plane in wanted]
     image = planes[0][0].bandjoin([image for image, _ in planes[1:]]) if len(planes) > 1 else planes[0][0]
     return image, tuple(source for _, sources in planes for source in sources)
+
+
+def check_whole(page: Page, grid: Grid, samples: int, what: str) -> None:
+    """Raise InputError where `samples` samples of each pixel of a grid, decoded whole, do not fit into memory."""
+    stored_px = grid.pieces * grid.piece_width * grid.piece_height
+    needed = stored_px * samples * (1 if grid.depth <= 8 else 2) * _WHOLE_COPIES
+    check_memory(page.path, page.width_px, page.height_px, needed, what, "save it as TIFF of 8 or 16 bit RGB first")
 
 
 def open_jpeg_rgb(page: Page, *, access: str) -> tuple[Any, tuple[FileSource, ...]]:
@@ -144,6 +155,7 @@ def open_grid(
     """
     sides = (grid.piece_width, grid.piece_height)
     if grid.is_tiled and (any(side % 16 for side in sides) or max(sides) >= _LIBVIPS_TILE_PX):
+        check_whole(page, grid, grid.samples, "TIFF in tiles of unusual size")
         return image_from_array(decoded_rows(page, grid, first_piece, photometric=photometric)), ()
     source = _PageSource(page, _directory(page, grid, first_piece, photometric))
     image = source.load("tiffload", unlimited=True, access=access)

@@ -19,7 +19,7 @@ from realesr.images.formats.tiff_directory import (
     Page,
 )
 from realesr.images.formats.tiff_meaning import Meaning
-from realesr.images.formats.tiff_samples import Grid, decoded_rows, grid_of, open_samples
+from realesr.images.formats.tiff_samples import Grid, check_whole, decoded_rows, grid_of, open_samples
 from realesr.images.libvips import pyvips
 
 _BT601 = (0.299, 0.587, 0.114)
@@ -38,6 +38,7 @@ def open_ycbcr(page: Page, meaning: Meaning, *, access: str) -> tuple[Any, tuple
     if (across, down) == (1, 1):
         image, sources = open_samples(page, meaning.wanted, access=access)
     else:
+        check_whole(page, grid_of(page), len(meaning.wanted), "subsampled YCbCr in TIFF")
         image, sources = image_from_array(_upsampled(page, meaning, across, down)), ()
     return _to_rgb(image, page, meaning.depth), sources
 
