@@ -109,54 +109,54 @@ class Page:
 
     @cached_property
     def width_px(self) -> int:
-        """Width as stored, before it is turned."""
+        """Return the width as stored, before it is turned."""
         return self.integer(WIDTH, 0)
 
     @cached_property
     def height_px(self) -> int:
-        """Height as stored, before it is turned."""
+        """Return the height as stored, before it is turned."""
         return self.integer(HEIGHT, 0)
 
     @cached_property
     def samples(self) -> int:
-        """Number of samples of each pixel."""
+        """Return the number of samples of each pixel."""
         return self.integer(SAMPLES_PER_PIXEL, 1)
 
     @cached_property
     def depths(self) -> tuple[int, ...]:
-        """Bits of each sample; writers that give one number mean all samples."""
+        """Return the bits of each sample; writers that give one number mean all samples."""
         stated = self.integers(BITS_PER_SAMPLE, 1)
         return stated * self.samples if len(stated) == 1 else stated[: self.samples]
 
     @cached_property
     def compression(self) -> int:
-        """Compression scheme; 1 is none."""
+        """Return the compression scheme; 1 is none."""
         return self.integer(COMPRESSION, 1)
 
     @cached_property
     def photometric(self) -> int | None:
-        """PhotometricInterpretation, which has no default."""
+        """Return PhotometricInterpretation, which has no default."""
         return (*self.integers(PHOTOMETRIC), None)[0]
 
     @cached_property
     def is_planar(self) -> bool:
-        """Whether each channel is stored as a plane of its own."""
+        """Return whether each channel is stored as a plane of its own."""
         return self.integer(PLANAR, 1) == 2 and self.samples > 1
 
     @cached_property
     def is_tiled(self) -> bool:
-        """Whether the pixels are stored in tiles rather than strips."""
+        """Return whether the pixels are stored in tiles rather than strips."""
         return TILE_WIDTH in self.fields
 
     @cached_property
     def orientation(self) -> int:
-        """Orientation 1 to 8; what is no orientation counts as upright."""
+        """Return the orientation, 1 to 8; what is no orientation counts as upright."""
         stated = self.integer(ORIENTATION, 1)
         return stated if 1 <= stated <= 8 else 1
 
     @cached_property
     def is_picture(self) -> bool:
-        """Whether this is no reduced version of another image and no mask. Source: TIFF 6.0, section 8."""
+        """Return whether this is no reduced version of another image and no mask. Source: TIFF 6.0, section 8."""
         if NEW_SUBFILE_TYPE in self.fields:
             return not self.integer(NEW_SUBFILE_TYPE, 0) & (_REDUCED | _MASK)
         return self.integer(SUBFILE_TYPE, 1) != 2

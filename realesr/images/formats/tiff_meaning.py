@@ -83,7 +83,7 @@ class Meaning:
 
     @property
     def wanted(self) -> tuple[int, ...]:
-        """Indices of the samples that are read: colours, then alpha."""
+        """Return the indices of the samples that are read: colours, then alpha."""
         return (*range(self.channels), *(() if self.alpha is None else (self.alpha,)))
 
 

@@ -74,12 +74,12 @@ class Grid:
 
     @property
     def across(self) -> int:
-        """Tiles side by side; 1 for strips."""
+        """Return the number of tiles side by side; 1 for strips."""
         return -(-self.width // self.piece_width)
 
     @property
     def pieces(self) -> int:
-        """Number of strips or tiles."""
+        """Return the number of strips or tiles."""
         return self.across * -(-self.height // self.piece_height)
 
 
