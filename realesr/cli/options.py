@@ -92,6 +92,17 @@ Recursive = Annotated[
         "--recursive", rich_help_panel=OUTPUT, help="Folders with all below them; the tree is mirrored below -o."
     ),
 ]
+ShardName = Annotated[
+    str | None,
+    typer.Option(
+        "--shard",
+        metavar="I/N",
+        show_default=False,
+        rich_help_panel=OUTPUT,
+        help="Of the images only the I-th of N shares, by their names: for N computers that share a folder. "
+        "slurm: the share of this task of a job array.",
+    ),
+]
 FormatName = Annotated[
     OutputFormat | None,
     typer.Option(

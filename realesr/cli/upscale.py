@@ -20,6 +20,7 @@ from .advice import message_with_advice
 from .estimate import LONG_SECONDS, Estimate, duration_in_words, facts_of, faster_advice
 from .files import Job, Output, find_images, job_state, make_folder, output_at, plan_jobs, without_outputs
 from .names import quoted_names, shown
+from .shard import Shard, shard_from
 
 if TYPE_CHECKING:
     from realesr.api import Upscaler
@@ -33,6 +34,7 @@ realesr upscale photo.jpg -s 2.5 -o large.png    # another size and format
 realesr upscale a.jpg b.png holiday -o enlarged  # many into a folder
 realesr upscale holiday --recursive -o enlarged --format webp --quality 90
 realesr upscale holiday -o enlarged --overwrite --strip
+realesr upscale scans -o enlarged --shard 2/8    # computer 2 of 8
 realesr upscale card.jpg --allow-damaged         # what it has lost is made up
 realesr upscale scan.tif --page 2 -o page3.tif   # pages count from 0
 realesr upscale logo.png --alpha lanczos
@@ -55,6 +57,7 @@ class UpscaleRequest:
 
     paths: Sequence[Path]
     recursive: bool
+    shard: Shard
     output: Output
     network: NetworkOptions
     image: ImageOptions
@@ -66,6 +69,7 @@ def upscale(
     paths: opt.Paths,
     output: opt.Destination = None,
     recursive: opt.Recursive = False,
+    shard: opt.ShardName = None,
     format_name: opt.FormatName = None,
     quality: opt.Quality = None,
     overwrite: opt.Overwrite = False,
@@ -104,6 +108,7 @@ def upscale(
         request = UpscaleRequest(
             paths=paths,
             recursive=recursive,
+            shard=shard_from(shard),
             output=output_at(output, many=len(paths) > 1 or os.path.isdir(paths[0]), wanted=format_name),
             network=NetworkOptions(
                 model=model,
@@ -153,7 +158,8 @@ class UpscaleRun:
         if found:
             scale = request.image.scale or facts_of(request.network.model)[0]
             found, outputs = without_outputs(found, scale=scale, output=request.output)
-            jobs = plan_jobs(found, scale=scale, output=request.output)
+            planned = plan_jobs(found, scale=scale, output=request.output)
+            jobs = [job for image, job in zip(found, planned, strict=True) if request.shard.has(image)]
             check_quality(jobs, request.file.quality)
             for path, reason in outputs:
                 self._report_skipped(path, None, reason)

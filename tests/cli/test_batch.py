@@ -219,3 +219,12 @@ def test_an_argument_that_may_not_be_read_does_not_stop_the_others(
     result = realesr("upscale", "closed", "b.jpg")
     assert (result.exit_code, result.stdout) == (1, "b_x4.jpg\n")
     assert "error: closed cannot be read: Permission denied" in result.stderr
+
+
+def test_the_shares_of_several_commands_are_a_folder_together(run: Run, tmp_path: Path) -> None:
+    pictures(tmp_path / "in", *(f"{number}.png" for number in range(7)))
+    outputs: list[bytes] = []
+    for share in ("1/3", "2/3", "3/3"):
+        outputs += run("in", "-o", "out", "--shard", share).stdout.split()
+    assert sorted(outputs) == sorted(f"out/{number}_x2.png".encode() for number in range(7))
+    assert run("in", "-o", "out", "--shard", "4/3").returncode == 2
