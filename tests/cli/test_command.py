@@ -77,6 +77,13 @@ def test_a_file_name_that_is_no_text_is_printed_as_its_bytes(
     assert Path(os.fsdecode(result.stdout.rstrip(b"\n"))).exists()
 
 
+def _listening_to_signals() -> None:
+    """Undo what nohup and a shell's background jobs hand down: signals that are ignored."""
+    for name in ("SIGINT", "SIGHUP"):
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), signal.SIG_DFL)
+
+
 @pytest.fixture
 def long_run(tmp_path: Path, environment: dict[str, str]) -> Iterator[subprocess.Popen[str]]:
     """A command that has a minute's work and has begun to write its output."""
@@ -87,7 +94,9 @@ def long_run(tmp_path: Path, environment: dict[str, str]) -> Iterator[subprocess
     out = tmp_path / "out"
     options = ["-o", str(out), "-m", str(slow), "--tile", "64", "--threads", "1"]
     command = [*REALESR, "upscale", str(tmp_path / "in"), *options]
-    with subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(
+        command, env=environment, stderr=subprocess.PIPE, text=True, preexec_fn=_listening_to_signals
+    ) as process:
         try:
             for _ in range(1200):
                 if out.exists() and any(out.iterdir()):
