@@ -81,11 +81,6 @@ def array_from_planes(planes: Planes, like: NDArray[Any]) -> NDArray[Any]:
     return array[:, :, 0] if like.ndim == 2 else array
 
 
-def array_from_pil(image: "Image.Image") -> NDArray[Any]:
-    """Convert a PIL image to (height, width[, channels]) uint8 or uint16, upright, as `pixels_from_pil` does."""
-    return pixels_from_pil(image)[0]
-
-
 def pixels_from_pil(image: "Image.Image") -> tuple[NDArray[Any], ImageInfo]:
     """Convert a PIL image to the pixels that the same image has as a file: upright, in colours for the network.
 

@@ -136,11 +136,16 @@ def load_upright(
     source = FileSource(path)
     image = source.load(loader, access="random" if orientation > 2 else "sequential", **loader_options)
     options.check_size(path, image.width, image.height)
-    if orientation > 1:
-        image = image.copy()
-        image.set_type(pyvips.GValue.gint_type, "orientation", orientation)
-        image = image.autorot()
-    return image, source
+    return turned_upright(image, orientation), source
+
+
+def turned_upright(image: Any, orientation: int) -> Any:
+    """Return a pyvips image turned as EXIF orientation `orientation`, 1 to 8, says."""
+    if orientation == 1:
+        return image
+    image = image.copy()
+    image.set_type(pyvips.GValue.gint_type, "orientation", orientation)
+    return image.autorot()
 
 
 def turned_resolution(pixels_per_mm: tuple[float, float] | None, orientation: int) -> tuple[float, float] | None:

@@ -26,7 +26,7 @@ class HeldFile:
                 return
             with contextlib.suppress(OSError):
                 fcntl.flock(descriptor, fcntl.LOCK_EX)
-            if _names(path, descriptor):
+            if is_at(descriptor, path):
                 self._descriptor = descriptor
             else:  # removed by another process before it was locked
                 os.close(descriptor)
@@ -47,15 +47,15 @@ def remove_abandoned(folder: Path, pattern: str) -> None:
             descriptor = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK)
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                if _names(path, descriptor):
+                if is_at(descriptor, path):
                     path.unlink()
             finally:
                 os.close(descriptor)
 
 
-def _names(path: Path, descriptor: int) -> bool:
-    """Return whether `path` still names the open file."""
+def is_at(descriptor: int, path: Path) -> bool:
+    """Return whether the open file is the one that `path` names now."""
     try:
         return os.path.samestat(os.fstat(descriptor), path.lstat())
-    except OSError:
+    except FileNotFoundError:
         return False

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from realesr.errors import ModelError
+from realesr.machine.held_file import is_at
 from realesr.machine.whole_file import file_sha256
 from realesr.models.http_pieces import (
     SLOWEST_BYTES_PER_SECOND,
@@ -111,21 +112,13 @@ def _alone(lock: Path) -> Iterator[None]:
             with contextlib.suppress(OSError):
                 fcntl.flock(file, fcntl.LOCK_EX)
             # The one who had the lock has deleted the file: others may have made and locked a new one by now.
-            if not _is_at(file, lock):
+            if not is_at(file.fileno(), lock):
                 continue
             try:
                 yield
             finally:
                 lock.unlink(missing_ok=True)
             return
-
-
-def _is_at(file: BinaryIO, path: Path) -> bool:
-    """Return whether the open file is the one that `path` names now."""
-    try:
-        return os.path.samestat(os.fstat(file.fileno()), path.lstat())
-    except FileNotFoundError:
-        return False
 
 
 def _fetch_verified(

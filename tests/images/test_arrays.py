@@ -8,7 +8,7 @@ from PIL import Image, ImageCms
 
 import realesr
 from realesr.errors import InputError, UsageError
-from realesr.images.arrays import array_from_pil
+from realesr.images.arrays import pixels_from_pil
 from realesr.images.colour import is_srgb
 
 from .image_files import ADOBE_PRIMARIES, SRGB_PRIMARIES, XMP, exif_block, grey_profile, photo, rgb_profile
@@ -230,7 +230,7 @@ def test_grey_of_16_bit_keeps_its_values_in_every_mode(mode: str) -> None:
     values = np.arange(0, 65536, 2521, dtype=np.uint16).reshape(2, 13)
     data = values.astype({"I;16B": ">u2", "I": "<i4"}.get(mode, "<u2"))
     image = Image.frombytes(mode, (13, 2), data.tobytes())
-    array = array_from_pil(image)
+    array, _ = pixels_from_pil(image)
     assert array.dtype == np.uint16
     np.testing.assert_array_equal(array, values)
 
@@ -238,7 +238,7 @@ def test_grey_of_16_bit_keeps_its_values_in_every_mode(mode: str) -> None:
 def test_integers_beyond_16_bit_are_refused() -> None:
     for value in (-1, 65536):
         with pytest.raises(InputError, match=f"mode I with values from {value} to {value}, expected 0 to 65535"):
-            array_from_pil(Image.new("I", (3, 3), value))
+            pixels_from_pil(Image.new("I", (3, 3), value))
 
 
 def test_a_pil_image_that_is_cut_off_is_refused_in_words(upscaler: realesr.Upscaler) -> None:

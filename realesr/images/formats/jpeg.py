@@ -5,12 +5,19 @@ from typing import Any
 
 from realesr.errors import InputError
 from realesr.images.colour import ColourSpace
-from realesr.images.decoded import Decoded, ReadOptions, check_memory, check_page, turned_bytes, turned_resolution
+from realesr.images.decoded import (
+    Decoded,
+    ReadOptions,
+    check_memory,
+    check_page,
+    turned_bytes,
+    turned_resolution,
+    turned_upright,
+)
 from realesr.images.formats.jpeg_damage import RowCheck
 from realesr.images.formats.jpeg_metadata import read_metadata
 from realesr.images.formats.jpeg_segments import Frame, JpegLayout, read_layout
 from realesr.images.formats.jpeg_source import JpegSource
-from realesr.images.libvips import pyvips
 from realesr.images.metadata.exif import orientation
 
 _SPACES: dict[int, ColourSpace] = {1: "grey", 3: "rgb", 4: "cmyk"}
@@ -91,9 +98,4 @@ def _check_memory(path: Path, layout: JpegLayout, frame: Frame, copy_bytes: int)
 def _upright(source: JpegSource, turn: int, fail_on: str) -> Any:
     """Return the image in `source`, turned as EXIF orientation `turn` says."""
     access = "random" if turn > 2 else "sequential"
-    image = source.load("jpegload", access=access, fail_on=fail_on, unlimited=True)
-    if turn > 1:
-        image = image.copy()
-        image.set_type(pyvips.GValue.gint_type, "orientation", turn)
-        image = image.autorot()
-    return image
+    return turned_upright(source.load("jpegload", access=access, fail_on=fail_on, unlimited=True), turn)

@@ -22,6 +22,7 @@ from realesr.images.decoded import (
     image_from_array,
     turned_bytes,
     turned_resolution,
+    turned_upright,
 )
 from realesr.images.file_source import FileSource
 from realesr.images.formats.tiff_directory import (
@@ -70,7 +71,7 @@ def open_tiff(path: Path, options: ReadOptions) -> Decoded:
     if exif is None and options.page is None and found.number:
         exif = exif_from_tiff(path, 0)  # a photo's facts stay on the first page, also where that is its preview
     return Decoded(
-        image=_turned(image, page.orientation),
+        image=turned_upright(image, page.orientation),
         space=space,
         has_alpha=has_alpha,
         bits=8 if meaning.depth <= 8 else 16,
@@ -205,15 +206,6 @@ def _unpremultiplied(image: Any, meaning: Meaning) -> Any:
     straight = image.unpremultiply(max_alpha=top, alpha_band=meaning.channels).rint()
     limited = (straight > top).ifthenelse(top, straight)
     return limited.cast(image.format)
-
-
-def _turned(image: Any, orientation: int) -> Any:
-    """Return the image upright."""
-    if orientation == 1:
-        return image
-    image = image.copy()
-    image.set_type(pyvips.GValue.gint_type, "orientation", orientation)
-    return image.autorot()
 
 
 def _pixels_per_mm(page: Page) -> tuple[float, float] | None:
