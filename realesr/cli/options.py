@@ -129,6 +129,14 @@ Overwrite = Annotated[
         "--overwrite", rich_help_panel=OUTPUT, help="Write outputs anew. Default: those that exist are skipped."
     ),
 ]
+RetryFailed = Annotated[
+    bool,
+    typer.Option(
+        "--retry-failed",
+        rich_help_panel=OUTPUT,
+        help="Try files of a folder again that could not be read before and have not changed since.",
+    ),
+]
 Strip = Annotated[
     bool,
     typer.Option(

@@ -6,24 +6,28 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from time import monotonic as clock
+from time import monotonic_ns
 from typing import TYPE_CHECKING
 
 import typer
 
-from realesr.errors import OutputError, OutputExists, UsageError
+from realesr.errors import InputError, OutputError, OutputExists, UsageError
 from realesr.images.output_format import DEFAULT_QUALITY, format_of
 from realesr.options import FileOptions, ImageOptions, NetworkOptions
 
 from . import options as opt
 from . import stopping
 from .advice import message_with_advice
+from .claims import claimed, is_done_by_another, remove_abandoned_files
 from .estimate import LONG_SECONDS, Estimate, duration_in_words, facts_of, faster_advice
 from .files import Job, Output, find_images, job_state, make_folder, output_at, plan_jobs, without_outputs
+from .manifest import Manifests, SourceFacts, lies_in_the_input, source_facts
 from .names import quoted_names, shown
 from .shard import Shard, shard_from
 
 if TYPE_CHECKING:
     from realesr.api import Upscaler
+    from realesr.machine.held_file import LockFile
     from realesr.runtime.file_job import UpscaleResult
 
     from .console import Messages
@@ -34,6 +38,7 @@ realesr upscale photo.jpg -s 2.5 -o large.png    # another size and format
 realesr upscale a.jpg b.png holiday -o enlarged  # many into a folder
 realesr upscale holiday --recursive -o enlarged --format webp --quality 90
 realesr upscale holiday -o enlarged --overwrite --strip
+realesr upscale holiday -o enlarged --retry-failed  # what failed before, too
 realesr upscale scans -o enlarged --shard 2/8    # computer 2 of 8
 realesr upscale card.jpg --allow-damaged         # what it has lost is made up
 realesr upscale scan.tif --page 2 -o page3.tif   # pages count from 0
@@ -51,6 +56,10 @@ realesr upscale holiday --json --quiet           # one JSON object per file
 realesr upscale photo.jpg --debug"""
 
 
+ADDRESSES_TO_START = 250e6
+"""Growth of the process's size until a network is open: numpy, libvips and engine winograd; measured on 2026-11-27."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class UpscaleRequest:
     """The command's arguments, checked."""
@@ -62,6 +71,7 @@ class UpscaleRequest:
     network: NetworkOptions
     image: ImageOptions
     file: FileOptions
+    retry_failed: bool
     json: bool
 
 
@@ -73,6 +83,7 @@ def upscale(
     format_name: opt.FormatName = None,
     quality: opt.Quality = None,
     overwrite: opt.Overwrite = False,
+    retry_failed: opt.RetryFailed = False,
     strip: opt.Strip = False,
     scale: opt.Scale = None,
     alpha: opt.AlphaBy = "network",
@@ -99,12 +110,16 @@ def upscale(
     The path of each file that was written goes to stdout, everything else to stderr. Hidden images in folders are left
     out, and outputs of an earlier run (photo_x4.jpg beside photo.jpg).
 
+    The same command goes on with a folder where it was stopped, and several at once share its images. What became of
+    each is in realesr-manifest.jsonl, in the output folder or, without one, the folder that was named.
+
     Exit codes: 0 all done or skipped, 1 some failed or stdout took no results, 2 wrong usage, 130 stopped by Ctrl-C.
     """
     from .console import Messages, errors_reported
 
     messages = Messages(quiet=quiet, debug=debug)
     with errors_reported(messages):
+        _check_addresses()
         request = UpscaleRequest(
             paths=paths,
             recursive=recursive,
@@ -133,10 +148,18 @@ def upscale(
                 max_pixels=max_pixels,
                 allow_damaged=allow_damaged,
             ),
+            retry_failed=retry_failed,
             json=json,
         )
         code = UpscaleRun(request, messages).run()
     raise typer.Exit(code)
+
+
+def _check_addresses() -> None:
+    """Raise OutOfMemory where a limit of this process leaves too few addresses for what every upscale loads."""
+    from realesr.machine.memory import check_addresses
+
+    check_addresses(ADDRESSES_TO_START, "realesr upscale")
 
 
 class UpscaleRun:
@@ -147,6 +170,10 @@ class UpscaleRun:
         self._messages = messages
         self._counts: Counter[str] = Counter()
         self._lost_results = False
+        self._started_ns = monotonic_ns()
+        output = request.output.path if request.output.is_folder else None
+        folders = {path for path in request.paths if os.path.isdir(path)}
+        self._manifests = Manifests(output, folders, request.shard, messages.say)
 
     def run(self) -> int:
         """Enlarge every file; return the exit code."""
@@ -163,36 +190,68 @@ class UpscaleRun:
             check_quality(jobs, request.file.quality)
             for path, reason in outputs:
                 self._report_skipped(path, None, reason)
+            remove_abandoned_files(job.target.parent for job in jobs)
             self._enlarge([job for job in jobs if not self._skips(job)])
         if self._counts.total() > 1:
             self._messages.say(", ".join(f"{self._counts[end]} {end}" for end in ("done", "failed", "skipped")))
         return 1 if self._counts["failed"] or self._lost_results else 0
 
     def _skips(self, job: Job) -> bool:
-        """Return whether a job is skipped or cannot be done, and report why."""
+        """Return whether a job is skipped, cannot be done or has failed before, and report why."""
         try:
             reason = job_state(job, overwrite=self._request.file.overwrite)
         except (OutputError, OSError) as error:
-            self._report_failed(job.source, error, job.target)
+            self._fail(job, error)
             return True
-        if reason is not None:
-            self._report_skipped(job.source, job.target, reason)
-        return reason is not None
+        if reason is None:
+            return self._has_failed_before(job)
+        self._skip(job, reason)
+        return True
+
+    def _is_left_to_others(self, job: Job, claim: "LockFile") -> bool:
+        """Return whether another process has done a job, or failed at it, since this run began, and report it."""
+        age_ns = monotonic_ns() - self._started_ns
+        if is_done_by_another(job, claim, overwrite=self._request.file.overwrite, age_ns=age_ns):
+            self._skip(job, f"{job.target} is done by another process: skipped")
+            return True
+        self._manifests.of(job).refresh()
+        return self._has_failed_before(job, since_this_run=True)
+
+    def _has_failed_before(self, job: Job, *, since_this_run: bool = False) -> bool:
+        """Return whether a job failed, and would again, and report it."""
+        if self._request.retry_failed and not since_this_run:
+            return False
+        reason = self._manifests.of(job).earlier_failure(job, self._reading(), since_the_first=since_this_run)
+        if reason is None:
+            return False
+        error = InputError(f"failed before: {reason}; --retry-failed tries it again")
+        self._report_failed(job.source, error, job.target)
+        return True
+
+    def _reading(self) -> dict[str, object]:
+        """Return the options that decide whether a file can be read."""
+        file = self._request.file
+        return {"page": file.page, "max_pixels": file.max_pixels, "allow_damaged": file.allow_damaged}
 
     def _enlarge(self, jobs: Sequence[Job]) -> None:
         """Open the network, and enlarge one file after the other."""
         if not jobs:
+            self._manifests.begin(jobs)
             return
         with open_upscaler(self._request.network, self._messages) as upscaler:
             if upscaler.choice:
                 self._messages.say(upscaler.choice)
-            for number, job in enumerate(jobs, start=1):
-                name = shown(job.source.name)
-                title = f"{name} ({number} of {len(jobs)})" if len(jobs) > 1 else name
-                self._enlarge_one(upscaler, job, title)
+            self._manifests.begin(jobs)
+            for number, (job, claim) in enumerate(claimed(jobs, self._report_waiting), start=1):
+                with claim:
+                    name = shown(job.source.name)
+                    title = f"{name} ({number} of {len(jobs)})" if len(jobs) > 1 else name
+                    if not self._is_left_to_others(job, claim):
+                        self._enlarge_one(upscaler, job, title)
 
     def _enlarge_one(self, upscaler: "Upscaler", job: Job, title: str) -> None:
         """Enlarge one file, and report how it ended."""
+        facts = source_facts(job.source)
         try:
             make_folder(job.target.parent)
             with self._messages.progress(title) as show_progress:
@@ -211,17 +270,40 @@ class UpscaleRun:
                     on_progress=on_progress,
                 )
         except OutputExists as error:
-            self._report_skipped(job.source, job.target, message_with_advice(error, (job.source, job.target)))
+            self._skip(job, message_with_advice(error, (job.source, job.target)))
         except Exception as error:  # one file must not stop the others
             stopping.check()  # an interrupted lock raises whatever it likes
-            self._report_failed(job.source, error, job.target)
+            self._fail(job, error, facts)
         else:
+            self._manifests.of(job).add_done(job, facts, result.seconds)
             self._report_done(result)
 
     def _file_options(self, job: Job) -> FileOptions:
         """Return the options of one file, without the quality where its format has none."""
         file = self._request.file
         return file if format_of(job.target) in DEFAULT_QUALITY else replace(file, quality=None)
+
+    def _skip(self, job: Job, reason: str) -> None:
+        """Report a job whose output is there, and correct its manifest."""
+        self._manifests.of(job).add_found(job)
+        self._report_skipped(job.source, job.target, reason)
+
+    def _fail(self, job: Job, error: Exception, facts: SourceFacts | None = None) -> None:
+        """Report a job that has failed, and write it into its manifest."""
+        from .console import one_line
+
+        reason, retry = one_line(error, (job.source, job.target)), not lies_in_the_input(error)
+        facts = facts or source_facts(job.source)
+        self._manifests.of(job).add_failed(job, facts, reason, retry=retry, reading=self._reading())
+        self._report_failed(job.source, error, job.target)
+
+    def _report_waiting(self, jobs: int) -> None:
+        """Report that other processes have claimed all that is left."""
+        self._messages.say(
+            f"waiting for other processes, which enlarge the last {jobs}"
+            if jobs > 1
+            else "waiting for another process, which enlarges the last one"
+        )
 
     def _report_done(self, result: "UpscaleResult") -> None:
         """Report a file that was written: notices, summary, and its path or JSON on stdout."""

@@ -57,7 +57,11 @@ def test_files_and_folders_are_enlarged_in_one_call(tmp_path: Path, network: Pat
     assert "broken.png" in records[1]["error"]
     enlarged = np.asarray(Image.open(tmp_path / "out/a_x2.png"))
     np.testing.assert_array_equal(enlarged, pixels.repeat(2, axis=0).repeat(2, axis=1))
-    assert sorted(path.name for path in (tmp_path / "out").rglob("*") if path.is_file()) == ["a_x2.png", "b_x2.tif"]
+    assert sorted(path.name for path in (tmp_path / "out").rglob("*") if path.is_file()) == [
+        "a_x2.png",
+        "b_x2.tif",
+        "realesr-manifest.jsonl",
+    ]
     assert result.stderr.splitlines()[-1] == "2 done, 1 failed, 0 skipped"
     again = upscale(*arguments, cwd=tmp_path, env=environment)
     assert again.stderr.splitlines()[-1] == "0 done, 1 failed, 2 skipped"
@@ -99,7 +103,7 @@ def long_run(tmp_path: Path, environment: dict[str, str]) -> Iterator[subprocess
     ) as process:
         try:
             for _ in range(1200):
-                if out.exists() and any(out.iterdir()):
+                if list(out.glob(".*.part")):
                     break
                 assert process.poll() is None, process.communicate()[1]
                 time.sleep(0.05)
@@ -113,11 +117,11 @@ def long_run(tmp_path: Path, environment: dict[str, str]) -> Iterator[subprocess
 def test_a_stopped_command_leaves_no_half_file(
     tmp_path: Path, long_run: subprocess.Popen[str], sent: str, code: int
 ) -> None:
-    assert [path.suffix for path in (tmp_path / "out").iterdir()] == [".part"]
+    assert sorted(path.suffix for path in (tmp_path / "out").iterdir()) == [".claim", ".jsonl", ".part"]
     long_run.send_signal(getattr(signal, sent))
     _, words = long_run.communicate(timeout=60)
     assert long_run.returncode == code, words
-    assert list((tmp_path / "out").iterdir()) == []
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["realesr-manifest.jsonl"]
     assert "Traceback" not in words
     if sent == "SIGINT":
         assert words.splitlines()[-1] == "stopped: nothing half-written is left"

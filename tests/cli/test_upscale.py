@@ -327,7 +327,7 @@ def test_the_options_of_the_command_are_those_of_the_dataclasses() -> None:
     names = {"format_name": "format", "tile": "tile_px", "overlap": "overlap_px"}
     here = {names.get(name, name) for name in inspect.signature(upscale).parameters}
     there = {*asdict(NetworkOptions()), *asdict(ImageOptions()), *asdict(FileOptions())}
-    assert here - there == {"paths", "output", "recursive", "shard", "json", "quiet", "debug"}
+    assert here - there == {"paths", "output", "recursive", "shard", "retry_failed", "json", "quiet", "debug"}
     assert there - here == set()
 
 
