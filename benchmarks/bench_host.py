@@ -44,7 +44,7 @@ HOST_PX = (1536, 2048)
 CPU_TILE_PX = 288
 """Side that tiles read before GPUs had a policy of their own, at commit 7f45186: memory.LARGEST_TILE_PX."""
 GPU_TILE_PX = 1024
-GPU_FREE_BYTES = 16_000_000_000
+GPU_BYTES = 16_000_000_000
 
 
 def computed_per_px(plan: TilePlan, height_px: int, width_px: int) -> float:
@@ -56,7 +56,7 @@ def computed_per_px(plan: TilePlan, height_px: int, width_px: int) -> float:
 class ReadyEngine(EngineBase):
     """Takes no time: hands out the same result for every tile, and for every row of tiles where it joins them."""
 
-    def __init__(self, *, joins_tiles: bool, device_free_bytes: int | None = None) -> None:
+    def __init__(self, *, joins_tiles: bool, device_bytes: int | None = None) -> None:
         self.spec = EngineSpec(
             name="torch",
             scale=SCALE,
@@ -64,7 +64,7 @@ class ReadyEngine(EngineBase):
             device="cuda:0",
             size=SizeRule(),
             joins_tiles=joins_tiles,
-            device_free_bytes=device_free_bytes,
+            device_bytes=device_bytes,
             pieces=GPU_PIECES,
         )
         self._tile: NDArray[np.float32] = np.empty(0, np.float32)
@@ -187,10 +187,10 @@ def computed_rows() -> Iterator[dict[str, Any]]:
     )
     yield _computed_row("from the host's memory, as at 7f45186", before, None, height, width)
     for joins_tiles in (False, True):
-        engine = ReadyEngine(joins_tiles=joins_tiles, device_free_bytes=GPU_FREE_BYTES)
+        engine = ReadyEngine(joins_tiles=joins_tiles, device_bytes=GPU_BYTES)
         after = tiling_for(facts, NetworkOptions(model=MODEL), engine)
-        what = f"from {GPU_FREE_BYTES / 1e9:g} GB of a GPU, joined on the {'device' if joins_tiles else 'host'}"
-        yield _computed_row(what, after, GPU_FREE_BYTES, height, width)
+        what = f"from {GPU_BYTES / 1e9:g} GB of a GPU, joined on the {'device' if joins_tiles else 'host'}"
+        yield _computed_row(what, after, GPU_BYTES, height, width)
 
 
 def _computed_row(what: str, tiling: Tiling, free_bytes: int | None, height: int, width: int) -> dict[str, Any]:

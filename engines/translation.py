@@ -1,9 +1,10 @@
-"""Translates errors of an engine's library into ours, in one place."""
+"""Calls engines' libraries, in one place: translates their errors into ours, and keeps out while Python ends."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from realesr.errors import EngineError, OutOfMemory, RealesrError
+from realesr.machine.leaving import native_call
 
 _LONGEST_MESSAGE = 300
 
@@ -21,7 +22,7 @@ def translated(
     is_foreign: Callable[[Exception], bool] = is_runtime_error,
     error_type: type[RealesrError] = EngineError,
 ) -> Iterator[None]:
-    """Raise our errors in place of a library's.
+    """Be inside a library, see `native_call`, and raise our errors in place of the library's.
 
     Args:
         what: what failed, for the message: the engine and its device, or a file that cannot be opened.
@@ -30,7 +31,8 @@ def translated(
         error_type: class of the error that is raised for all else.
     """
     try:
-        yield
+        with native_call():
+            yield
     except MemoryError as error:
         raise OutOfMemory(f"{what}: out of memory; expected a smaller tile") from error
     except Exception as error:

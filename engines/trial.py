@@ -17,7 +17,6 @@ from realesr.engines.tuning import Answer, Setting
 from realesr.errors import RealesrError
 from realesr.images.info import ImageInfo
 from realesr.machine.cgroup import usable_cores
-from realesr.machine.memory import free_bytes
 from realesr.models.architecture import Architecture
 from realesr.models.weights import Weights
 from realesr.options import ImageOptions
@@ -191,7 +190,7 @@ class _Bench:
 
     def _largest_tile_px(self, engine: Engine) -> int:
         """Return the side that `upscale` would take."""
-        return tile_px_for(self._weights.architecture, engine, free_bytes())
+        return tile_px_for(self._weights.architecture, engine)
 
     def expected_seconds(self, setting: Setting, tile_px: int) -> float:
         """Return the expected time of three runs of a setting that was measured, with another tile."""

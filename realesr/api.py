@@ -20,8 +20,9 @@ from realesr.progress import AmountCallback
 from realesr.runtime import file_job
 from realesr.runtime.engine_pool import EnginePool
 from realesr.runtime.file_job import UpscaleResult
+from realesr.runtime.memory_plan import check_memory
 from realesr.runtime.pipeline import EnlargeJob, enlarge, enlarge_to_rows
-from realesr.runtime.tiling import overlap_for, tiling_for
+from realesr.runtime.tiling import architecture_of, overlap_for, tiling_for
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -77,7 +78,7 @@ class Upscaler:
         threads: CPU threads; none takes every core that this process may use.
         options: switches of one engine by name, such as {"mode": "graphs"} of torch; 'realesr doctor' lists them.
         tta: mean over eight flips and transposes; eight times slower.
-        tile_px: side of the part of an image that one tile answers for; none follows the free memory.
+        tile_px: side of the part of an image that one tile answers for; none follows the network.
         overlap_px: margin that a tile reads beyond that on each side; none follows the network.
         exact: overlap so wide that the result differs from the untiled one by at most one 8-bit level.
         on_download: called with bytes done and bytes in all while weights are fetched.
@@ -195,6 +196,7 @@ class Upscaler:
         if info.has_alpha and planes[-1].min() == planes[-1].max():
             constant = float(planes[-1, 0, 0])
         job = EnlargeJob(info=info, pool=pool, options=options, constant_alpha=constant)
+        check_memory(job, architecture_of(self._facts), _result_bytes(array, job), "an image")
         if array.dtype.kind == "f":
             return pixels.array_from_planes(np.concatenate(list(enlarge(iter([planes]), job)), axis=1), array)
         rows = np.concatenate(list(enlarge_to_rows(iter([planes]), job)))
@@ -228,7 +230,7 @@ class Upscaler:
             source,
             target,
             pool_for=lambda bits: self.pool_for(bits=bits),
-            model=self._facts.name,
+            facts=self._facts,
             image=image or ImageOptions(),
             file=file or FileOptions(),
             on_progress=on_progress,
@@ -323,6 +325,12 @@ class Upscaler:
         assert self._model is not None
         read_px = (self.options.tile_px or SMALLEST_TILE_PX) + 2 * overlap_for(self._facts, self.options)
         return cached_engine(self._model, device=device, precision=precision, read_px=read_px, may_build=may_build)
+
+
+def _result_bytes(array: NDArray[Any], job: EnlargeJob) -> float:
+    """Return the memory of the result of an image in memory: its bands, and all of them joined."""
+    height, width = job.sizes.output
+    return 2.0 * height * width * job.info.channels * array.dtype.itemsize
 
 
 def _load_model(

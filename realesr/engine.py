@@ -100,8 +100,8 @@ class EngineSpec:
     """Fewest rows of an image's first strip; none where the engine has no strips."""
     joins_tiles: bool = False
     """Whether it is a `TileJoiningEngine`: it joins the tiles of an image in its device's memory."""
-    device_free_bytes: int | None = None
-    """Free memory of the device when the network was open; none where that is the host's."""
+    device_bytes: int | None = None
+    """Memory of the device, whether it is free or not; none where that is the host's."""
 
 
 class Engine(Protocol):

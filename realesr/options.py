@@ -40,7 +40,7 @@ class NetworkOptions:
     tta: bool = False
     """Average over the eight flips and transposes: eight times slower."""
     tile_px: int | None = None
-    """Side of the tiles in input pixels without their overlap, at least 16; None derives it from the free memory."""
+    """Side of the tiles in input pixels without their overlap, at least 16; None derives it from the network."""
     overlap_px: int | None = None
     """Overlap of the tiles on each side in input pixels; None derives it from the network."""
     exact: bool = False

@@ -13,7 +13,7 @@ from realesr.engines.choice import nvidia_gpus
 from realesr.engines.engine_options import checked_options
 from realesr.engines.memory_cost import GPU_COST, GPU_PIECES
 from realesr.engines.nvidia.cuda_memory import LIBRARIES, CudaMemory, GpuFacts, device_number, open_cuda
-from realesr.engines.nvidia.gpu_memory import gpu_free_bytes
+from realesr.engines.nvidia.gpu_memory import gpu_memory_bytes
 from realesr.engines.nvidia.tensorrt_library import INSTALL, OUT_OF_MEMORY, installed, last_words, load, new_log
 from realesr.engines.nvidia.tensorrt_pipeline import Pipeline
 from realesr.engines.nvidia.tensorrt_sidecar import ShapeProfile, Sidecar, read_sidecar
@@ -245,7 +245,7 @@ def _spec(sidecar: Sidecar, number: int) -> EngineSpec:
         pieces=GPU_PIECES,
         max_batch=MAX_BATCH,
         best_batch=_BEST_BATCH,
-        device_free_bytes=gpu_free_bytes(number),
+        device_bytes=gpu_memory_bytes(number),
     )
 
 

@@ -1,8 +1,8 @@
 """Runs networks with ONNX Runtime: on the CPU, or on any other device that the installed package offers."""
 
 import os
-from collections.abc import Mapping
-from contextlib import AbstractContextManager
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from realesr.engine import (
 )
 from realesr.engines.engine_options import checked_options
 from realesr.engines.memory_cost import GPU_COST, MemoryCost, piece_sizes
-from realesr.engines.nvidia.gpu_memory import gpu_free_bytes
+from realesr.engines.nvidia.gpu_memory import gpu_memory_bytes
 from realesr.engines.onnx_runtime.binding import DeviceBinding
 from realesr.engines.onnx_runtime.devices import ProviderPlace, add_place, check_packages, place_for
 from realesr.engines.onnx_runtime.first_run import first_run
@@ -42,10 +42,24 @@ from realesr.models.onnx_graph import onnx_bytes
 from realesr.models.weights import Weights
 from realesr.runtime.strips import Strips, check_strips, first_rows_px
 
-# ONNX Runtime reports its use to Microsoft by default since 1.29, from the import on. Only a variable set before that
-# stops the first report too.
-os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
-import onnxruntime
+
+@contextmanager
+def _nothing_sent() -> Iterator[None]:
+    """Keep ONNX Runtime from reporting its use to Microsoft, where it is imported inside this context.
+
+    Since 1.29 it does so by default, from the import on, and reads the variable there alone.
+    """
+    was_set = "ORT_DISABLE_TELEMETRY" in os.environ
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+    try:
+        yield
+    finally:
+        if not was_set:
+            del os.environ["ORT_DISABLE_TELEMETRY"]
+
+
+with _nothing_sent():
+    import onnxruntime
 
 PRECISIONS: tuple[Precision, ...] = ("fp32", "fp16")
 
@@ -130,7 +144,7 @@ class OnnxRuntimeEngine(EngineBase):
 
     def bytes_for(self, architecture: Architecture, height_px: int, width_px: int, *, in_strips: bool = False) -> float:
         """Return the memory for a piece of an image; see `Engine.bytes_for`."""
-        cost = COST if self.spec.device_free_bytes is None else GPU_COST
+        cost = COST if self.spec.device_bytes is None else GPU_COST
         return cost.bytes_for(architecture, height_px, width_px, self.spec.precision, in_strips=in_strips)
 
     def close(self) -> None:
@@ -187,7 +201,7 @@ def open_onnxruntime(
         max_batch=form.batch or MAX_BATCH,
         best_batch=form.batch or 1,
         first_rows_px=first_rows,
-        device_free_bytes=gpu_free_bytes(place.number) if place.kind == "cuda" else None,
+        device_bytes=gpu_memory_bytes(place.number) if place.kind == "cuda" else None,
     )
     binding = DeviceBinding(session, "cuda", place.number) if place.kind == "cuda" else None
     return OnnxRuntimeEngine(session, spec, form, stateful_sessions, binding)

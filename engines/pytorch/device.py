@@ -2,8 +2,9 @@
 
 import contextlib
 import functools
+import threading
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import numpy as np
@@ -11,6 +12,8 @@ import torch
 from numpy.typing import NDArray
 
 from realesr.errors import EngineError, OutOfMemory
+from realesr.machine.leaving import native_call
+from realesr.machine.worker_threads import WorkerThreads
 
 _OUT_OF_MEMORY = (
     "can't allocate memory",
@@ -34,13 +37,13 @@ Stream = Any
 
 
 @functools.cache
-def thread_of(device: str) -> ThreadPoolExecutor:
+def thread_of(device: str) -> WorkerThreads:
     """Return the one thread in which this process gives work to a device.
 
     torch keeps cuDNN's choice of algorithms for each thread apart (pytorch/pytorch, pull request 191744): a new thread
     for each image would search again, tens of milliseconds for each shape of each convolution.
     """
-    return ThreadPoolExecutor(1, f"realesr-{device}")
+    return WorkerThreads(1, f"realesr-{device}")
 
 
 def in_thread_of(device: torch.device, work: Callable[..., Result], *arguments: Any) -> Result:
@@ -48,6 +51,64 @@ def in_thread_of(device: torch.device, work: Callable[..., Result], *arguments: 
     if device.type != "cuda":
         return work(*arguments)
     return thread_of(str(device)).submit(work, *arguments).result()
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProcessSettings:
+    """What torch keeps for the whole process, as an engine needs it while it calculates."""
+
+    threads: int
+    """Of the CPU."""
+    tries_algorithms: bool | None = None
+    """Whether cuDNN tries its algorithms once for each shape; none leaves that as it is, as the next one does."""
+    allows_tf32: bool | None = None
+    """Whether cuDNN may round convolutions in fp32 to TF32, whose 10 bits of mantissa are those of fp16."""
+
+    @contextlib.contextmanager
+    def applied(self) -> Iterator[None]:
+        """Set these; when the last thread that is in here leaves, set what the first one found."""
+        with _setting:
+            if not _found:
+                _found.append(_settings_now())
+            _users.append(self)
+            self._apply()
+        try:
+            yield
+        finally:
+            with _setting:
+                _users.remove(self)
+                _found[0]._apply()  # in each thread: torch counts a thread's CPU threads apart
+                if _users:
+                    _users[-1]._apply_to_gpu()
+                else:
+                    _found.clear()
+
+    def _apply(self) -> None:
+        if torch.get_num_threads() != self.threads:
+            torch.set_num_threads(self.threads)
+        self._apply_to_gpu()
+
+    def _apply_to_gpu(self) -> None:
+        # The newer name of the second switch (torch.backends.cudnn.conv.fp32_precision) makes some releases of torch
+        # raise where anything reads the older one.
+        if self.tries_algorithms is not None:
+            torch.backends.cudnn.benchmark = self.tries_algorithms
+        if self.allows_tf32 is not None:
+            torch.backends.cudnn.allow_tf32 = self.allows_tf32
+
+
+_setting = threading.Lock()
+_found: list[ProcessSettings] = []
+"""What the first thread found, while any is in `ProcessSettings.applied`."""
+_users: list[ProcessSettings] = []
+
+
+def _settings_now() -> ProcessSettings:
+    cudnn = torch.backends.cudnn
+    tf32: bool | None = None
+    with contextlib.suppress(RuntimeError):  # set by its newer name
+        tf32 = cudnn.allow_tf32
+    return ProcessSettings(threads=torch.get_num_threads(), tries_algorithms=cudnn.benchmark, allows_tf32=tf32)
 
 
 def new_streams(device: torch.device, count: int) -> list[Stream]:
@@ -70,9 +131,10 @@ def working_on(device: torch.device, stream: Stream) -> Iterator[None]:
 
 @contextlib.contextmanager
 def translated(device: torch.device) -> Iterator[None]:
-    """Turn torch's errors into ours: the one place where that happens."""
+    """Be inside torch, see `native_call`, and turn its errors into ours: the one place where that happens."""
     try:
-        yield
+        with native_call():
+            yield
     except (RuntimeError, MemoryError) as error:
         message = " ".join(str(error).split())
         what = f"engine torch on {device}"

@@ -1,6 +1,7 @@
 """Runs networks with PyTorch, on the CPU or on a GPU that it knows. Takes weights, not .onnx files."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,6 +23,7 @@ from realesr.engines.engine_options import checked_options
 from realesr.engines.facts import weights_alone
 from realesr.engines.memory_cost import GPU_COST, MemoryCost, piece_sizes
 from realesr.engines.pytorch.device import (
+    ProcessSettings,
     Stream,
     in_thread_of,
     new_streams,
@@ -64,6 +66,7 @@ class TorchEngine(EngineBase):
         device: where the network lies.
         spec: facts about the engine.
         network: its layers, which strips go through one by one.
+        settings: what torch keeps for the whole process, for strips; `forwards` set their own.
     """
 
     def __init__(
@@ -73,9 +76,11 @@ class TorchEngine(EngineBase):
         device: torch.device,
         spec: EngineSpec,
         network: LayerNetwork | None = None,
+        settings: ProcessSettings | None = None,
     ) -> None:
         self.spec = spec
         self._network = network
+        self._settings = settings or ProcessSettings(threads=torch.get_num_threads())
         self._forwards = list(forwards)
         self._streams = list(streams)
         self._device = device
@@ -105,7 +110,8 @@ class TorchEngine(EngineBase):
             dtype=_DTYPES[self.spec.precision],
             rows_px=rows_px,
         )
-        return Strips(run, self.spec, width_px=width_px, height_px=height_px)
+        strips = _StripsWithSettings(run, self._settings)
+        return Strips(strips, self.spec, width_px=width_px, height_px=height_px)
 
     def open_tile_rows(self, plan: "TilePlan", *, eight_bit: bool) -> TorchTileRows:
         """Begin an image whose tiles are joined on the device; see `Engine.open_tile_rows`."""
@@ -146,20 +152,21 @@ def open_torch(
 ) -> TorchEngine:
     """Open a network; the arguments are those of `realesr.engines.open_engine`, the options those of OPTIONS.
 
-    What torch keeps for the whole process is set anew: the number of CPU threads; on NVIDIA GPUs also whether cuDNN
-    tries its algorithms once for each shape, and, for fp32, that convolutions are not rounded to TF32.
+    What torch keeps for the whole process is set while it calculates, and is then as before: the number of CPU threads;
+    on NVIDIA GPUs also whether cuDNN tries its algorithms once for each shape, and, for fp32, that convolutions are not
+    rounded to TF32.
     """
     weights = weights_alone(model, "torch")
     chosen = _parsed_device(device)
     body = _body_precision(chosen, precision)
     switches = checked_options("torch", options or {}, OPTIONS)
     check_options(switches, chosen)
-    _set_for_process(chosen, body, threads, tries_algorithms=switches["benchmark"] == "1")
+    settings = _settings(chosen, body, threads, tries_algorithms=switches["benchmark"] == "1")
     with translated(chosen):
         network = _moved(LayerNetwork(weights), chosen, _DTYPES[body])
         streams = new_streams(chosen, int(switches["streams"]))
-        forwards = [forward_for(network, switches) for _ in streams]
-        free_bytes = _free_bytes(chosen)
+        forwards = [_with_settings(forward_for(network, switches), settings) for _ in streams]
+        memory_bytes = _memory_bytes(chosen)
     architecture = weights.architecture
     spec = EngineSpec(
         name="torch",
@@ -171,22 +178,42 @@ def open_torch(
         max_batch=MAX_BATCH,
         first_rows_px=first_rows_px(architecture),
         joins_tiles=switches["join"] == "device" or (switches["join"] == "auto" and chosen.type == "cuda"),
-        device_free_bytes=free_bytes,
+        device_bytes=memory_bytes,
     )
-    return TorchEngine(forwards, streams, chosen, spec, network)
+    return TorchEngine(forwards, streams, chosen, spec, network, settings)
 
 
-def _set_for_process(
+def _settings(
     device: torch.device, precision: Precision, threads: int | None, *, tries_algorithms: bool
-) -> None:
-    """Set what torch keeps for the whole process."""
-    torch.set_num_threads(threads or usable_cores())
-    if device.type == "cuda":
-        torch.backends.cudnn.benchmark = tries_algorithms
-        if precision == "fp32":
-            # Its 10 bits of mantissa would be those of fp16. The newer name of this switch
-            # (torch.backends.cudnn.conv.fp32_precision) makes torch raise where anything reads the older one.
-            torch.backends.cudnn.allow_tf32 = False
+) -> ProcessSettings:
+    """Return what torch shall keep for the whole process while it calculates."""
+    count = threads or usable_cores()
+    if device.type != "cuda":
+        return ProcessSettings(threads=count)
+    return ProcessSettings(
+        threads=count, tries_algorithms=tries_algorithms, allows_tf32=False if precision == "fp32" else None
+    )
+
+
+def _with_settings(forward: Forward, settings: ProcessSettings) -> Forward:
+    def call(lr: torch.Tensor) -> torch.Tensor:
+        with settings.applied():
+            return forward(lr)
+
+    return call
+
+
+@dataclass(frozen=True)
+class _StripsWithSettings:
+    """One image in strips, with torch's settings for the whole process; see `ProcessSettings`."""
+
+    run: TorchStripRun
+    settings: ProcessSettings
+
+    def step(self, rows: NDArray[np.float32], *, is_last: bool) -> NDArray[np.float32]:
+        """Enlarge the next rows; see `StripRun.step`."""
+        with self.settings.applied():
+            return self.run.step(rows, is_last=is_last)
 
 
 def _moved(network: LayerNetwork, device: torch.device, dtype: torch.dtype) -> LayerNetwork:
@@ -199,13 +226,12 @@ def _moved(network: LayerNetwork, device: torch.device, dtype: torch.dtype) -> L
     return moved
 
 
-def _free_bytes(device: torch.device) -> int | None:
-    """Return the free memory of a GPU, once all that was given to it so far is done; None of a CPU."""
+def _memory_bytes(device: torch.device) -> int | None:
+    """Return the memory of a GPU, once all that was given to it so far is done; None of a CPU."""
     if device.type != "cuda":
         return None
     torch.cuda.synchronize(device)  # the weights were copied on another stream than those that will read them
-    free, _total = torch.cuda.mem_get_info(device)
-    return free
+    return int(torch.cuda.get_device_properties(device).total_memory)
 
 
 def devices() -> tuple[str, ...]:

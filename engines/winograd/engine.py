@@ -41,6 +41,8 @@ LARGEST_ERROR = 1e-3
 """Of the proof's values, which are up to 20: its right ones are within 5e-5."""
 
 LARGEST_TILE_PX = 512
+SMALL_TILE_PX = 256
+"""Of networks that have strips: larger images go by those, which take a third of the memory."""
 LARGEST_ENLARGED_TILE_PX = 960
 """Of networks with convolutions behind an enlargement: their tail takes the trunk's result in portions."""
 LARGEST_STRIP_PX = 65_536
@@ -129,7 +131,9 @@ def open_winograd(
 
 def _spec(architecture: Architecture, *, has_strips: bool) -> EngineSpec:
     multiple_of = architecture.multiple_of
-    largest_tile_px = LARGEST_ENLARGED_TILE_PX if architecture.has_enlarged_convolutions else LARGEST_TILE_PX
+    largest_tile_px = SMALL_TILE_PX if has_strips else LARGEST_TILE_PX
+    if architecture.has_enlarged_convolutions:
+        largest_tile_px = LARGEST_ENLARGED_TILE_PX
     return EngineSpec(
         name="winograd",
         scale=architecture.scale,

@@ -1,13 +1,14 @@
 """Convolutions bound to maps, cut into blocks of tiles, and the threads that share these."""
 
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import wait
 from dataclasses import dataclass
 from typing import Any
 
 from realesr.engines.winograd.filters import Filters
 from realesr.engines.winograd.kernel import ConvolutionStruct, Kernel, WinogradWorkspace
 from realesr.engines.winograd.maps import MapRows, tiles_along
+from realesr.machine.worker_threads import WorkerThreads
 from realesr.runtime.rows import in_chunks
 
 LARGEST_BLOCK = 96
@@ -115,7 +116,7 @@ class Workers:
     def __init__(self, kernel: Kernel, threads: int) -> None:
         self.threads = threads
         self._kernel = kernel
-        self._pool = ThreadPoolExecutor(threads - 1) if threads > 1 else None
+        self._pool = WorkerThreads(threads - 1, "realesr-winograd") if threads > 1 else None
         self._workspaces: dict[tuple[int, str, int], WinogradWorkspace] = {}
 
     def run_alone(self, step: Step) -> None:
@@ -129,14 +130,17 @@ class Workers:
         remaining = iter(tasks)  # shared: whoever is free takes the next one
         helpers = range(1, min(self.threads, len(tasks))) if self._pool else ()
         others = [self._pool.submit(self._work, remaining, thread) for thread in helpers if self._pool]
-        self._work(remaining, 0)
+        try:
+            self._work(remaining, 0)
+        finally:
+            wait(others)
         for other in others:
             other.result()
 
     def close(self) -> None:
         """End the threads."""
         if self._pool is not None:
-            self._pool.shutdown()
+            self._pool.close()
         self._workspaces.clear()
 
     def _work(self, tasks: Iterator[Task], thread: int) -> None:

@@ -5,6 +5,8 @@ from typing import Annotated
 
 import typer
 
+from realesr.machine.heap import share_one_heap
+
 from . import stopping, streams
 from .data import data
 from .degrade import EXAMPLES as DEGRADE_EXAMPLES
@@ -79,6 +81,7 @@ def main() -> None:
     """Run the command line; the entry point of the console script."""
     stopping.listen()
     streams.prepare()
+    share_one_heap()
     try:
         build_app()(prog_name="realesr")
     except SystemExit as end:

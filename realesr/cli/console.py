@@ -128,6 +128,8 @@ def one_line(error: BaseException, about: Iterable[Path] = ()) -> str:
     if isinstance(error, RealesrError):
         return message_with_advice(error, about)
     text = in_one_line(quoted_names(str(error), about))
+    if isinstance(error, MemoryError) or "can't start new thread" in text:
+        return f"out of memory ({text}): close other programs, or use smaller tiles (--tile) or a smaller network"
     return f"unexpected {type(error).__name__}: {text} (--debug shows where)"
 
 

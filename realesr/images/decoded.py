@@ -97,7 +97,7 @@ def check_memory(path: Path, width_px: int, height_px: int, needed_bytes: float,
             f"{path}: {width_px:,} x {height_px:,} px of {what} are decoded whole, which takes about "
             f"{_amount(needed_bytes)}, and {_amount(free)} are free, of which {MEMORY_SHARE:.0%} may be used; "
             f"free some, or {remedy}"
-        )
+        ) from MemoryError()  # the reason is not the file alone: it may be read another time
 
 
 def _amount(size_bytes: float) -> str:

@@ -2,10 +2,10 @@
 
 libvips caches operations and starts a thread per core. Here every file is read and written once, so the cache would
 only keep files open; and the cores belong to the network. Each codec works on one row after the other, so that more
-threads do not encode faster.
+threads do not encode faster. Other code in the process may want the cache and the threads for images of its own: they
+are off only while a file is read (`own_messages`) or an encoder needs it (`own_settings`).
 """
 
-import logging
 import os
 import threading
 from collections.abc import Iterator
@@ -18,11 +18,19 @@ import pyvips.error
 import pyvips.gvalue
 
 from realesr.errors import InputError
+from realesr.machine.leaving import native_call
 
-# What libvips warns of is in the errors and notices already; without a handler, Python would print it to stderr.
-logging.getLogger("pyvips").addHandler(logging.NullHandler())
-pyvips.cache_set_max(0)
-pyvips.concurrency_set(1)
+__all__ = ["EncoderTurn", "own_messages", "own_settings", "pyvips", "srgb_profile", "vips_message"]
+
+_TURN = threading.Lock()
+_reading = threading.local()
+_TEMPORARY_FILE_FAILED = ("wbuffer_write: write failed", 'VipsImage: unable to write to "')
+"""What libvips says where the file in TMPDIR that holds a decoded image cannot be made or written."""
+
+_TEXT_MODULES: tuple[Any, ...] = (pyvips, pyvips.error, pyvips.gvalue)
+"""Modules of pyvips (3.2) that turn libvips' warnings, errors and metadata into text, each by a name of its own for one
+function. It takes them for UTF-8, but they quote bytes of the file; the first module logs within a callback, whose
+traceback would go to stderr."""
 
 
 def _as_text(pointer: Any) -> str:
@@ -33,22 +41,54 @@ def _as_text(pointer: Any) -> str:
     return stored.decode("utf-8", "backslashreplace") if isinstance(stored, bytes) else str(stored)
 
 
-# libvips' warnings, errors and metadata quote bytes of the file. pyvips (3.2) takes them for UTF-8, by a function that
-# each of these modules has a name for: the first logs within a callback, whose traceback would go to stderr.
-for _module in (pyvips, pyvips.error, pyvips.gvalue):
-    _module._to_string = _as_text
+class _Settings:
+    """What libvips and pyvips keep for the whole process: ours while any thread is in `own_settings`."""
 
-__all__ = ["EncoderTurn", "own_messages", "pyvips", "srgb_profile", "vips_message"]
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._threads = 0
+        self._before: tuple[int, int, Any] = (0, 0, None)
 
-_TURN = threading.Lock()
-_reading = threading.local()
-_TEMPORARY_FILE_FAILED = ("wbuffer_write: write failed", 'VipsImage: unable to write to "')
-"""What libvips says where the file in TMPDIR that holds a decoded image cannot be made or written."""
+    def set(self) -> None:
+        """Set ours, unless another thread has done so."""
+        with self._lock:
+            if not self._threads:
+                library = pyvips.vips_lib
+                cached, concurrency = library.vips_cache_get_max(), library.vips_concurrency_get()
+                self._before = cached, concurrency, pyvips.error._to_string
+                self._apply(0, 1, _as_text)
+            self._threads += 1
+
+    def restore(self) -> None:
+        """Set what was found, unless another thread still needs ours."""
+        with self._lock:
+            self._threads -= 1
+            if not self._threads:
+                self._apply(*self._before)
+
+    def _apply(self, cached: int, concurrency: int, to_text: Any) -> None:
+        pyvips.cache_set_max(cached)
+        pyvips.concurrency_set(concurrency)
+        for module in _TEXT_MODULES:
+            module._to_string = to_text
+
+
+_settings = _Settings()
+
+
+@contextmanager
+def own_settings() -> Iterator[None]:
+    """Let libvips keep no operation and use one thread, and let pyvips take text of any bytes; then as it was."""
+    _settings.set()
+    try:
+        yield
+    finally:
+        _settings.restore()
 
 
 @contextmanager
 def own_messages(path: Path | None = None) -> Iterator[None]:
-    """Let one thread at a time read with libvips, whose messages of all threads are in one buffer.
+    """Let one thread at a time read with libvips, whose messages of all threads are in one buffer; see `own_settings`.
 
     Reading takes a hundredth of the time of the fastest network, so that waiting for one another costs little.
 
@@ -58,7 +98,7 @@ def own_messages(path: Path | None = None) -> Iterator[None]:
     if getattr(_reading, "is_inside", False):
         yield
         return
-    with _TURN:
+    with native_call(), _TURN, own_settings():
         try:
             _reading.is_inside = True
             pyvips.vips_lib.vips_error_clear()

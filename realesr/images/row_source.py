@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from realesr.images.info import ImageInfo
 from realesr.images.libvips import pyvips
 from realesr.images.metadata.tiff_fields import LONG, LONG8, SHORT, Field, Layout, pack_fields
+from realesr.machine.leaving import back_in_python
 
 Rows = NDArray[np.uint8] | NDArray[np.uint16]
 
@@ -82,7 +83,8 @@ class RowSource:
                     self._changed.notify_all()
                 if self._waiting or not self._expects_more:
                     break
-                self._changed.wait()
+                with back_in_python():
+                    self._changed.wait()
             if not self._waiting or self._position < self._front:
                 head = self._header_part(size)
                 if not head and self._position < self._total_bytes:

@@ -26,7 +26,7 @@ from realesr.errors import OutputError, UsageError
 from realesr.images.colour import is_srgb
 from realesr.images.file_target import FileTarget
 from realesr.images.info import ImageInfo, OutputFormat
-from realesr.images.libvips import EncoderTurn, own_messages, pyvips, vips_message
+from realesr.images.libvips import EncoderTurn, own_messages, own_settings, pyvips, vips_message
 from realesr.images.metadata.chunks import exif_chunk, exif_segment, jfif_segment, xmp_chunk
 from realesr.images.metadata.exif import append_to_tiff, with_resolution, without_missing
 from realesr.images.metadata.exif_in_avif import add_exif_to_avif
@@ -34,6 +34,7 @@ from realesr.images.metadata.exif_in_webp import add_exif_to_webp
 from realesr.images.output_format import DEFAULT_QUALITY
 from realesr.images.row_source import RowSource
 from realesr.machine.held_file import HeldFile, remove_abandoned
+from realesr.machine.leaving import native_call
 
 _SAVERS = {
     "png": "pngsave_target",
@@ -166,7 +167,11 @@ class ImageWriter:
     def _encode(self) -> None:
         """Encode all rows into the temporary file; runs in the encoder's thread."""
         try:
-            with FileTarget(self._partial, **self._inserted(), before_failure=self._give_up) as target:
+            with (
+                native_call(),
+                own_settings(),
+                FileTarget(self._partial, **self._inserted(), before_failure=self._give_up) as target,
+            ):
                 try:
                     image = self._source.open()
                     with own_messages():  # pyvips clears libvips' messages whenever a method is looked up

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import psutil
 
+from realesr.errors import OutOfMemory
 from realesr.machine.cgroup import memory_left_bytes
 
 
@@ -16,6 +17,19 @@ def free_bytes() -> int:
     available: int = psutil.virtual_memory().available
     left = [left for left in (memory_left_bytes(), _left_of_own_limits()) if left is not None]
     return min([available, *left])
+
+
+def check_addresses(needed_bytes: float, what: str) -> None:
+    """Raise OutOfMemory where a limit of this process leaves fewer addresses than loading something takes.
+
+    Libraries that run out of addresses while they are loaded or start threads may end the process.
+    """
+    left = _left_of_own_limits()
+    if left is not None and left < needed_bytes:
+        raise OutOfMemory(
+            f"{what} takes {needed_bytes / 1e6:,.0f} MB of addresses, and the limit of this process (ulimit -v or -d) "
+            f"leaves {left / 1e6:,.0f} MB: expected a higher limit"
+        )
 
 
 def _left_of_own_limits() -> int | None:

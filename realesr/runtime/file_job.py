@@ -1,5 +1,6 @@
 """Enlarges one file into another: decoding, network and encoding run side by side, in bounded memory."""
 
+import itertools
 import threading
 import time
 from collections.abc import Callable, Generator, Iterator
@@ -10,11 +11,14 @@ from typing import TYPE_CHECKING
 
 from realesr.images.info import ImageInfo, OutputFormat
 from realesr.machine import memory
+from realesr.models.facts import ModelFacts
 from realesr.options import FileOptions, ImageOptions
 from realesr.progress import AmountCallback
 from realesr.runtime.engine_pool import EnginePool
+from realesr.runtime.memory_plan import check_memory, encoder_bytes
 from realesr.runtime.pipeline import EnlargeJob, Rows, bands_for_rows, plan_sizes, planes_from_rows, rows_from_bands
 from realesr.runtime.rows import ROWS_A_CHUNK, prefetch
+from realesr.runtime.tiling import architecture_of
 
 if TYPE_CHECKING:
     from realesr.images.reader import ImageReader
@@ -53,7 +57,7 @@ def upscale_file(
     target: Path | None,
     *,
     pool_for: Callable[[int], EnginePool],
-    model: str,
+    facts: ModelFacts,
     image: ImageOptions,
     file: FileOptions,
     on_progress: AmountCallback | None,
@@ -64,7 +68,7 @@ def upscale_file(
         source: the image file.
         target: path of the output; None for `<stem>_x4.<suffix>` beside the source.
         pool_for: returns the open engines for images of a depth in bits.
-        model: name of the network, for the result.
+        facts: about the network.
         image: how the pixels are enlarged.
         file: how files are read and written.
         on_progress: called with pixels of network input done and in all, from a thread of its own.
@@ -73,6 +77,7 @@ def upscale_file(
         InputError: the source cannot be read.
         OutputExists: the target exists and may not be overwritten.
         OutputError: the target cannot be written or cannot hold the image.
+        OutOfMemory: the image does not fit in the memory that is free, or the engine had none left.
         EngineError: the engine failed.
     """
     from realesr.images.reader import open_image
@@ -86,13 +91,16 @@ def upscale_file(
         output = _plan_output(source, target, reader, file, scale=scale, size=sizes.output)
         job = EnlargeJob(info=info, pool=pool, options=image, constant_alpha=output.constant_alpha)
         before = len(pool.notices)
-        _enlarge_into(output, file, _enlarged_rows(reader, job, on_progress))
+        rows = _decoded_rows(reader)
+        rows = itertools.chain([next(rows)], rows)  # what is decoded whole is held from here on
+        check_memory(job, architecture_of(facts), encoder_bytes(output.info, output.format), str(source))
+        _enlarge_into(output, file, _enlarged_rows(rows, job, on_progress))
     return UpscaleResult(
         source=source,
         target=output.path,
         input_px=(info.width_px, info.height_px),
         output_px=(output.info.width_px, output.info.height_px),
-        model=model,
+        model=facts.name,
         engine=pool.spec.name,
         device=pool.devices,
         precision=pool.spec.precision,
@@ -185,19 +193,20 @@ def _output_info(
     return replace(enlarged, has_alpha=info.has_alpha and not drop_alpha), notices
 
 
-def _enlarged_rows(reader: "ImageReader", job: EnlargeJob, on_progress: AmountCallback | None) -> Generator[Rows]:
+def _decoded_rows(reader: "ImageReader") -> Iterator[Rows]:
+    """Yield the image's rows from top to bottom."""
+    while len(rows := reader.read_rows(ROWS_A_CHUNK)):
+        yield rows
+
+
+def _enlarged_rows(decoded: Iterator[Rows], job: EnlargeJob, on_progress: AmountCallback | None) -> Generator[Rows]:
     """Yield the enlarged rows while decoding and the network run ahead, each in a thread of its own.
 
     Closing this generator ends the network at its next call of progress, not only at the end of a row of tiles.
     """
     closed = threading.Event()
-
-    def decoded() -> Iterator[Rows]:
-        while len(rows := reader.read_rows(ROWS_A_CHUNK)):
-            yield rows
-
     job = replace(job, on_pixels=_counter(job.work_px, on_progress, closed))
-    with closing(prefetch(decoded())) as rows:
+    with closing(prefetch(decoded)) as rows:
         planes = planes_from_rows(rows, job.info.bits)
         with closing(prefetch(bands_for_rows(planes, job), depth=1)) as bands:
             try:

@@ -1,7 +1,9 @@
-"""Chooses the size of tiles and strips: the largest that still gain speed, and that fit the memory.
+"""Chooses the size of tiles and strips: the largest that still gain speed, within a fixed amount of memory.
 
 What a piece of an image takes is the engine's to tell (`Engine.bytes_for`), and at which sizes it is at its best
-(`EngineSpec.pieces`). Here is only what may be taken.
+(`EngineSpec.pieces`). Here is only what may be taken. That never depends on the memory that happens to be free: pieces
+of another size round differently, so that a result could not be had twice. Whether an image fits is checked before its
+first tile (`realesr.runtime.memory_plan`).
 """
 
 from collections.abc import Callable
@@ -14,43 +16,38 @@ from realesr.models.strip_plan import state_values_per_column
 SMALLEST_TILE_PX = 64
 TILE_STEP_PX = 32
 
-SHARE_OF_FREE_MEMORY = 0.5
-"""Share of the free memory that tiles or strips may take; images, bands and other programs need the rest."""
-SHARE_OF_GPU_MEMORY = 0.75
-"""Share of the GPU memory free after loading the network; joined rows and other programs need the rest."""
-
-UNTILED_LIMIT_BYTES = 4e9
-"""Most memory for an untiled image, as tiles do nearly as well: 2.4 MP of x4plus in engine winograd."""
+PIECE_LIMIT_BYTES = 2.2e9
+"""Most memory for a tile, an untiled image or strips on a CPU: what a computer of 8 GB has beside other programs. It is
+1.25 MP of x4plus untiled in engine winograd. Larger images go by tiles, which take less and do nearly as well."""
+SHARE_OF_GPU_MEMORY = 0.6
+"""Share of a GPU's memory that tiles may take; the network, joined rows and other programs need the rest."""
 
 
-def tile_px_for(architecture: Architecture, engine: Engine, free_bytes: int) -> int:
+def tile_px_for(architecture: Architecture, engine: Engine) -> int:
     """Return the side of the largest tile that an engine should be given, with all that it overlaps.
 
     Args:
         architecture: of the network, or of one like it where that is not known.
         engine: an open engine.
-        free_bytes: free memory of the computer when the network was open; where the engine's device has memory of its
-            own, that counts instead.
 
     Returns:
         A multiple of 32, in input px.
     """
     spec = engine.spec
-    limit_bytes = free_bytes * SHARE_OF_FREE_MEMORY
-    if spec.device_free_bytes is not None:
-        limit_bytes = spec.device_free_bytes * SHARE_OF_GPU_MEMORY
+    limit_bytes = PIECE_LIMIT_BYTES
+    if spec.device_bytes is not None:
+        limit_bytes = spec.device_bytes * SHARE_OF_GPU_MEMORY
     largest_px = spec.pieces.largest_tile_px * architecture.multiple_of
     side_px = largest_side_px(architecture, engine, limit_bytes, largest_px)
     return min(max(side_px // TILE_STEP_PX * TILE_STEP_PX, SMALLEST_TILE_PX), largest_px)
 
 
-def max_untiled_area_px_for(architecture: Architecture, engine: Engine, free_bytes: int) -> int:
+def max_untiled_area_px_for(architecture: Architecture, engine: Engine) -> int:
     """Return the area in input px of the largest image that should go through a network untiled.
 
-    It may take more memory than a tile does: up to half of what is free, and UNTILED_LIMIT_BYTES.
+    It may take more memory than the tiles that are fastest.
     """
-    limit_bytes = min(free_bytes * SHARE_OF_FREE_MEMORY, UNTILED_LIMIT_BYTES)
-    return largest_side_px(architecture, engine, limit_bytes, 1 << 16) ** 2
+    return largest_side_px(architecture, engine, PIECE_LIMIT_BYTES, 1 << 16) ** 2
 
 
 def largest_side_px(architecture: Architecture, engine: Engine, limit_bytes: float, at_most_px: int) -> int:
@@ -67,13 +64,12 @@ def largest_side_px(architecture: Architecture, engine: Engine, limit_bytes: flo
 
 SMALLEST_STRIP_ROWS = 16
 """Fewest rows of a strip, on the network's own grid: convolutions read two rows again with every strip."""
+LARGEST_STRIP_ROWS = 64
+"""Most rows of a strip, on the network's own grid: more gain no speed, and bands of the result take memory as well."""
 STRIP_ROWS_STEP = 4
 """Strips are multiples of this many rows: the height of a Winograd tile, which engine winograd computes whole."""
 SMALLEST_COLUMNS = 256
 """Fewest columns of a strip where an image is cut, in pixels of the network's own grid."""
-STRIP_LIMIT_BYTES = 4e9
-"""Most memory for strips where tiles do as well. States of x4plus are 540 kB a column: a photo of 12 MP would take
-7 GB for them and for its first strip; its tiles take 2."""
 STATE_VALUE_BYTES = 4
 
 
@@ -88,12 +84,14 @@ class StripSize:
 
 @dataclass(frozen=True, kw_only=True)
 class StripBudget:
-    """Limits of memory and size for the strips of one network."""
+    """Limits of memory and size for the strips of one network.
+
+    States of x4plus are 540 kB a column: a photo of 12 MP would take 7 GB for them and for its first strip.
+    """
 
     architecture: Architecture
     strip_bytes: Callable[[int, int], float]
     """Rows and columns of a strip in input px -> the memory that it takes, with its states."""
-    limit_bytes: float
     halo_px: int
     """Columns that a strip reads beyond its own on each side, where an image is cut."""
     largest_px: int
@@ -111,34 +109,32 @@ class StripBudget:
         while parts == 1 or width >= parts * SMALLEST_COLUMNS:
             columns = -(-width // parts)
             read = columns + (2 * halo if parts > 1 else 0)
-            rows = self.largest_px // read // STRIP_ROWS_STEP * STRIP_ROWS_STEP
-            while rows > SMALLEST_STRIP_ROWS and self._bytes(rows, read, parts) > self.limit_bytes:
+            rows = min(self.largest_px // read // STRIP_ROWS_STEP * STRIP_ROWS_STEP, LARGEST_STRIP_ROWS)
+            size = rows * multiple, read * multiple, parts
+            while rows > SMALLEST_STRIP_ROWS and self.bytes_for(*size) > PIECE_LIMIT_BYTES:
                 rows = max(rows // 2 // STRIP_ROWS_STEP * STRIP_ROWS_STEP, SMALLEST_STRIP_ROWS)
-            if rows >= SMALLEST_STRIP_ROWS and self._bytes(rows, read, parts) <= self.limit_bytes:
+                size = rows * multiple, read * multiple, parts
+            if rows >= SMALLEST_STRIP_ROWS and self.bytes_for(*size) <= PIECE_LIMIT_BYTES:
                 return StripSize(rows_px=rows * multiple, columns_px=columns * multiple)
             parts += 1
         return None
 
-    def _bytes(self, rows: int, read: int, parts: int) -> float:
-        """Return the memory of strips of `rows` rows that read `read` columns, on the network's own grid.
+    def bytes_for(self, rows_px: int, read_px: int, parts: int) -> float:
+        """Return the memory of strips of `rows_px` rows that read `read_px` columns each, all in input px.
 
         Only one strip runs at a time, but states are kept for all parts of the image's width.
         """
-        multiple = self.architecture.multiple_of
-        states = (parts - 1) * read * state_values_per_column(self.architecture)
-        return self.strip_bytes(rows * multiple, read * multiple) + states * STATE_VALUE_BYTES
+        columns = -(-read_px // self.architecture.multiple_of)
+        states = (parts - 1) * columns * state_values_per_column(self.architecture)
+        return self.strip_bytes(rows_px, read_px) + states * STATE_VALUE_BYTES
 
 
-def strip_budget(
-    architecture: Architecture, engine: Engine, free_bytes: int, halo_px: int, *, is_exact: bool = False
-) -> StripBudget:
-    """Return the limits of strips: half of the free memory, and STRIP_LIMIT_BYTES unless the result must be exact."""
-    free = free_bytes * SHARE_OF_FREE_MEMORY
+def strip_budget(architecture: Architecture, engine: Engine, halo_px: int) -> StripBudget:
+    """Return the limits of strips that read `halo_px` columns beyond their own where an image is cut."""
     pieces = engine.spec.pieces
     return StripBudget(
         architecture=architecture,
         strip_bytes=lambda rows_px, width_px: engine.bytes_for(architecture, rows_px, width_px, in_strips=True),
-        limit_bytes=free if is_exact else min(free, STRIP_LIMIT_BYTES),
         halo_px=halo_px,
         largest_px=pieces.largest_strip_px,
         smallest_image_px=pieces.smallest_image_in_strips_px,

@@ -9,18 +9,24 @@ from contextlib import closing
 from dataclasses import replace
 from typing import Any
 
+from realesr.engine import EngineSpec
 from realesr.errors import NotFinite, OutOfMemory
 from realesr.runtime.engine_pool import EnginePool
 from realesr.runtime.rows import Band, FinishedBand, RowWindow, crop_bands, in_chunks, pad_bands
 from realesr.runtime.tile_joining import PixelProgress, enlarge_planned, finished_px
 from realesr.runtime.tile_rows import PendingRow, TileRows
 from realesr.runtime.tiles import TilePlan, plan_tiles
-from realesr.runtime.tiling import SMALLEST_PART_PX
+from realesr.runtime.tiling import SMALLEST_PART_PX, Tiling
 
 
 def plan_for(pool: EnginePool, height_px: int, width_px: int) -> TilePlan:
     """Return the plan that `enlarge_bands` follows for an image of this size."""
-    size, tiling, scale = pool.spec.size, pool.tiling, pool.spec.scale
+    return tile_plan(pool.spec, pool.tiling, height_px, width_px)
+
+
+def tile_plan(spec: EngineSpec, tiling: Tiling, height_px: int, width_px: int) -> TilePlan:
+    """Return the tiles that an engine is given for an image of this size."""
+    size, scale = spec.size, spec.scale
     least_height, least_width = size.fixed_px or (size.minimum_px, size.minimum_px)
     tile_width = tile_height = tiling.tile_px
     if height_px * width_px <= tiling.max_untiled_area_px:

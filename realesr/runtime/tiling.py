@@ -1,4 +1,4 @@
-"""Decides how the images of a network are cut: as requested, else as the network and the free memory allow.
+"""Decides how the images of a network are cut: as requested, else as suits the network and the engine.
 
 Networks of a receptive radius up to CHEAP_RADIUS_PX get tiles that overlap by all of it: those are exact. Tiles of
 others fade into one another over a smaller overlap, unless images go untiled or in strips, which are exact too.
@@ -10,13 +10,11 @@ from pathlib import Path
 
 from realesr.engine import Engine, EngineSpec, SizeRule
 from realesr.errors import UsageError
-from realesr.machine.memory import free_bytes
 from realesr.models.architecture import Architecture
 from realesr.models.facts import ModelFacts
 from realesr.models.zoo import DEFAULT_MODEL, ZOO
 from realesr.options import NetworkOptions
 from realesr.runtime.tile_size import (
-    SHARE_OF_FREE_MEMORY,
     StripBudget,
     max_untiled_area_px_for,
     strip_budget,
@@ -32,7 +30,7 @@ CHEAP_RADIUS_PX = 40
 BAND_BYTES = 200_000_000
 """Most that the result of one row of tiles takes unless a tile size was requested; up to three are held at once."""
 GPU_BAND_BYTES = 800_000_000
-"""Most that the result of one row of tiles takes in a GPU's memory: 1,024 rows of a photo 4,000 px wide."""
+"""The same where a GPU runs the network: 1,024 rows of a photo 4,000 px wide, for less would cut down its tiles."""
 SMALLEST_PART_PX = 32
 """Tiles are not made smaller than this: a device that cannot hold it cannot run the network."""
 
@@ -83,17 +81,16 @@ def tiling_for(
         )
     if options.tile_px is not None:
         return Tiling(tile_px=options.tile_px, overlap_px=overlap, blend=blend)
-    free = free_bytes()
-    read_px = tile_px_for(_architecture(facts), engine, free)
+    read_px = tile_px_for(architecture_of(facts), engine)
     read_px = min(read_px, tuned_tile_px or read_px)
     tile_px = int(min(max(read_px - 2 * overlap, read_px // 2), room_px))
     return Tiling(
         tile_px=tile_px,
         overlap_px=overlap,
         blend=blend,
-        band_bytes=band_bytes_for(spec, free),
-        max_untiled_area_px=0 if tuned_tile_px else _max_untiled_area_px(facts, options, engine, free),
-        strips=_strip_budget(facts, options, engine, free),
+        band_bytes=BAND_BYTES if spec.device_bytes is None else GPU_BAND_BYTES,
+        max_untiled_area_px=0 if tuned_tile_px else _max_untiled_area_px(facts, options, engine),
+        strips=_strip_budget(facts, options, engine),
     )
 
 
@@ -107,36 +104,28 @@ def overlap_for(facts: ModelFacts, options: NetworkOptions) -> int:
     return BLEND_OVERLAP_PX * facts.multiple_of
 
 
-def band_bytes_for(spec: EngineSpec, free: int) -> int:
-    """Return the most that the result of one row of tiles may take: more where it would cut down a GPU's tiles."""
-    if spec.device_free_bytes is None:
-        return BAND_BYTES
-    held = 12 if spec.joins_tiles else 3  # of three rows of tiles; joined on the GPU they come as uint8, a quarter
-    return int(max(BAND_BYTES, min(GPU_BAND_BYTES, free * SHARE_OF_FREE_MEMORY / held)))
-
-
-def _architecture(facts: ModelFacts) -> Architecture:
+def architecture_of(facts: ModelFacts) -> Architecture:
     """Return the network's architecture; where it is unknown, that of the network that needs most memory."""
     return facts.architecture or ZOO[DEFAULT_MODEL].architecture
 
 
-def _max_untiled_area_px(facts: ModelFacts, options: NetworkOptions, engine: Engine, free: int) -> int:
+def _max_untiled_area_px(facts: ModelFacts, options: NetworkOptions, engine: Engine) -> int:
     """Return the area up to which images are not cut; 0 where strips or tiles are exact anyway."""
     architecture, has_strips = facts.architecture, engine.spec.first_rows_px is not None
     if architecture is None or has_strips or not _is_open(options, engine.spec):
         return 0
     if architecture.radius_px <= CHEAP_RADIUS_PX:
         return 0
-    return max_untiled_area_px_for(architecture, engine, free)
+    return max_untiled_area_px_for(architecture, engine)
 
 
-def _strip_budget(facts: ModelFacts, options: NetworkOptions, engine: Engine, free: int) -> StripBudget | None:
+def _strip_budget(facts: ModelFacts, options: NetworkOptions, engine: Engine) -> StripBudget | None:
     """Return the limits of strips; None where tiles were requested, or the engine has no strips."""
     architecture = facts.architecture
     if architecture is None or engine.spec.first_rows_px is None or not _is_open(options, engine.spec):
         return None
     halo = min(architecture.radius_px, EXACT_OVERLAP_PX * architecture.multiple_of)
-    return strip_budget(architecture, engine, free, halo, is_exact=options.exact)
+    return strip_budget(architecture, engine, halo)
 
 
 def _is_open(options: NetworkOptions, spec: EngineSpec) -> bool:

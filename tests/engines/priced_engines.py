@@ -27,14 +27,14 @@ def priced_engine(name: str, architecture: Architecture, precision: Precision = 
 class GpuEngine(NearestEngine):
     """Engine torch as it would be on a GPU with so much free memory."""
 
-    def __init__(self, precision: Precision, device_free_bytes: int, *, joins_tiles: bool = False) -> None:
+    def __init__(self, precision: Precision, device_bytes: int, *, joins_tiles: bool = False) -> None:
         super().__init__()
         self.spec = replace(
             self.spec,
             name="torch",
             device="cuda:0",
             precision=precision,
-            device_free_bytes=device_free_bytes,
+            device_bytes=device_bytes,
             pieces=GPU_PIECES,
             joins_tiles=joins_tiles,
         )

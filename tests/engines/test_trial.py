@@ -77,7 +77,6 @@ def pretend(monkeypatch: pytest.MonkeyPatch, error: float) -> FakeClock:
     monkeypatch.setattr(trial, "machine_here", lambda **_: machine)
     monkeypatch.setattr(trial, "open_engine", open_fake)
     monkeypatch.setattr(trial, "usable_cores", lambda: 4)
-    monkeypatch.setattr(trial, "free_bytes", lambda: 1 << 40)
     monkeypatch.setattr(trial, "CPU_TILE_MACS", WEIGHTS.architecture.macs_per_px * 100**2)
     return clock
 
@@ -171,7 +170,7 @@ ALL_MODES = {"graphs": 0.0, "eager": 2e-3}
 class FakeGpuEngine(EngineBase):
     """A GPU with time for kernels to start and time for pixels; joined tiles cost the host nothing."""
 
-    def __init__(self, clock: FakeClock, setting: dict[str, Any], us: float, free_bytes: int) -> None:
+    def __init__(self, clock: FakeClock, setting: dict[str, Any], us: float, memory_bytes: int) -> None:
         options = setting["options"]
         self.plans: list[TilePlan] = []
         self.spec = EngineSpec(
@@ -180,7 +179,7 @@ class FakeGpuEngine(EngineBase):
             precision=setting["precision"],
             device="cuda:0",
             joins_tiles=setting["engine"] == "torch",
-            device_free_bytes=free_bytes,
+            device_bytes=memory_bytes,
             pieces=GPU_PIECES,
         )
         self._clock = clock
@@ -235,10 +234,10 @@ class FakeRow:
         return self._rows
 
 
-def pretend_gpu(monkeypatch: pytest.MonkeyPatch, us: float = 0.2, free_bytes: int = 20_000_000) -> FakeClock:
+def pretend_gpu(monkeypatch: pytest.MonkeyPatch, us: float = 0.2, memory_bytes: int = 25_000_000) -> FakeClock:
     clock = FakeClock()
     monkeypatch.setattr(trial, "machine_here", lambda **_: GPU)
-    monkeypatch.setattr(trial, "open_engine", lambda _, **setting: FakeGpuEngine(clock, setting, us, free_bytes))
+    monkeypatch.setattr(trial, "open_engine", lambda _, **setting: FakeGpuEngine(clock, setting, us, memory_bytes))
     monkeypatch.setattr(trial, "CPU_TILE_MACS", WEIGHTS.architecture.macs_per_px * 100**2)
     monkeypatch.setattr(trial, "GPU_TILE_MACS", WEIGHTS.architecture.macs_per_px * GPU_SIDE_PX**2)
     return clock
@@ -287,7 +286,7 @@ def test_the_first_tile_of_a_slow_gpu_is_smaller(monkeypatch: pytest.MonkeyPatch
 
 
 def test_the_first_tile_fits_into_the_memory_of_the_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    clock = pretend_gpu(monkeypatch, free_bytes=7_000_000)
+    clock = pretend_gpu(monkeypatch, memory_bytes=8_750_000)
     first = next(trials(WEIGHTS, overlap_px=3, seconds=60, clock=clock))
     assert first.setting.tile_px is not None
     assert 64 <= first.setting.tile_px < GPU_SIDE_PX

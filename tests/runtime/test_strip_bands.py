@@ -62,7 +62,7 @@ def network(engine: Engine, *, rows: int = 8, columns: int = 1000, fp32: Engine 
     first = engine.spec.first_rows_px
     assert first is not None
     halo = first  # more than the receptive radius
-    budget = FixedBudget(architecture=COMPACT, limit_bytes=1e9, halo_px=halo, largest_px=1, strip_bytes=no_bytes)
+    budget = FixedBudget(architecture=COMPACT, halo_px=halo, largest_px=1, strip_bytes=no_bytes)
     object.__setattr__(budget, "size", StripSize(rows_px=rows, columns_px=columns))
     open_fp32 = None if fp32 is None else lambda _: fp32
     tiling = Tiling(tile_px=16, overlap_px=halo, blend=False, strips=budget)

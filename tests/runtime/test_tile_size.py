@@ -1,5 +1,8 @@
-"""The size of tiles and strips that follows from the free memory and from what engines say they take."""
+"""The size of tiles and strips that follows from what engines say they take, never from the free memory."""
 
+from types import SimpleNamespace
+
+import psutil
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -11,7 +14,16 @@ from realesr.models.facts import ModelFacts
 from realesr.models.rrdb import RRDB
 from realesr.models.zoo import DEFAULT_MODEL, ZOO
 from realesr.options import NetworkOptions
-from realesr.runtime.tile_size import StripBudget, max_untiled_area_px_for, strip_budget, tile_px_for
+from realesr.runtime.engine_pool import EnginePool
+from realesr.runtime.strip_bands import strip_layout_for
+from realesr.runtime.tile_size import (
+    PIECE_LIMIT_BYTES,
+    StripBudget,
+    max_untiled_area_px_for,
+    strip_budget,
+    tile_px_for,
+)
+from realesr.runtime.tiled import plan_for
 from realesr.runtime.tiling import tiling_for
 from tests.engines.priced_engines import GpuEngine, ProportionalEngine, priced_engine
 
@@ -70,25 +82,28 @@ def test_predicted_need_is_near_the_measured_one(
     assert measured <= predicted <= measured * 1.6
 
 
-@pytest.mark.parametrize("architecture", [X4PLUS, ANIME, X2PLUS, VIDEO, GENERAL])
-@given(free=st.integers(0, 1 << 42))
-def test_tiles_fit_half_of_the_free_memory_and_the_next_size_would_not(architecture: RRDB | Compact, free: int) -> None:
-    engine = priced_engine("onnxruntime", architecture)
-    side = tile_px_for(architecture, engine, free)
-    largest = {X4PLUS: 288, ANIME: 288, X2PLUS: 576, VIDEO: 512, GENERAL: 512}[architecture]
-    assert side % 32 == 0
-    assert 64 <= side <= largest
-    assert side == 64 or engine.bytes_for(architecture, side, side) <= free / 2
-    assert side == largest or engine.bytes_for(architecture, side + 32, side + 32) > free / 2
-
-
-@given(free=st.integers(0, 1 << 42), bytes_per_px=st.floats(1, 1e6), largest=st.integers(2, 30))
-def test_tiles_follow_what_the_engine_says(free: int, bytes_per_px: float, largest: int) -> None:
+@given(bytes_per_px=st.floats(1, 1e6), largest=st.integers(2, 30))
+def test_tiles_follow_what_the_engine_says(bytes_per_px: float, largest: int) -> None:
     engine = ProportionalEngine(bytes_per_px, PieceSizes(largest_tile_px=32 * largest))
-    side = tile_px_for(VIDEO, engine, free)
-    assert 64 <= side <= 32 * largest
-    assert side == 64 or side**2 * bytes_per_px <= free / 2
-    assert side == 32 * largest or (side + 32) ** 2 * bytes_per_px > free / 2
+    side = tile_px_for(VIDEO, engine)
+    assert side % 32 == 0 and 64 <= side <= 32 * largest
+    assert side == 64 or side**2 * bytes_per_px <= PIECE_LIMIT_BYTES
+    assert side == 32 * largest or (side + 32) ** 2 * bytes_per_px > PIECE_LIMIT_BYTES
+
+
+@pytest.mark.parametrize("engine", ["winograd", "onnxruntime", "openvino"])
+@pytest.mark.parametrize("architecture", [X4PLUS, VIDEO], ids=lambda one: one.title)
+def test_images_are_cut_alike_however_much_memory_is_free(
+    engine: str, architecture: Architecture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    facts = ModelFacts(name="n", scale=4, radius_px=18, multiple_of=1, architecture=architecture)
+    plans = []
+    for free in (64 * GB, 100 * MB):
+        monkeypatch.setattr(psutil, "virtual_memory", lambda free=free: SimpleNamespace(available=free, total=free))
+        opened = priced_engine(engine, architecture)
+        pool = EnginePool(opened, tiling=tiling_for(facts, NetworkOptions(), opened))
+        plans.append([(strip_layout_for(pool, *size), plan_for(pool, *size)) for size in SIZES])
+    assert plans[0] == plans[1]
 
 
 def test_a_network_that_is_not_known_is_taken_for_the_one_that_needs_most() -> None:
@@ -96,53 +111,45 @@ def test_a_network_that_is_not_known_is_taken_for_the_one_that_needs_most() -> N
     assert needs[DEFAULT_MODEL] == max(needs.values())
 
 
-def test_untiled_images_take_half_of_the_free_memory_and_four_gigabytes_at_most() -> None:
+def test_untiled_images_take_what_a_common_computer_has() -> None:
     engine = priced_engine("winograd", X4PLUS)
-    for free, limit in ((64 * GB, 4e9), (8 * GB, 4e9), (2 * GB, 1 * GB)):
-        side = round(max_untiled_area_px_for(X4PLUS, engine, free) ** 0.5)
-        assert engine.bytes_for(X4PLUS, side, side) <= limit < engine.bytes_for(X4PLUS, side + 1, side + 1)
-    assert max_untiled_area_px_for(X4PLUS, engine, 20 * MB) == 0
-    assert max_untiled_area_px_for(X2PLUS, engine, 64 * GB) > 9_000_000
+    side = round(max_untiled_area_px_for(X4PLUS, engine) ** 0.5)
+    assert engine.bytes_for(X4PLUS, side, side) <= 2.2e9 < engine.bytes_for(X4PLUS, side + 1, side + 1)
+    assert max_untiled_area_px_for(X2PLUS, engine) > 4_000_000
 
 
-def test_tiles_of_common_machines() -> None:
-    def side(architecture: Architecture, name: str, free: int, precision: Precision = "fp32") -> int:
-        return tile_px_for(architecture, priced_engine(name, architecture, precision), free)
+def test_tiles_of_the_networks() -> None:
+    def side(architecture: Architecture, name: str, precision: Precision = "fp32") -> int:
+        return tile_px_for(architecture, priced_engine(name, architecture, precision))
 
-    assert side(X4PLUS, "onnxruntime", 16 * GB) == 288
-    assert side(X4PLUS, "onnxruntime", 1 * GB) == 160
-    assert side(VIDEO, "onnxruntime", 1 * GB) == 512
-    assert side(VIDEO, "torch", 200 * MB) == 320
-    assert side(X4PLUS, "onnxruntime", 1 * GB, "fp16") == 128
-    assert side(VIDEO, "nearest", 0) == 64
-    assert side(VIDEO, "nearest", 1 * GB) == 512
-    assert side(X4PLUS, "openvino", 16 * GB) == 384
-    assert side(X4PLUS, "ncnn", 16 * GB) == 192
-    assert side(X4PLUS, "ncnn", 1 * GB) == 96
-    assert side(VIDEO, "ncnn", 16 * GB) == 320
-    assert side(X4PLUS, "winograd", 16 * GB) == 960
-    assert side(X4PLUS, "winograd", 2 * GB) == 672
-    assert side(X4PLUS, "winograd", 100 * MB) == 64, "less than it takes for any tile"
+    assert side(X4PLUS, "onnxruntime") == 288
+    assert side(X4PLUS, "onnxruntime", "fp16") == 256
+    assert side(VIDEO, "onnxruntime") == 512
+    assert side(VIDEO, "nearest") == 512
+    assert side(X4PLUS, "openvino") == 384
+    assert side(X4PLUS, "ncnn") == 192
+    assert side(VIDEO, "ncnn") == 320
+    assert side(X4PLUS, "winograd") == 960
+    assert side(VIDEO, "winograd") == 256, "larger images go in strips"
 
 
 @pytest.mark.parametrize(
     ("architecture", "precision", "gpu", "side"),
     [
         (X4PLUS, "fp16", 80 * GB, 1024),
-        (X4PLUS, "fp16", 16 * GB, 1024),
-        (X4PLUS, "fp16", 8 * GB, 768),
-        (X4PLUS, "fp32", 8 * GB, 544),
-        (X4PLUS, "fp16", 1 * GB, 256),
+        (X4PLUS, "fp16", 16 * GB, 992),
+        (X4PLUS, "fp16", 8 * GB, 704),
+        (X4PLUS, "fp32", 8 * GB, 480),
+        (X4PLUS, "fp16", 1 * GB, 224),
         (X4PLUS, "fp16", 0, 64),
-        (X2PLUS, "fp16", 16 * GB, 2048),
+        (X2PLUS, "fp16", 16 * GB, 1984),
         (VIDEO, "fp16", 4 * GB, 1024),
     ],
 )
-def test_tiles_in_a_gpus_memory_follow_that_and_not_the_hosts(
+def test_tiles_in_a_gpus_memory_follow_that(
     architecture: Architecture, precision: Precision, gpu: int, side: int
 ) -> None:
-    for host in (1 * GB, 64 * GB):
-        assert tile_px_for(architecture, GpuEngine(precision, gpu), host) == side
+    assert tile_px_for(architecture, GpuEngine(precision, gpu)) == side
 
 
 def test_a_network_of_half_the_features_needs_half_the_memory() -> None:
@@ -152,27 +159,17 @@ def test_a_network_of_half_the_features_needs_half_the_memory() -> None:
     assert engine.bytes_for(X2PLUS, 100, 100) == whole / 4
 
 
-def budget_of(
-    architecture: Architecture,
-    name: str,
-    free: int,
-    halo: int,
-    precision: Precision = "fp32",
-    *,
-    is_exact: bool = False,
-) -> StripBudget:
-    return strip_budget(architecture, priced_engine(name, architecture, precision), free, halo, is_exact=is_exact)
+def budget_of(architecture: Architecture, name: str, halo: int, precision: Precision = "fp32") -> StripBudget:
+    return strip_budget(architecture, priced_engine(name, architecture, precision), halo)
 
 
 SIZES = [(1, 1), (40, 3000), (384, 384), (1000, 1500), (3000, 4000), (10_000, 10_000), (100, 40_000)]
 
 
 @pytest.mark.parametrize("architecture", [X4PLUS, ANIME, X2PLUS, VIDEO, GENERAL], ids=lambda one: one.title)
-@pytest.mark.parametrize("free", [GB, 4 * GB, 16 * GB, 64 * GB])
 @pytest.mark.parametrize("engine", ["winograd", "onnxruntime", "openvino"])
-def test_strips_cover_the_image_and_shrink_with_the_memory(architecture: Architecture, free: int, engine: str) -> None:
-    budget = budget_of(architecture, engine, free, min(architecture.radius_px, 128))
-    assert budget.limit_bytes <= free / 2
+def test_strips_cover_the_image_within_the_limit(architecture: Architecture, engine: str) -> None:
+    budget = budget_of(architecture, engine, min(architecture.radius_px, 128))
     for height, width in SIZES:
         size = budget.size_for(height, width)
         if size is None:
@@ -185,29 +182,27 @@ def test_strips_cover_the_image_and_shrink_with_the_memory(architecture: Archite
 
 
 @pytest.mark.parametrize(("engine", "columns"), [("onnxruntime", 3334), ("openvino", 2500)])
-def test_compact_networks_have_strips_even_in_little_memory_and_wide_images_are_cut(engine: str, columns: int) -> None:
+def test_compact_networks_have_strips_and_wide_images_are_cut(engine: str, columns: int) -> None:
     for architecture in (VIDEO, GENERAL):
-        budget = budget_of(architecture, engine, 2 * GB, architecture.radius_px)
+        budget = budget_of(architecture, engine, architecture.radius_px)
         large = [size for size in SIZES if engine == "onnxruntime" or size[0] * size[1] > 500_000]
         assert all(budget.size_for(*size) is not None for size in large)
         assert budget.size_for(10_000, 10_000).columns_px == columns
 
 
-def test_a_photo_of_12_mp_goes_by_tiles_with_x4plus_unless_it_must_be_exact() -> None:
-    assert budget_of(X4PLUS, "torch", 64 * GB, 128).size_for(3000, 4000) is None
-    assert budget_of(X4PLUS, "torch", 64 * GB, 128, is_exact=True).size_for(3000, 4000) is not None
-    assert budget_of(X4PLUS, "torch", 64 * GB, 128).size_for(1000, 1500) is not None
-    assert budget_of(X4PLUS, "torch", 2 * GB, 128).size_for(1000, 1500) is None
+def test_a_photo_of_12_mp_goes_by_tiles_with_x4plus() -> None:
+    assert budget_of(X4PLUS, "torch", 128).size_for(3000, 4000) is None
+    assert budget_of(X4PLUS, "torch", 128).size_for(600, 900) is not None
 
 
 def test_strips_are_whole_tiles_of_winograd() -> None:
-    sizes = [budget_of(VIDEO, "winograd", 8 * GB, 18).size_for(3000, width) for width in range(900, 3000, 7)]
+    sizes = [budget_of(VIDEO, "winograd", 18).size_for(3000, width) for width in range(900, 3000, 7)]
     assert all(size is not None and size.rows_px % 4 == 0 for size in sizes)
 
 
 def test_small_images_are_not_worth_three_shapes_in_openvino() -> None:
-    assert budget_of(VIDEO, "openvino", 64 * GB, 18).size_for(600, 800) is None
-    assert budget_of(VIDEO, "openvino", 64 * GB, 18).size_for(800, 800) is not None
+    assert budget_of(VIDEO, "openvino", 18).size_for(600, 800) is None
+    assert budget_of(VIDEO, "openvino", 18).size_for(800, 800) is not None
 
 
 def test_networks_with_enlarged_convolutions_have_no_strips_in_openvino() -> None:
@@ -218,6 +213,6 @@ def test_networks_with_enlarged_convolutions_have_no_strips_in_openvino() -> Non
 
 
 def test_half_precision_is_given_less_high_strips() -> None:
-    sizes = [budget_of(X4PLUS, "torch", 5 * GB, 128, precision).size_for(900, 900) for precision in ("fp32", "fp16")]
+    sizes = [budget_of(X4PLUS, "torch", 128, precision).size_for(900, 900) for precision in ("fp32", "fp16")]
     assert sizes[0] is not None
     assert sizes[1] is None or sizes[1].rows_px < sizes[0].rows_px

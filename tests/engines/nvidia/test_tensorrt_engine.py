@@ -210,9 +210,9 @@ def test_the_library_for_memory_is_the_one_that_was_asked_for(machine: Machine) 
 
 
 def test_free_memory_is_that_of_the_gpu(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tensorrt_engine, "gpu_free_bytes", lambda number: 1000 + number)
+    monkeypatch.setattr(tensorrt_engine, "gpu_memory_bytes", lambda number: 1000 + number)
     with open_tensorrt(machine.engine(), device="cuda:1") as engine:
-        assert engine.spec.device_free_bytes == 1001
+        assert engine.spec.device_bytes == 1001
 
 
 def test_a_changed_engine_is_never_loaded(machine: Machine) -> None:

@@ -211,12 +211,12 @@ def test_options_that_the_engine_or_the_device_does_not_have_are_refused(monkeyp
 
 
 def test_free_memory_is_that_of_the_gpu_that_the_network_is_on(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(onnxruntime_engine, "gpu_free_bytes", lambda number: 1000 + number)
+    monkeypatch.setattr(onnxruntime_engine, "gpu_memory_bytes", lambda number: 1000 + number)
     with open_onnxruntime(COMPACT, device="cpu") as engine:
-        assert engine.spec.device_free_bytes is None
+        assert engine.spec.device_bytes is None
     on_a_fake_gpu(monkeypatch, {})
     with open_onnxruntime(COMPACT, device="cuda:1") as engine:
-        assert engine.spec.device_free_bytes == 1001
+        assert engine.spec.device_bytes == 1001
 
 
 @pytest.mark.filterwarnings("ignore:Specified provider")

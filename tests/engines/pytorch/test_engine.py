@@ -33,15 +33,36 @@ def test_an_unknown_precision_is_refused() -> None:
         open_engine(COMPACT, engine="torch", precision="int8")
 
 
-def test_threads_are_set() -> None:
+def test_threads_are_set_while_it_calculates_and_then_as_before() -> None:
+    seen = []
+
+    class Counting(torch.nn.Module):
+        def forward(self, lr: torch.Tensor) -> torch.Tensor:
+            seen.append(torch.get_num_threads())
+            return lr.repeat(1, 1, 2, 2)
+
     before = torch.get_num_threads()
-    try:
-        open_engine(COMPACT, engine="torch", threads=1)
-        assert torch.get_num_threads() == 1
-        open_engine(COMPACT, engine="torch")
-        assert torch.get_num_threads() >= 1
-    finally:
-        torch.set_num_threads(before)
+    settings = ProcessSettings(threads=before + 1)
+    with settings.applied(), ProcessSettings(threads=before + 2).applied():
+        Counting()(torch.zeros(1, 3, 8, 8))
+    assert (seen, torch.get_num_threads()) == ([before + 2], before)
+
+
+def test_threads_of_two_engines_at_once_leave_those_before() -> None:
+    before = torch.get_num_threads()
+    both = threading.Barrier(2)
+
+    def calculate(threads: int) -> int:
+        for _ in range(20):
+            both.wait(timeout=10)
+            with ProcessSettings(threads=threads).applied():
+                assert torch.get_num_threads() == threads
+        return torch.get_num_threads()
+
+    with ThreadPoolExecutor(2) as pool:
+        assert list(pool.map(calculate, (before + 1, before + 2))) == [before, before]
+    with ThreadPoolExecutor(1) as pool:
+        assert pool.submit(torch.get_num_threads).result() == before == torch.get_num_threads()
 
 
 @pytest.mark.parametrize(
