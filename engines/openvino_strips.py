@@ -74,3 +74,11 @@ class OpenVinoStripRun:
         given = self._network.infer(self._graph, {self._graph.input: rows, **self._states, **borders})
         self._states = {state.name: given[f"{state.name}.next"] for state in self._graph.states}
         return given[self._graph.output]
+
+    def state(self) -> dict[str, NDArray[Any]]:
+        """Return what the next strip is computed from; see `StripRun.state`."""
+        return dict(self._states)
+
+    def restore(self, state: Mapping[str, NDArray[Any]]) -> None:
+        """Go on from a state; see `StripRun.restore`."""
+        self._states = dict(state)

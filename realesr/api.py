@@ -15,6 +15,7 @@ from realesr.engine import Engine, NearestEngine
 from realesr.errors import RealesrError, UsageError
 from realesr.images import arrays as pixels
 from realesr.machine.forking import check_not_forked
+from realesr.machine.whole_file import file_sha256
 from realesr.options import FileOptions, ImageOptions, NetworkOptions
 from realesr.progress import AmountCallback
 from realesr.runtime import file_job
@@ -231,10 +232,17 @@ class Upscaler:
             target,
             pool_for=lambda bits: self.pool_for(bits=bits),
             facts=self._facts,
+            identity=self._identity,
             image=image or ImageOptions(),
             file=file or FileOptions(),
             on_progress=on_progress,
         )
+
+    def _identity(self) -> dict[str, object]:
+        """Return what tells this network and its options from others: the hash of its weights or of its file."""
+        model, options = self._model, self.options
+        sha256 = file_sha256(model) if isinstance(model, Path) else model.sha256 if model else ""
+        return {"network": sha256, "engine_options": dict(options.options), "tta": options.tta}
 
     def close(self) -> None:
         """Free the network; closing twice is allowed."""

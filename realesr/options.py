@@ -121,6 +121,9 @@ class FileOptions:
     """Largest input area that is read, in pixels; None is `realesr.images.reader.MAX_PIXELS`."""
     allow_damaged: bool = False
     """Enlarge files that have lost rows, with a notice, instead of refusing them."""
+    resume: bool = False
+    """Keep the finished rows of a large image beside the output until it is complete, and go on behind those that a
+    job which was stopped or killed has left there."""
 
     def __post_init__(self) -> None:
         if self.quality is not None and not 1 <= self.quality <= 100:

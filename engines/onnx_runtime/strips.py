@@ -1,6 +1,6 @@
 """Strips with ONNX Runtime: graphs of `realesr.models.stateful_graph`, whose states stay in the library."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from typing import Any
@@ -73,6 +73,15 @@ class OnnxRuntimeStripRun:
         )
         return result
 
+    def state(self) -> dict[str, NDArray[Any]]:
+        """Return what the next strip is computed from; see `StripRun.state`."""
+        return {f"{i}.{name}": array for i, stage in enumerate(self._stages) for name, array in stage.state().items()}
+
+    def restore(self, state: Mapping[str, NDArray[Any]]) -> None:
+        """Go on from a state; see `StripRun.restore`."""
+        for number, stage in enumerate(self._stages):
+            stage.restore({name: state[f"{number}.{name}"] for name in stage.state()})
+
 
 class _SessionPass:
     """One image on its way through one graph."""
@@ -99,3 +108,13 @@ class _SessionPass:
             output, *self._states = binding.get_outputs()
             result: NDArray[Any] = output.numpy()
         return result
+
+    def state(self) -> dict[str, NDArray[Any]]:
+        """Return the states by their names in the graph."""
+        with self._library.translated():
+            return {item.name: value.numpy() for item, value in zip(self._graph.states, self._states, strict=True)}
+
+    def restore(self, state: Mapping[str, NDArray[Any]]) -> None:
+        """Go on from the states of another pass."""
+        with self._library.translated():
+            self._states = [self._library.make_value(state[item.name]) for item in self._graph.states]

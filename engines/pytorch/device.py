@@ -49,8 +49,14 @@ def thread_of(device: str) -> WorkerThreads:
 def in_thread_of(device: torch.device, work: Callable[..., Result], *arguments: Any) -> Result:
     """Do work in the device's thread and wait for it; on a CPU in this thread, as nothing is gained there."""
     if device.type != "cuda":
+        return _natively(work, *arguments)
+    return thread_of(str(device)).submit(_natively, work, *arguments).result()
+
+
+def _natively(work: Callable[..., Result], *arguments: Any) -> Result:
+    """Do work inside a native call: to free a tensor is one too, and its locals may be freed late."""
+    with native_call():
         return work(*arguments)
-    return thread_of(str(device)).submit(work, *arguments).result()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -159,8 +165,7 @@ def on_host(sr: torch.Tensor) -> NDArray[np.float32]:
     """Copy an output into an array of its own; it becomes float32 on the device, where that costs nothing."""
     values = sr.to(torch.float32).contiguous()
     if values.device.type != "cuda":
-        array: NDArray[np.float32] = values.to("cpu").numpy()
-        return array
+        return np.array(values.to("cpu").numpy())  # a copy: nobody outside torch's calls shall free a tensor
     locked = torch.empty(values.shape, pin_memory=True)
     locked.copy_(values, non_blocking=True)
     torch.cuda.current_stream().synchronize()

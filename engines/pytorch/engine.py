@@ -1,9 +1,8 @@
 """Runs networks with PyTorch, on the CPU or on a GPU that it knows. Takes weights, not .onnx files."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -38,6 +37,7 @@ from realesr.engines.pytorch.strips import TorchStripRun
 from realesr.engines.pytorch.tile_rows import TorchTileRows
 from realesr.errors import EngineError, UsageError
 from realesr.machine.cgroup import usable_cores
+from realesr.machine.leaving import native_call
 from realesr.models.architecture import Architecture
 from realesr.models.weights import Weights
 from realesr.runtime.strips import Strips, check_strips, first_rows_px
@@ -203,17 +203,32 @@ def _with_settings(forward: Forward, settings: ProcessSettings) -> Forward:
     return call
 
 
-@dataclass(frozen=True)
 class _StripsWithSettings:
     """One image in strips, with torch's settings for the whole process; see `ProcessSettings`."""
 
-    run: TorchStripRun
-    settings: ProcessSettings
+    def __init__(self, run: TorchStripRun, settings: ProcessSettings) -> None:
+        self._run: TorchStripRun | None = run
+        self._settings = settings
 
     def step(self, rows: NDArray[np.float32], *, is_last: bool) -> NDArray[np.float32]:
         """Enlarge the next rows; see `StripRun.step`."""
-        with self.settings.applied():
-            return self.run.step(rows, is_last=is_last)
+        assert self._run is not None
+        with self._settings.applied():
+            result = self._run.step(rows, is_last=is_last)
+        if is_last:
+            with native_call():  # see `in_thread_of`
+                self._run = None
+        return result
+
+    def state(self) -> dict[str, NDArray[Any]]:
+        """Return what the next strip is computed from; see `StripRun.state`."""
+        assert self._run is not None
+        return self._run.state()
+
+    def restore(self, state: Mapping[str, NDArray[Any]]) -> None:
+        """Go on from a state; see `StripRun.restore`."""
+        assert self._run is not None
+        self._run.restore(state)
 
 
 def _moved(network: LayerNetwork, device: torch.device, dtype: torch.dtype) -> LayerNetwork:

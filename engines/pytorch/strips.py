@@ -3,7 +3,9 @@
 Tensors are (1, channels, rows, width) in channels-last order, so that rows are one block: parts are no copies.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -47,6 +49,35 @@ class TorchStripRun:
         with working_on(self._device, self._stream):
             lr = on_device(rows, self._device).to(self._dtype, memory_format=torch.channels_last)
             return on_host(self.advance(lr, is_last=is_last))
+
+    def state(self) -> dict[str, NDArray[Any]]:
+        """Return what the next strip is computed from, as bytes on the host; see `StripRun.state`."""
+        return in_thread_of(self._device, self._state)
+
+    def _state(self) -> dict[str, NDArray[Any]]:
+        with working_on(self._device, self._stream):
+            return {
+                f"{number}.{name}": tensor.contiguous().cpu().view(torch.uint8).numpy()
+                for number, stage in enumerate(self._stages)
+                for name, tensor in stage.state().items()
+            }
+
+    def restore(self, state: Mapping[str, NDArray[Any]]) -> None:
+        """Go on from a state; see `StripRun.restore`."""
+        in_thread_of(self._device, self._restore, state)
+
+    def _restore(self, state: Mapping[str, NDArray[Any]]) -> None:
+        with working_on(self._device, self._stream):
+            for number, stage in enumerate(self._stages):
+                stage.restore(
+                    {
+                        name.removeprefix(f"{number}."): torch.from_numpy(array.copy())
+                        .view(self._dtype)
+                        .to(self._device)
+                        for name, array in state.items()
+                        if name.startswith(f"{number}.")
+                    }
+                )
 
     def advance(self, rows: Tensor, *, is_last: bool) -> Tensor:
         """Enlarge the next rows on the device, in inference mode: (1, 3, h, width) -> (1, 3, H, width * scale)."""
@@ -129,6 +160,16 @@ class TorchStagePass:
             del result
             _drop(results, unread)
         return results[self._stage.result]
+
+    def state(self) -> dict[str, Tensor]:
+        """Return the rows that are kept for the next strip, by what they are rows of."""
+        return {str(key): rows for key, rows in self._states.items()}
+
+    def restore(self, state: Mapping[str, Tensor]) -> None:
+        """Go on from the state of another pass."""
+        keys: dict[str, str | Delay] = {layer.name: layer.name for layer in self._stage.layers}
+        keys |= {str(delay): delay for delays in self._waits.values() for delay in delays}
+        self._states = {keys[name]: rows for name, rows in state.items()}
 
     def _with_state(self, layer: Convolution, rows: Tensor, is_last: bool) -> Tensor:
         """Put a convolution's state above its next rows, and zeros around the image; keep the last rows for later."""

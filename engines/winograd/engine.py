@@ -2,8 +2,10 @@
 
 import functools
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -105,6 +107,14 @@ class _TranslatedStrips:
         """Enlarge the next rows; see `StripRun.step`."""
         with translated(_NAME):
             return self.run.step(rows, is_last=is_last)
+
+    def state(self) -> dict[str, NDArray[Any]]:
+        """Return what the next strip is computed from; see `StripRun.state`."""
+        return self.run.state()
+
+    def restore(self, state: Mapping[str, NDArray[Any]]) -> None:
+        """Go on from a state; see `StripRun.restore`."""
+        self.run.restore(state)
 
 
 def open_winograd(

@@ -1,7 +1,9 @@
 """A network bound to its weights: whole images and strips of them go through its stages."""
 
 import math
+from collections.abc import Mapping
 from fractions import Fraction
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -109,6 +111,15 @@ class StripsOfImage:
         output = np.empty((3, count * network.scale, rows.shape[3] * network.scale), np.float32)
         network.write(pixels, image, output)
         return output[None]
+
+    def state(self) -> dict[str, NDArray[Any]]:
+        """Return what the next strip is computed from; see `StripRun.state`."""
+        return {"image": self._waiting, **self._run.state()}
+
+    def restore(self, state: Mapping[str, NDArray[Any]]) -> None:
+        """Go on from a state; see `StripRun.restore`."""
+        self._waiting = state["image"]
+        self._run.restore(state)
 
 
 class _Progress:

@@ -1,7 +1,8 @@
 """A stage of a network with its weights, and one image on its way through it, with the rows carried between strips."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -103,6 +104,17 @@ class StageRun:
             if after_each is not None:
                 after_each(operation)
         return self._pixels(schedule.result, before[schedule.result], self._rows[schedule.result])
+
+    def state(self) -> dict[str, NDArray[Any]]:
+        """Return the rows of each result that are still read, and under "rows" which these are."""
+        known = [(self._rows[name], kept.first_row) for name, kept in self._kept.items()]
+        return {"rows": np.array(known), **{name: kept.pixels for name, kept in self._kept.items()}}
+
+    def restore(self, state: Mapping[str, NDArray[Any]]) -> None:
+        """Go on from the state of another run of this stage, over an image of the same width."""
+        for name, (rows, first_row) in zip(self._kept, state["rows"].tolist(), strict=True):
+            self._rows[name] = rows
+            self._kept[name] = _Kept(state[name], first_row)
 
     def _padding(self, name: str) -> _Kept:
         place = self._schedule.places[name]

@@ -143,7 +143,7 @@ def errors_reported(messages: Messages) -> Iterator[None]:
         discard(sys.stdout)
         raise typer.Exit(1) from None
     except KeyboardInterrupt:
-        messages.say("stopped: nothing half-written is left")
+        messages.say("stopped: no half-written output is left, and the same command goes on from here")
         raise typer.Exit(STOPPED) from None
     except RealesrError as error:
         messages.error(error)

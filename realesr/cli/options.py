@@ -56,6 +56,14 @@ AllowDamaged = Annotated[
         help="Enlarge files that have lost a part of their picture, too: what is missing is made up, mostly grey.",
     ),
 ]
+NoResume = Annotated[
+    bool,
+    typer.Option(
+        "--no-resume",
+        rich_help_panel=OUTPUT,
+        help="Begin each image anew, and keep no finished rows beside the output while it is made.",
+    ),
+]
 AlphaBy = Annotated[
     Alpha,
     typer.Option(

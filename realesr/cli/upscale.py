@@ -41,6 +41,7 @@ realesr upscale holiday -o enlarged --overwrite --strip
 realesr upscale holiday -o enlarged --retry-failed  # what failed before, too
 realesr upscale scans -o enlarged --shard 2/8    # computer 2 of 8
 realesr upscale card.jpg --allow-damaged         # what it has lost is made up
+realesr upscale poster.tif --no-resume           # keep no finished rows
 realesr upscale scan.tif --page 2 -o page3.tif   # pages count from 0
 realesr upscale logo.png --alpha lanczos
 realesr upscale poster.tif --max-pixels 500000000
@@ -90,6 +91,7 @@ def upscale(
     page: opt.Page = None,
     max_pixels: opt.MaxPixels = None,
     allow_damaged: opt.AllowDamaged = False,
+    no_resume: opt.NoResume = False,
     model: opt.Model = "realesrgan-x4plus",
     denoise: opt.Denoise = None,
     tta: opt.Tta = False,
@@ -147,6 +149,7 @@ def upscale(
                 page=page,
                 max_pixels=max_pixels,
                 allow_damaged=allow_damaged,
+                resume=not no_resume,
             ),
             retry_failed=retry_failed,
             json=json,

@@ -48,7 +48,7 @@ class WorkerThreads:
     def __init__(self, count: int, name: str) -> None:
         self._jobs: _Jobs = queue.SimpleQueue()
         for number in range(count):
-            threading.Thread(target=_serve, args=(self._jobs,), name=f"{name}-{number}", daemon=True).start()
+            threading.Thread(target=_serve, args=(self._jobs,), name=f"{name}_{number}", daemon=True).start()
         self._end = weakref.finalize(self, _send_home, self._jobs, count)
         self._end.atexit = False
 

@@ -3,18 +3,23 @@
 import itertools
 import threading
 import time
-from collections.abc import Callable, Generator, Iterator
-from contextlib import closing
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Generator, Iterator, Mapping
+from contextlib import closing, contextmanager
+from dataclasses import asdict, dataclass, replace
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from realesr.errors import OutputError
 from realesr.images.info import ImageInfo, OutputFormat
-from realesr.machine import memory
+from realesr.machine import memory, processor
+from realesr.machine.cgroup import usable_cores
+from realesr.machine.whole_file import file_sha256
 from realesr.models.facts import ModelFacts
 from realesr.options import FileOptions, ImageOptions
 from realesr.progress import AmountCallback
 from realesr.runtime.engine_pool import EnginePool
+from realesr.runtime.kept_rows import KeptRows
 from realesr.runtime.memory_plan import check_memory, encoder_bytes
 from realesr.runtime.pipeline import EnlargeJob, Rows, bands_for_rows, plan_sizes, planes_from_rows, rows_from_bands
 from realesr.runtime.rows import ROWS_A_CHUNK, prefetch
@@ -58,6 +63,7 @@ def upscale_file(
     *,
     pool_for: Callable[[int], EnginePool],
     facts: ModelFacts,
+    identity: Callable[[], Mapping[str, object]],
     image: ImageOptions,
     file: FileOptions,
     on_progress: AmountCallback | None,
@@ -69,6 +75,7 @@ def upscale_file(
         target: path of the output; None for `<stem>_x4.<suffix>` beside the source.
         pool_for: returns the open engines for images of a depth in bits.
         facts: about the network.
+        identity: returns all that tells the network and its options from others.
         image: how the pixels are enlarged.
         file: how files are read and written.
         on_progress: called with pixels of network input done and in all, from a thread of its own.
@@ -94,7 +101,8 @@ def upscale_file(
         rows = _decoded_rows(reader)
         rows = itertools.chain([next(rows)], rows)  # what is decoded whole is held from here on
         check_memory(job, architecture_of(facts), encoder_bytes(output.info, output.format), str(source))
-        _enlarge_into(output, file, _enlarged_rows(rows, job, on_progress))
+        with _kept_rows(output, job, file, lambda: {**identity(), **_identity(source, job, file)}) as kept:
+            _enlarge_into(output, file, _enlarged_rows(rows, replace(job, kept=kept), on_progress))
     return UpscaleResult(
         source=source,
         target=output.path,
@@ -157,6 +165,50 @@ def _plan_output(
         constant_alpha=None if level is None else level / largest,
         notices=(*notices, *check_output(path, info, fmt)),
     )
+
+
+@contextmanager
+def _kept_rows(
+    output: _Output, job: EnlargeJob, file: FileOptions, identity: Callable[[], Mapping[str, object]]
+) -> Iterator[KeptRows | None]:
+    """Keep finished rows while the block runs, where that is wanted; delete them where it has done all it can."""
+    if not file.resume:
+        yield None
+        return
+    kept = KeptRows(output.path, identity)
+    try:
+        yield kept
+    except OutputError:  # perhaps for want of room on the disk
+        kept.discard()
+        raise
+    except BaseException:
+        kept.close()
+        raise
+    kept.discard()
+
+
+def _identity(source: Path, job: EnlargeJob, file: FileOptions) -> dict[str, object]:
+    """Return all that the pixels of an image depend on besides the network and its options."""
+    spec, info = job.pool.spec, job.info
+    return {
+        "source": file_sha256(source),
+        "page": file.page,
+        "allow_damaged": file.allow_damaged,
+        "bits": info.bits,
+        "is_grey": info.is_grey,
+        "image": asdict(job.options),
+        "engine": [spec.name, spec.precision, spec.device, _version_of(spec.name)],
+        "realesr": _version_of("realesr"),
+        "processor": [processor.name(), usable_cores()],
+    }
+
+
+def _version_of(package: str) -> str:
+    """Return the version of a package, empty where none of that name is installed."""
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return ""
 
 
 def _enlarge_into(output: _Output, file: FileOptions, enlarged: Generator[Rows]) -> None:

@@ -8,6 +8,7 @@ import itertools
 import math
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +17,7 @@ from realesr.images.info import ImageInfo
 from realesr.options import ImageOptions
 from realesr.runtime.alpha import bleed_bands, limit_bands
 from realesr.runtime.engine_pool import EnginePool
+from realesr.runtime.kept_rows import KeptRows
 from realesr.runtime.resize import resize_bands
 from realesr.runtime.rows import Band, FinishedBand, RowWindow, in_chunks
 from realesr.runtime.strip_bands import enlarge_rows
@@ -69,6 +71,8 @@ class EnlargeJob:
     """The one value in [0, 1] that alpha has everywhere; none where it varies."""
     on_pixels: Callable[[int], None] | None = None
     """Called with the input pixels that were finished since; `work_px` in all."""
+    kept: KeptRows | None = None
+    """Rows that an earlier run has finished, and where those of this one go; none where none are kept."""
 
     @property
     def sizes(self) -> Sizes:
@@ -79,6 +83,13 @@ class EnlargeJob:
     def varying_alpha(self) -> bool:
         """Return whether there is an alpha channel that has to be enlarged."""
         return self.info.has_alpha and self.constant_alpha is None
+
+    @property
+    def ends_with_network(self) -> bool:
+        """Return whether nothing is left to be done to what one pass of the network gives but rounding to 8 bits."""
+        sizes, info = self.sizes, self.info
+        is_plain = info.bits == 8 and not info.is_grey and not info.has_alpha
+        return is_plain and sizes.passes == 1 and sizes.before_pass(1, self.pool.spec.scale) == sizes.output
 
     @property
     def work_px(self) -> int:
@@ -125,19 +136,16 @@ def bands_for_rows(planes: Iterator[Band], job: EnlargeJob) -> Iterator[Band | F
 
     It can where it joins tiles and nothing is left to be done to what the network gives.
     """
-    sizes, network, info = job.sizes, job.pool, job.info
-    is_plain = info.bits == 8 and not info.is_grey and not info.has_alpha
-    is_last_step = sizes.passes == 1 and sizes.before_pass(1, network.spec.scale) == sizes.output
-    if not (network.joins_tiles and is_plain and is_last_step):
-        return enlarge(planes, job)
-    height, width = sizes.input
-    return enlarge_to_levels(planes, network, height_px=height, width_px=width, on_pixels=job.on_pixels)
+    height, width = job.sizes.input
+    if job.pool.joins_tiles and job.ends_with_network:
+        return enlarge_to_levels(planes, job.pool, height_px=height, width_px=width, on_pixels=job.on_pixels)
+    return enlarge(planes, job)
 
 
 def _enlarge_colour(colour: Iterator[Band], job: EnlargeJob) -> Iterator[Band]:
     if not job.info.is_grey:
-        return _enlarge_rgb(colour, job)
-    rgb = _enlarge_rgb((np.repeat(band, 3, axis=0) for band in colour), job)
+        return _enlarge_rgb(colour, job, "colour")
+    rgb = _enlarge_rgb((np.repeat(band, 3, axis=0) for band in colour), job, "colour")
     return (np.tensordot(LUMA_WEIGHTS, band, axes=1)[None] for band in rgb)
 
 
@@ -146,18 +154,23 @@ def _enlarge_alpha(alpha: Iterator[Band], job: EnlargeJob) -> Iterator[Band]:
     if job.options.alpha == "lanczos":
         return _resize(alpha, sizes.input, sizes.output)
     source, kept = itertools.tee(alpha)
-    rgb = _enlarge_rgb((np.repeat(band, 3, axis=0) for band in source), job)
+    rgb = _enlarge_rgb((np.repeat(band, 3, axis=0) for band in source), job, "alpha")
     enlarged = (band.mean(axis=0, keepdims=True) for band in rgb)
     return limit_bands(enlarged, kept, size=sizes.input, to_size=sizes.output)
 
 
-def _enlarge_rgb(bands: Iterator[Band], job: EnlargeJob) -> Iterator[Band]:
+def _enlarge_rgb(bands: Iterator[Any], job: EnlargeJob, name: str) -> Iterator[Any]:
+    """Run the network over RGB bands as often as needed, then resize; `name` is that of the channels, for `job.kept`.
+
+    Bands are float32 but where `job.ends_with_network`: what is kept then comes as levels.
+    """
     scale, sizes = job.pool.spec.scale, job.sizes
     for index in range(sizes.passes):
         height, width = sizes.before_pass(index, scale)
         if index:
             bands = map(_clamped, bands)
-        bands = enlarge_rows(bands, job.pool, height_px=height, width_px=width, on_pixels=job.on_pixels)
+        kept = job.kept.stream(f"{name}{index}", as_levels=job.ends_with_network) if job.kept else None
+        bands = enlarge_rows(bands, job.pool, height_px=height, width_px=width, on_pixels=job.on_pixels, kept=kept)
     return _resize(bands, sizes.before_pass(sizes.passes, scale), sizes.output)
 
 

@@ -12,7 +12,8 @@ import numpy as np
 
 from realesr.errors import OutOfMemory
 from realesr.runtime.engine_pool import EnginePool, is_sound
-from realesr.runtime.rows import Band, RowWindow, crop_bands, in_chunks, pad_bands
+from realesr.runtime.kept_rows import Arrays, Checkpoint, KeptBands
+from realesr.runtime.rows import Band, FinishedBand, RowWindow, crop_bands, in_chunks, pad_bands
 from realesr.runtime.strips import Strips
 from realesr.runtime.tiled import enlarge_bands, plan_for
 from realesr.runtime.tiles import AxisPlan, plan_tiles
@@ -54,7 +55,8 @@ def enlarge_rows(
     height_px: int,
     width_px: int,
     on_pixels: OnPixels | None = None,
-) -> Iterator[Band]:
+    kept: KeptBands | None = None,
+) -> Iterator[Band | FinishedBand]:
     """Enlarge a stream of bands by the network's scale.
 
     Args:
@@ -62,16 +64,18 @@ def enlarge_rows(
         pool: what enlarges them.
         height_px: height of the image. Likewise `width_px`.
         on_pixels: called now and then with the number of input pixels that were finished since.
+        kept: bands that an earlier run has finished, and where those of this run go.
 
     Yields:
-        (3, rows, width_px * scale) float32 RGB, not clamped; height_px * scale rows in all.
+        (3, rows, width_px * scale) float32 RGB, not clamped; height_px * scale rows in all. What is kept as levels
+        comes as uint8.
     """
     plan = strip_layout_for(pool, height_px, width_px)
     if plan is None:
-        return enlarge_bands(bands, pool, height_px=height_px, width_px=width_px, on_pixels=on_pixels)
+        return enlarge_bands(bands, pool, height_px=height_px, width_px=width_px, on_pixels=on_pixels, kept=kept)
     bottom, right = plan.height_px - height_px, plan.columns.length_px - width_px
     padded = pad_bands(bands, bottom_px=bottom, right_px=right) if bottom or right else bands
-    enlarged = _StripsThenTiles(RowWindow(padded), pool, plan, on_pixels or (lambda _: None)).enlarged()
+    enlarged = _StripsThenTiles(RowWindow(padded), pool, plan, on_pixels or (lambda _: None), kept).enlarged()
     scale = pool.spec.scale
     return crop_bands(enlarged, height_px=height_px * scale, width_px=width_px * scale)
 
@@ -79,25 +83,29 @@ def enlarge_rows(
 class _StripsThenTiles:
     """One image that is enlarged in strips, and from a failed strip on in tiles."""
 
-    def __init__(self, window: RowWindow, pool: EnginePool, plan: StripLayout, on_pixels: OnPixels) -> None:
+    def __init__(
+        self, window: RowWindow, pool: EnginePool, plan: StripLayout, on_pixels: OnPixels, kept: KeptBands | None
+    ) -> None:
         self._window = window
         self._pool = pool
         self._plan = plan
         self._on_pixels = on_pixels
+        self._kept = kept
         self._taken_px = 0  # rows that strips were given
         self._given = 0  # rows of the result that were handed on
 
-    def enlarged(self) -> Iterator[Band]:
+    def enlarged(self) -> Iterator[Band | FinishedBand]:
         yield from self._in_strips()
         if self._given < self._plan.height_px * self._pool.spec.scale:
             yield from self._rest_in_tiles()
 
-    def _in_strips(self) -> Iterator[Band]:
+    def _in_strips(self) -> Iterator[Band | FinishedBand]:
         """Yield the result of the strips until one fails; their states are freed at the end."""
         plan = self._plan
         try:
             strips = self._opened()
-            for start, stop in in_chunks(plan.height_px, plan.rows_px):
+            yield from self._from_earlier_run(strips)
+            for start, stop in list(in_chunks(plan.height_px, plan.rows_px))[-(-self._taken_px // plan.rows_px) :]:
                 band = self._pushed(strips, start, stop)
                 if band is None:
                     return
@@ -105,9 +113,32 @@ class _StripsThenTiles:
                 self._on_pixels((stop - start) * plan.columns.length_px)
                 if band.shape[1]:
                     self._given += band.shape[1]
-                    yield band
+                    yield self._kept.add(band, lambda: self._checkpoint(strips)) if self._kept else band
         except OutOfMemory as error:
             self._pool.notices.append(f"out of memory with strips of {plan.rows_px} rows: gone on in tiles ({error})")
+
+    def _from_earlier_run(self, strips: list[Strips]) -> Iterator[Band | FinishedBand]:
+        """Yield the bands that an earlier run has kept, and bring the strips to where it was."""
+        plan, scale = self._plan, self._pool.spec.scale
+        if self._kept is None:
+            return
+        found = self._kept.begin(plan, plan.height_px * scale, plan.columns.length_px * scale)
+        if found is None:
+            return
+        if found.arrays:  # there are none at the end of the image
+            for number, strip in enumerate(strips):
+                strip.restore(_of_strip(number, found.arrays))
+        for band in self._kept.bands():
+            self._given += band.shape[1]
+            yield band
+        self._taken_px = found.done
+        self._on_pixels(self._taken_px * plan.columns.length_px)
+
+    def _checkpoint(self, strips: list[Strips]) -> Checkpoint:
+        if self._taken_px == self._plan.height_px:
+            return Checkpoint(done=self._taken_px, arrays={})
+        arrays = {f"{i}.{name}": array for i, strip in enumerate(strips) for name, array in strip.state().items()}
+        return Checkpoint(done=self._taken_px, arrays=arrays)
 
     def _opened(self) -> list[Strips]:
         columns, plan = self._plan.columns, self._plan
@@ -143,7 +174,7 @@ class _StripsThenTiles:
         first = self._given // pool.spec.scale - pool.tiling.overlap_px
         return max(0, first // pool.spec.size.multiple_of * pool.spec.size.multiple_of)
 
-    def _rest_in_tiles(self) -> Iterator[Band]:
+    def _rest_in_tiles(self) -> Iterator[Band | FinishedBand]:
         plan, pool = self._plan, self._pool
         first, scale, width = self._first_kept(), pool.spec.scale, plan.columns.length_px
         bands = (self._window.rows(first + a, first + b) for a, b in in_chunks(plan.height_px - first))
@@ -153,6 +184,11 @@ class _StripsThenTiles:
         for band in rest:
             yield band[:, min(known, band.shape[1]) :]
             known -= min(known, band.shape[1])
+
+
+def _of_strip(number: int, arrays: Arrays) -> Arrays:
+    """Return the state of one strip of several, side by side."""
+    return {name.partition(".")[2]: array for name, array in arrays.items() if name.partition(".")[0] == str(number)}
 
 
 def _without_first(pixels: int, on_pixels: OnPixels) -> OnPixels:

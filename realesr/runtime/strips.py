@@ -4,7 +4,7 @@
 that the network can take to a `StripRun`, which is the engine's part of it.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -34,6 +34,14 @@ class StripRun(Protocol):
         Raises:
             OutOfMemory: they do not fit. The image cannot be gone on with.
         """
+        ...
+
+    def state(self) -> dict[str, NDArray[Any]]:
+        """Return what the next strip is computed from besides its rows, by name; the arrays are not to be changed."""
+        ...
+
+    def restore(self, state: Mapping[str, NDArray[Any]]) -> None:
+        """Go on from a state that another run of the same network, over an image of the same width, has had."""
         ...
 
 
@@ -135,6 +143,15 @@ class Strips:
         self._waiting = waiting[:, count:].copy()
         self._taken_px += count
         return result
+
+    def state(self) -> dict[str, NDArray[Any]]:
+        """Return what the next strip is computed from besides its rows, by name; the arrays are not to be changed."""
+        return {"waiting": self._waiting, "taken": np.array([self._taken_px]), **self._run.state()}
+
+    def restore(self, state: Mapping[str, NDArray[Any]]) -> None:
+        """Go on from `state`, which another image of the same size has had in an engine of the same kind."""
+        self._waiting, self._taken_px = state["waiting"], int(state["taken"][0])
+        self._run.restore({name: array for name, array in state.items() if name not in ("waiting", "taken")})
 
     def finish(self) -> None:
         """Check that the image is complete.

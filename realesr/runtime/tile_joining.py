@@ -62,6 +62,14 @@ def enlarge_planned(
     Yields:
         (3, rows, width * scale) float32 RGB.
     """
+    for band, _ in joined_rows(window, plan, enlarger, finished, held_back):
+        yield band
+
+
+def joined_rows(
+    window: RowWindow, plan: TilePlan, enlarger: Enlarger, finished: PixelProgress, held_back: Band | None = None
+) -> Iterator[tuple[Band, Band | None]]:
+    """Yield each finished band, and what its row of tiles holds back for the next one; see `enlarge_planned`."""
     scale, size = enlarger.spec.scale, enlarger.spec.best_batch
     fade_rows = len(fade_in(plan.rows.blend_px, scale))
     with closing(enlarger.enlarge_all(_tiles(window, plan, size), finished.share)) as enlarged:
@@ -73,7 +81,7 @@ def enlarge_planned(
                 joined[:, :fade_rows] += held_back
             is_last = row is plan.rows.tiles[-1]
             held_back = joined[:, -fade_rows:] if fade_rows and not is_last else None
-            yield joined if held_back is None else joined[:, :-fade_rows]
+            yield (joined if held_back is None else joined[:, :-fade_rows]), held_back
 
 
 def _tiles(window: RowWindow, plan: TilePlan, size: int) -> Iterator[Batch]:

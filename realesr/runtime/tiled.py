@@ -7,13 +7,15 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from realesr.engine import EngineSpec
 from realesr.errors import NotFinite, OutOfMemory
 from realesr.runtime.engine_pool import EnginePool
+from realesr.runtime.kept_rows import Checkpoint, KeptBands
 from realesr.runtime.rows import Band, FinishedBand, RowWindow, crop_bands, in_chunks, pad_bands
-from realesr.runtime.tile_joining import PixelProgress, enlarge_planned, finished_px
+from realesr.runtime.tile_joining import PixelProgress, enlarge_planned, finished_px, joined_rows
 from realesr.runtime.tile_rows import PendingRow, TileRows
 from realesr.runtime.tiles import TilePlan, plan_tiles
 from realesr.runtime.tiling import SMALLEST_PART_PX, Tiling
@@ -53,7 +55,8 @@ def enlarge_bands(
     height_px: int,
     width_px: int,
     on_pixels: Callable[[int], None] | None = None,
-) -> Iterator[Band]:
+    kept: KeptBands | None = None,
+) -> Iterator[Band | FinishedBand]:
     """Enlarge a stream of bands by the network's scale.
 
     Args:
@@ -62,19 +65,43 @@ def enlarge_bands(
         height_px: height of the image. Likewise `width_px`.
         on_pixels: called with the number of input pixels that were finished since: after each batch, and on the way
             where the engine tells how far it is. What it raises ends the work.
+        kept: bands that an earlier run has finished, and where those of this run go; not used by an engine that joins
+            tiles, which is fast.
 
     Yields:
-        (3, rows, width_px * scale) float32 RGB, not clamped; height_px * scale rows in all.
+        (3, rows, width_px * scale) float32 RGB, not clamped; height_px * scale rows in all. What is kept as levels
+        comes as uint8.
     """
     plan = plan_for(pool, height_px, width_px)
     window, finished = RowWindow(_padded_bands(bands, plan, height_px, width_px)), PixelProgress(on_pixels)
-    enlarged: Iterator[Band]
+    enlarged: Iterator[Band | FinishedBand]
     if pool.joins_tiles:
         enlarged = _enlarge_on_device(window, plan, pool, finished, eight_bit=False)
+    elif kept is not None:
+        enlarged = _enlarge_kept(window, plan, pool, finished, kept)
     else:
         enlarged = enlarge_planned(window, plan, pool, finished)
     scale = pool.spec.scale
     return crop_bands(enlarged, height_px=height_px * scale, width_px=width_px * scale)
+
+
+def _enlarge_kept(
+    window: RowWindow, plan: TilePlan, pool: EnginePool, finished: PixelProgress, kept: KeptBands
+) -> Iterator[Band | FinishedBand]:
+    """Go on behind the rows of tiles that an earlier run has finished, and keep those of this one."""
+    scale, tiles = pool.spec.scale, plan.rows.tiles
+    found = kept.begin(plan, plan.rows.length_px * scale, plan.columns.length_px * scale)
+    done = found.done if found else 0
+    if found:
+        yield from kept.bands()
+    for row in tiles[:done]:
+        finished.begin(finished_px(row, plan.columns.tiles, plan))
+        finished.share(1.0)
+    rest = replace(plan, rows=replace(plan.rows, tiles=tiles[done:]))
+    before = found.arrays.get("held_back") if found else None
+    for number, (band, held_back) in enumerate(joined_rows(window, rest, pool, finished, before), done + 1):
+        arrays = {} if held_back is None else {"held_back": held_back}
+        yield kept.add(band, partial(Checkpoint, done=number, arrays=arrays))
 
 
 def enlarge_to_levels(

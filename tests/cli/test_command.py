@@ -124,7 +124,7 @@ def test_a_stopped_command_leaves_no_half_file(
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["realesr-manifest.jsonl"]
     assert "Traceback" not in words
     if sent == "SIGINT":
-        assert words.splitlines()[-1] == "stopped: nothing half-written is left"
+        assert words.splitlines()[-1] == "stopped: no half-written output is left, and the same command goes on from here"
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="no /bin/sh")

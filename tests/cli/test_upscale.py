@@ -266,7 +266,7 @@ def test_ctrl_c_ends_with_130(realesr: Command, fake: FakeUpscaler, folder: Path
     result = realesr("upscale", ".")
     assert result.exit_code == 130
     assert result.stdout == "a_x4.jpg\n"
-    assert result.stderr.splitlines()[-1] == "stopped: nothing half-written is left"
+    assert result.stderr.splitlines()[-1] == "stopped: no half-written output is left, and the same command goes on from here"
 
 
 class SlowSteps:
@@ -324,7 +324,7 @@ def test_the_options_of_the_command_are_those_of_the_dataclasses() -> None:
 
     from realesr.cli.upscale import upscale
 
-    names = {"format_name": "format", "tile": "tile_px", "overlap": "overlap_px"}
+    names = {"format_name": "format", "tile": "tile_px", "overlap": "overlap_px", "no_resume": "resume"}
     here = {names.get(name, name) for name in inspect.signature(upscale).parameters}
     there = {*asdict(NetworkOptions()), *asdict(ImageOptions()), *asdict(FileOptions())}
     assert here - there == {"paths", "output", "recursive", "shard", "retry_failed", "json", "quiet", "debug"}

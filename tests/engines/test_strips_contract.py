@@ -189,3 +189,18 @@ def test_an_engine_without_strips_says_so(open_one: Callable[[], Engine]) -> Non
         assert engine.spec.first_rows_px is None
         with pytest.raises(EngineError, match=r"has no strips .*expected tiles"):
             engine.open_strips(8, 8, rows_px=8)
+
+
+def test_another_run_goes_on_from_a_state_bit_for_bit(pair: Pair) -> None:
+    engine, _ = pair
+    height, width, step = 72, 24, 12
+    image = photo(height, width)
+    first = engine.open_strips(width, height, rows_px=step)
+    for top in range(0, 36, step):
+        first.push(image[:, top : top + step])
+    saved = {name: array.copy() for name, array in first.state().items()}
+    second = engine.open_strips(width, height, rows_px=step)
+    second.restore(saved)
+    for top in range(36, height, step):
+        rows = image[:, top : top + step]
+        np.testing.assert_array_equal(second.push(rows), first.push(rows))

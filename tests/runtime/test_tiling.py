@@ -77,9 +77,7 @@ def test_images_are_not_cut_where_nothing_speaks_for_tiles(
     ("gpu_gb", "joins_tiles", "most"),
     [(16, True, 1.15), (16, False, 1.15), (80, True, 1.15), (8, True, 1.3), (None, False, 1.7)],
 )
-def test_pixels_computed_for_each_pixel_of_a_photo_of_12_mp(
-    gpu_gb: int | None, joins_tiles: bool, most: float
-) -> None:
+def test_pixels_computed_for_each_pixel_of_a_photo_of_12_mp(gpu_gb: int | None, joins_tiles: bool, most: float) -> None:
     facts = ModelFacts(name="n", scale=4, radius_px=349, multiple_of=1, architecture=RRDB(scale=4))
     engine: Engine = priced_engine("onnxruntime", RRDB(scale=4))
     if gpu_gb is not None:

@@ -1,5 +1,7 @@
 """What is torch's own: devices, threads, errors, and that it takes weights only."""
 
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +10,7 @@ import pytest
 import torch
 
 from realesr.engines import open_engine
+from realesr.engines.pytorch.device import ProcessSettings
 from realesr.engines.pytorch.engine import open_torch
 from realesr.errors import EngineError, OutOfMemory, UsageError
 from realesr.models.compact import Compact
