@@ -22,6 +22,11 @@ Shape = tuple[int, int, int, int]
 SUFFIX = ".engine"
 _FORMAT = 1
 
+_RANGES = (("scale", 1, 16), ("multiple_of", 1, 64), ("radius_px", 0, 100_000))
+_LARGEST_SIDE_PX, _LARGEST_BATCH = 65_536, 1024
+"""What is believed of the file: beyond every network and engine that there is, below what would take all memory."""
+_LARGEST_BYTES = 1 << 20
+
 
 @dataclass(frozen=True, kw_only=True)
 class ShapeProfile:
@@ -89,6 +94,14 @@ class Sidecar:
     proof: dict[str, Any] | str
     """Figures against ONNX Runtime on the CPU, or why there are none, in words."""
 
+    def __post_init__(self) -> None:
+        for name, least, most in _RANGES:
+            number = getattr(self, name)
+            if number is not None and not least <= number <= most:
+                raise UsageError(f"got {name} {number}, expected {least} to {most}")
+        if max(self.profile.max_hw) > _LARGEST_SIDE_PX or self.profile.max_batch > _LARGEST_BATCH:
+            raise UsageError(f"got inputs of {self.profile.shapes[2]}, expected at most {_LARGEST_SIDE_PX} px a side")
+
     @property
     def facts(self) -> ModelFacts:
         """Return the facts that planning tiles needs."""
@@ -123,6 +136,8 @@ def read_sidecar(engine: Path) -> Sidecar:
         raise ModelError(f"{engine} does not exist: check the path")
     path = sidecar_path(engine)
     try:
+        if path.stat().st_size > _LARGEST_BYTES:
+            raise ValueError(f"it has {path.stat().st_size} bytes")
         return _sidecar_from_text(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise ModelError(
@@ -131,7 +146,7 @@ def read_sidecar(engine: Path) -> Sidecar:
         ) from None
     except OSError as error:
         raise ModelError(f"{path} cannot be read: {error.strerror or error}") from error
-    except (ValueError, KeyError, TypeError, UsageError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError, UsageError) as error:  # RecursionError: nested lists
         message = " ".join(str(error).split())[:120]
         raise ModelError(
             f"{path} is no description of an engine that this version knows ({message}): build the engine again by "

@@ -153,10 +153,8 @@ def _pieces(url: str, offset: int) -> Generator[Piece, None, None]:
         with _Session() as session, _answer(session, url, offset) as answer:
             start, total = _extent(answer, offset)
             yield Piece(start, total, b"")
-            # Not iter_content, which unpacks, and reads chunks with lines and sizes that have no bounds. urllib3 1 has
-            # no read1, which gives what is there; its read waits for a whole piece, and loses what came before a break.
-            read = getattr(answer.raw, "read1", answer.raw.read)
-            while content := read(_PIECE_BYTES, decode_content=False):
+            # Not iter_content, which unpacks, and reads chunks with lines and sizes that have no bounds.
+            while content := answer.raw.read1(_PIECE_BYTES, decode_content=False):
                 yield Piece(start, total, content)
                 start += len(content)
     # Several errors of requests are both: those of addresses and headers that nobody can read are a ValueError.

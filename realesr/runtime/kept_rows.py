@@ -184,7 +184,7 @@ class KeptBands:
 
     def _append(self, band: Band | FinishedBand) -> None:
         assert self._file is not None
-        content = memoryview(np.ascontiguousarray(band)).cast("B")
+        content = np.ascontiguousarray(band).data.cast("B")
         self._hash.update(content)
         written = 0
         while written < len(content):

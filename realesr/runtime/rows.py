@@ -8,7 +8,7 @@ import queue
 import threading
 from collections.abc import Generator, Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,8 +17,6 @@ Band = NDArray[np.float32]
 
 FinishedBand = NDArray[np.uint8]
 """A band whose samples are 8-bit levels already: (channels, rows, width) uint8."""
-
-Sample = TypeVar("Sample", np.float32, np.uint8)
 
 ROWS_A_CHUNK = 64
 """Rows that a stage hands on at once where it is free to choose: a few MB at the width of a large photo."""
@@ -78,7 +76,7 @@ def pad_bands(bands: Iterable[Band], *, bottom_px: int, right_px: int) -> Iterat
         yield np.repeat(band[:, -1:], bottom_px, axis=1)
 
 
-def crop_bands(bands: Iterable[NDArray[Sample]], *, height_px: int, width_px: int) -> Iterator[NDArray[Sample]]:
+def crop_bands(bands: Iterable[Band | FinishedBand], *, height_px: int, width_px: int) -> Iterator[Band | FinishedBand]:
     """Yield the top left height_px x width_px of a stream."""
     left = height_px
     for band in bands:

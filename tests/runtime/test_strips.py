@@ -1,5 +1,8 @@
 """`Strips` itself, with an engine's part that only writes down what it is given."""
 
+from collections.abc import Mapping
+from typing import Any
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -28,6 +31,12 @@ class Repeating:
         count = rows.shape[2] if is_last else max(0, rows.shape[2] - self._lag_rows)
         self._waiting = rows[:, :, count:]
         return rows[:, :, :count].repeat(2, axis=2).repeat(2, axis=3)
+
+    def state(self) -> dict[str, NDArray[Any]]:
+        return {}
+
+    def restore(self, state: Mapping[str, NDArray[Any]]) -> None:
+        assert not state
 
 
 def spec(first_rows: int, multiple: int = 1) -> EngineSpec:

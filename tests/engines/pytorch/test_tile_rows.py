@@ -20,6 +20,7 @@ from realesr.engines.pytorch.engine import TorchEngine, open_torch
 from realesr.errors import EngineError, NotFinite, OutOfMemory
 from realesr.models.architecture import Architecture
 from realesr.models.compact import Compact
+from realesr.models.facts import ModelFacts
 from realesr.models.rrdb import RRDB
 from realesr.options import FileOptions, ImageOptions
 from realesr.runtime.engine_pool import EnginePool
@@ -215,7 +216,8 @@ def test_a_file_is_the_same_whichever_side_joins(
                 source,
                 target,
                 pool_for=partial(the_same, net),
-                model="small",
+                facts=ModelFacts(name="small", scale=2, radius_px=3, multiple_of=1, architecture=COMPACT),
+                identity=dict,
                 image=ImageOptions(scale=scale),
                 file=FileOptions(overwrite=True),
                 on_progress=None,
