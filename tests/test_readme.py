@@ -25,7 +25,7 @@ ROOT = Path(__file__).parents[1]
 DOCS = sorted(file.relative_to(ROOT).as_posix() for file in (ROOT / "docs").glob("*.md"))
 GUIDE = ["README.md", *DOCS]
 """What tells users how to use realesr."""
-PAGES = [*GUIDE, "CONTRIBUTING.md", "CHANGELOG.md", "BENCHMARKS.md", "examples/README.md"]
+PAGES = [*GUIDE, "CONTRIBUTING.md", "CHANGELOG.md", "BENCHMARKS.md", "RELIABILITY.md", "examples/README.md"]
 OPTION = re.compile(r"(?<![\w-])--[a-z][a-z-]+|(?<![\w-])-[a-z](?![\w-])")
 FOLDERS = "realesr|engines|export|train|tests|examples|scripts|benchmarks|docs"
 MOST_WORDS = 1500
@@ -137,7 +137,7 @@ def test_commands_and_options_are_shown() -> None:
 def test_table_of_options_is_complete(help_of_upscale: str) -> None:
     listed = {option for row in table_rows("docs/options.md", "option") for option in OPTION.findall(row[0])}
     known = set(OPTION.findall(help_of_upscale.split("Examples")[0]))
-    assert listed | {"-h", "--help"} == {option for option in known if not option.startswith("--no-")}
+    assert listed | {"-h", "--help"} == known
 
 
 def test_table_of_networks_is_that_of_the_zoo() -> None:

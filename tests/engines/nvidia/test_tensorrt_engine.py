@@ -234,7 +234,12 @@ def test_an_engine_without_its_sidecar_is_refused(machine: Machine) -> None:
         open_tensorrt(path)
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"format": 2}', '{"format": 1, "library": "x"}', "null", "[" * 10_000])
+LARGE = {"min_hw": [1, 1], "opt_hw": [1, 1], "max_hw": [10**9, 1], "opt_batch": 1, "max_batch": 1}
+
+
+@pytest.mark.parametrize(
+    "text", ["", "{", "[]", "{}", '{"format": 2}', '{"format": 1, "library": "x"}', "null", "[" * 10_000]
+)
 def test_a_sidecar_that_is_none_is_one_line(machine: Machine, text: str) -> None:
     path = machine.engine()
     sidecar_path(path).write_text(text)
@@ -256,7 +261,7 @@ def test_a_sidecar_that_is_none_is_one_line(machine: Machine, text: str) -> None
         ({"scale": 10**9}, "got scale 1000000000, expected 1 to 16"),
         ({"multiple_of": 0}, "got multiple_of 0, expected 1 to 64"),
         ({"radius_px": -1}, "got radius_px -1"),
-        ({"profile": {"min_hw": [1, 1], "opt_hw": [1, 1], "max_hw": [10**9, 1]}}, "got inputs of"),
+        ({"profile": LARGE}, "got inputs of"),
     ],
 )
 def test_a_sidecar_names_what_is_wrong_in_it(machine: Machine, changes: dict[str, Any], words: str) -> None:
