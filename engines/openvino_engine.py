@@ -20,6 +20,7 @@ from realesr.engines.openvino_strips import OpenVinoLibrary, Shapes, StatefulReq
 from realesr.engines.translation import translated
 from realesr.errors import EngineError, ModelError, RealesrError, UsageError
 from realesr.machine.cgroup import usable_cores
+from realesr.machine.freed_memory import give_back
 from realesr.machine.processor import has_fast_bf16
 from realesr.models.architecture import Architecture
 from realesr.models.facts import ModelFacts
@@ -104,6 +105,7 @@ class OpenVinoEngine(EngineBase):
         if request is None:
             while len(self._requests) >= _SHAPES_KEPT:
                 del self._requests[next(iter(self._requests))]
+                give_back()
             request = _compile(source, shape, self.spec.precision, self._threads)
         self._requests[shape] = request
         return request

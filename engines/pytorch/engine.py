@@ -37,6 +37,7 @@ from realesr.engines.pytorch.strips import TorchStripRun
 from realesr.engines.pytorch.tile_rows import TorchTileRows
 from realesr.errors import EngineError, UsageError
 from realesr.machine.cgroup import usable_cores
+from realesr.machine.freed_memory import give_back
 from realesr.machine.leaving import native_call
 from realesr.models.architecture import Architecture
 from realesr.models.weights import Weights
@@ -84,6 +85,7 @@ class TorchEngine(EngineBase):
         self._forwards = list(forwards)
         self._streams = list(streams)
         self._device = device
+        self._last_shape: tuple[int, ...] = ()
 
     def run(self, batch: NDArray[np.float32], on_progress: ProgressCallback | None = None) -> NDArray[np.float32]:
         """Enlarge a batch; see `Engine.run`."""
@@ -92,6 +94,9 @@ class TorchEngine(EngineBase):
         return in_thread_of(self._device, self._run, batch)
 
     def _run(self, batch: NDArray[np.float32]) -> NDArray[np.float32]:
+        if self._device.type == "cpu" and batch.shape != self._last_shape:
+            give_back()
+            self._last_shape = batch.shape
         with working_on(self._device, self._streams[0]):
             lr = on_device(batch, self._device)
             lr = lr.to(_DTYPES[self.spec.precision], memory_format=torch.channels_last)
