@@ -1,5 +1,6 @@
 """The command `realesr`: its subcommands, its version, and how it ends."""
 
+import signal
 import sys
 from typing import Annotated
 
@@ -32,6 +33,7 @@ realesr models                         # the networks, and which are on disk
 realesr doctor                         # what works on this machine
 realesr --version"""
 
+_STOPPED = 128 + signal.SIGINT
 SETTINGS = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 
 
@@ -79,14 +81,25 @@ def build_app() -> typer.Typer:
 
 def main() -> None:
     """Run the command line; the entry point of the console script."""
-    stopping.listen()
-    streams.prepare()
-    share_one_heap()
     try:
-        build_app()(prog_name="realesr")
+        _run()
     except SystemExit as end:
         stopping.leave(end.code)
         raise
+    except KeyboardInterrupt:  # before or behind the command, which reports its own
+        stopping.leave(_STOPPED)
+        sys.exit(_STOPPED)
     except OSError as error:  # of help and version; commands report their own
         streams.discard(sys.stdout)
         sys.exit(f"error: stdout cannot be written ({error.strerror or error})")
+
+
+def _run() -> None:
+    """Run the command. Signals stop it; once it has ended, they are ignored."""
+    stopping.listen()
+    try:
+        streams.prepare()
+        share_one_heap()
+        build_app()(prog_name="realesr")
+    finally:
+        stopping.end()

@@ -143,7 +143,7 @@ def errors_reported(messages: Messages) -> Iterator[None]:
         discard(sys.stdout)
         raise typer.Exit(1) from None
     except KeyboardInterrupt:
-        messages.say("stopped: no half-written output is left, and the same command goes on from here")
+        messages.say("stopped: no half file is left; the same command goes on from here")
         raise typer.Exit(STOPPED) from None
     except RealesrError as error:
         messages.error(error)

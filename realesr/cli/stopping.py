@@ -55,6 +55,17 @@ def leave(code: object) -> None:
         os._exit(code if isinstance(code, int) else 1)
 
 
+def end() -> None:
+    """Ignore the signals from now on: the command has ended, and what is raised while Python ends is only printed.
+
+    After a first signal they end the process at once instead: its last words may wait for a reader that does not read.
+    """
+    for name in ("SIGINT", "SIGTERM", "SIGHUP"):
+        number = getattr(signal, name, None)
+        if number is not None and signal.getsignal(number) is _on_signal:
+            signal.signal(number, signal.SIG_DFL if _signals else signal.SIG_IGN)
+
+
 def _on_signal(number: int, _frame: FrameType | None) -> None:
     """Record a signal, and raise its exception in the main thread."""
     _signals.append(number)

@@ -24,7 +24,7 @@ class FileSource:
         self.error: OSError | None = None
         """Error of the system while reading, where there was one: libvips only reports missing bytes."""
         self._file = path.open("rb", buffering=_BUFFER_BYTES)
-        weakref.finalize(self, self._file.close)
+        weakref.finalize(self, self._file.close).atexit = False  # a daemon thread may still be reading then
         self._source: Any = pyvips.SourceCustom()
         self._source.on_read(self._on_read)
         self._source.on_seek(self._on_seek)

@@ -18,6 +18,7 @@ import pyvips.error
 import pyvips.gvalue
 
 from realesr.errors import InputError
+from realesr.machine.held_signals import signals_held
 from realesr.machine.leaving import native_call
 
 __all__ = ["EncoderTurn", "own_messages", "own_settings", "pyvips", "srgb_profile", "vips_message"]
@@ -98,7 +99,7 @@ def own_messages(path: Path | None = None) -> Iterator[None]:
     if getattr(_reading, "is_inside", False):
         yield
         return
-    with native_call(), _TURN, own_settings():
+    with native_call(), _TURN, own_settings(), signals_held():
         try:
             _reading.is_inside = True
             pyvips.vips_lib.vips_error_clear()

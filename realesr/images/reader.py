@@ -29,6 +29,8 @@ from realesr.images.libvips import own_messages, pyvips, vips_message
 __all__ = ["IMAGE_SUFFIXES", "MAX_PIXELS", "ImageReader", "open_image"]
 
 _ROWS_AT_ONCE = 256
+_SAMPLES_AT_ONCE = 16_000_000
+"""Most samples that are fetched at once: more than 64 rows of any photo; rows of a million pixels are cut."""
 
 
 def open_image(
@@ -102,15 +104,14 @@ class ImageReader:
             InputError: these rows, or rows above them, are missing from the file or damaged.
         """
         info = self.info
-        dtype: Any = np.uint8 if info.bits == 8 else np.uint16
         if height_px == 0:
-            return np.empty((0, width_px, info.channels), dtype)
+            return np.empty((0, width_px, info.channels), self._dtype)
         at_end = top_px + height_px == info.height_px
         try:
             with own_messages(self._path):
                 if self._region is None:
                     self._region = pyvips.Region.new(self._image)
-                data = self._region.fetch(left_px, top_px, width_px, height_px)
+                area = self._fetched(left_px, top_px, width_px, height_px)
                 notice = self._check_rows(at_end, None) if self._check_rows else None
         except pyvips.Error as error:
             for source in self._sources:
@@ -125,7 +126,23 @@ class ImageReader:
             ) from error
         self.notices += (notice,) if notice else ()
         self._next_row = top_px + height_px
-        return np.frombuffer(data, dtype).reshape(height_px, width_px, info.channels)
+        return area
+
+    @property
+    def _dtype(self) -> Any:
+        return np.uint8 if self.info.bits == 8 else np.uint16
+
+    def _fetched(
+        self, left_px: int, top_px: int, width_px: int, height_px: int
+    ) -> NDArray[np.uint8] | NDArray[np.uint16]:
+        """Return a rectangle, fetched in parts side by side: each of libvips' operations holds a part at a time."""
+        area = np.empty((height_px, width_px, self.info.channels), self._dtype)
+        step = max(1, _SAMPLES_AT_ONCE // (height_px * self.info.channels))
+        for left in range(0, width_px, step):
+            width = min(step, width_px - left)
+            data = self._region.fetch(left_px + left, top_px, width, height_px)
+            area[:, left : left + width] = np.frombuffer(data, self._dtype).reshape(height_px, width, -1)
+        return area
 
     def constant_alpha(self) -> int | None:
         """Return the alpha value that all pixels share, or None where it varies or there is no alpha.

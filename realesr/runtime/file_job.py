@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -98,9 +99,13 @@ def upscale_file(
         output = _plan_output(source, target, reader, file, scale=scale, size=sizes.output)
         job = EnlargeJob(info=info, pool=pool, options=image, constant_alpha=output.constant_alpha)
         before = len(pool.notices)
+        check = partial(
+            check_memory, job, architecture_of(facts), encoder_bytes(output.info, output.format), str(source)
+        )
+        check()
         rows = _decoded_rows(reader)
-        rows = itertools.chain([next(rows)], rows)  # what is decoded whole is held from here on
-        check_memory(job, architecture_of(facts), encoder_bytes(output.info, output.format), str(source))
+        rows = itertools.chain([next(rows)], rows)
+        check()  # again, for by now what is decoded whole takes its memory
         with _kept_rows(output, job, file, lambda: {**identity(), **_identity(source, job, file)}) as kept:
             _enlarge_into(output, file, _enlarged_rows(rows, replace(job, kept=kept), on_progress))
     return UpscaleResult(
@@ -117,7 +122,13 @@ def upscale_file(
         overlap_px=pool.tiling.overlap_px,
         seconds=time.monotonic() - started,
         peak_bytes=memory.peak_bytes(),
-        notices=(*reader.notices, *_lost_levels(info, pool), *output.notices, *pool.notices[before:]),
+        notices=(
+            *reader.notices,
+            *_lost_levels(info, pool),
+            *output.notices,
+            *pool.notices[before:],
+            *(kept.notices if kept else []),
+        ),
         chosen_because=pool.chosen_because,
     )
 

@@ -71,6 +71,12 @@ class KeptRows:
         self._streams.append(bands)
         return bands
 
+    @property
+    def notices(self) -> list[str]:
+        """Return the line for a user whose job has gone on from an earlier run's rows; empty for any other."""
+        rows = max((stream.found_rows for stream in self._streams), default=0)
+        return [f"gone on behind {rows:,} finished rows of an earlier run"] if rows else []
+
     def close(self) -> None:
         """Close the files, and leave them for another run."""
         for stream in self._streams:
@@ -98,6 +104,8 @@ class KeptBands:
         self._heights: list[int] = []
         """Rows of each band that was kept."""
         self._width_px = self._height_px = 0
+        self.found_rows = 0
+        """Rows of the result that an earlier run had finished."""
         self._is_wanted = True
         self._started = self._checkpoint_due = 0.0
 
@@ -117,6 +125,7 @@ class KeptBands:
         found = self._read_state()
         if found is None:
             self._remove()
+        self.found_rows = sum(self._heights)
         return found
 
     def bands(self) -> Iterator[Band | FinishedBand]:

@@ -96,7 +96,7 @@ def long_run(tmp_path: Path, environment: dict[str, str]) -> Iterator[subprocess
     save_file({name: np.zeros(shape, np.float32) for name, shape in shapes.items()}, slow)
     picture(tmp_path / "in/a.png", 500, 12000)
     out = tmp_path / "out"
-    options = ["-o", str(out), "-m", str(slow), "--tile", "64", "--threads", "1"]
+    options = ["-o", str(out), "-m", str(slow), "--tile", "64", "--threads", "1", "--no-resume"]
     command = [*REALESR, "upscale", str(tmp_path / "in"), *options]
     with subprocess.Popen(
         command, env=environment, stderr=subprocess.PIPE, text=True, preexec_fn=_listening_to_signals
@@ -124,7 +124,7 @@ def test_a_stopped_command_leaves_no_half_file(
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["realesr-manifest.jsonl"]
     assert "Traceback" not in words
     if sent == "SIGINT":
-        assert words.splitlines()[-1] == "stopped: no half-written output is left, and the same command goes on from here"
+        assert words.splitlines()[-1] == "stopped: no half file is left; the same command goes on from here"
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="no /bin/sh")

@@ -77,7 +77,7 @@ def test_a_download_of_unknown_size_is_shown_as_well() -> None:
         (UsageError("got 17"), 2, "error: got 17\n"),
         (InputError("got\nnothing"), 1, "error: got nothing\n"),
         (ZeroDivisionError("oh"), 1, "error: unexpected ZeroDivisionError: oh (--debug shows where)\n"),
-        (KeyboardInterrupt(), 130, "stopped: no half-written output is left, and the same command goes on from here\n"),
+        (KeyboardInterrupt(), 130, "stopped: no half file is left; the same command goes on from here\n"),
     ],
 )
 def test_what_ends_a_command_becomes_one_line_and_a_code(error: BaseException, code: int, line: str) -> None:

@@ -266,7 +266,7 @@ def test_ctrl_c_ends_with_130(realesr: Command, fake: FakeUpscaler, folder: Path
     result = realesr("upscale", ".")
     assert result.exit_code == 130
     assert result.stdout == "a_x4.jpg\n"
-    assert result.stderr.splitlines()[-1] == "stopped: no half-written output is left, and the same command goes on from here"
+    assert result.stderr.splitlines()[-1] == "stopped: no half file is left; the same command goes on from here"
 
 
 class SlowSteps:

@@ -162,9 +162,10 @@ def test_a_stopped_job_goes_on_bit_for_bit(tmp_path: Path, mode: str, engine: st
         with pytest.raises(StoppedError):
             upscaler.upscale_file(tmp_path / "a.png", tmp_path / "o.png", on_progress=stop, **options)
         assert hidden(tmp_path) != []
-        upscaler.upscale_file(
+        done = upscaler.upscale_file(
             tmp_path / "a.png", tmp_path / "o.png", on_progress=lambda done, total: seen.append(done / total), **options
         )
+    assert any("finished rows of an earlier run" in notice for notice in done.notices)
     assert (tmp_path / "o.png").read_bytes() == (tmp_path / "whole.png").read_bytes()
     assert hidden(tmp_path) == []
     assert seen[1] > 0.2, "it began anew"

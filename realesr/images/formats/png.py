@@ -4,6 +4,7 @@ import struct
 from pathlib import Path
 from typing import Any
 
+from realesr.errors import InputError
 from realesr.images.decoded import (
     Decoded,
     ReadOptions,
@@ -18,6 +19,10 @@ from realesr.images.formats.png_chunks import PngChunks, read_png_chunks
 from realesr.images.formats.png_colour import png_colour
 from realesr.images.metadata.exif import orientation, pixels_per_mm
 
+_CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
+"""Channels by colour type."""
+_LARGEST_RATIO = 1032
+
 
 def open_png(path: Path, options: ReadOptions) -> Decoded:
     """Open a PNG file; an interlaced one is decoded whole. Of an animation the default image is read.
@@ -30,6 +35,7 @@ def open_png(path: Path, options: ReadOptions) -> Decoded:
     chunks = read_png_chunks(path)
     turn = orientation(chunks.exif) if chunks.exif else 1
     resolution = _resolution(chunks) or (pixels_per_mm(chunks.exif) if chunks.exif else None)
+    _check_pixel_bytes(path, chunks)
     image, source = load_upright(path, "pngload", turn, options)
     _check_memory(path, image, is_interlaced=chunks.is_interlaced, is_turned=turn > 2)
     colour = png_colour(path, chunks, is_grey=chunks.has_grey_pixels)
@@ -53,6 +59,22 @@ def open_png(path: Path, options: ReadOptions) -> Decoded:
         notices=tuple(notices),
         sources=(source,),
     )
+
+
+def _check_pixel_bytes(path: Path, chunks: PngChunks) -> None:
+    """Raise InputError where the file cannot hold one row of pixels, or all of them where they are interlaced.
+
+    libvips takes memory for whole rows before it reads them. Source: PNG specification, 11.2.1; zlib, "Technical
+    Details" (Deflate makes at most 1,032 bytes of one).
+    """
+    width_px, height_px, depth, kind = struct.unpack(">IIBB", chunks.found[b"IHDR"][:10])
+    rows = height_px if chunks.is_interlaced else 1
+    needed = width_px * _CHANNELS.get(kind, 1) * depth * rows // (8 * _LARGEST_RATIO)
+    if chunks.pixel_bytes < needed:
+        raise InputError(
+            f"{path} is truncated or damaged: it has {chunks.pixel_bytes:,} compressed bytes of pixels, expected at "
+            f"least {needed:,} for {width_px:,} x {height_px:,} px; get a whole copy"
+        )
 
 
 def _check_memory(path: Path, image: Any, *, is_interlaced: bool, is_turned: bool) -> None:

@@ -34,6 +34,8 @@ class PngChunks:
     exif: bytes | None = None
     """EXIF block from its TIFF header on."""
     xmp: bytes | None = None
+    pixel_bytes: int = 0
+    """Compressed bytes of pixels, in IDAT chunks, that the file has."""
     ends: bool = False
     """Whether the last chunk, IEND, is there."""
     notices: list[str] = field(default_factory=list)
@@ -63,6 +65,7 @@ def read_png_chunks(path: Path) -> PngChunks:
     """
     chunks = PngChunks()
     with path.open("rb") as file:
+        file_bytes = file.seek(0, 2)
         file.seek(_SIGNATURE_BYTES)
         for _ in range(_MOST_CHUNKS):
             head = file.read(8)
@@ -72,6 +75,8 @@ def read_png_chunks(path: Path) -> PngChunks:
             if name == b"IEND":
                 chunks.ends = True
                 break
+            if name == b"IDAT":
+                chunks.pixel_bytes += min(length, file_bytes - file.tell())
             _read_chunk(path, file, length, name, chunks)
         else:
             raise InputError(f"{path} is damaged: it has more than {_MOST_CHUNKS:,} chunks; get a whole copy")

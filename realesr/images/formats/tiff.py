@@ -2,6 +2,7 @@
 
 tiff_directory   reads directories, and finds the page that is the picture
 tiff_meaning     tells what its samples mean, or refuses them by name
+tiff_sizes       compares strips and tiles with what the file can hold
 tiff_samples     decodes the samples as they are stored
 tiff_ycbcr       turns YCbCr into RGB
 open_tiff        makes grey, RGB, CMYK or Lab over the full range of it, with straight alpha

@@ -8,7 +8,7 @@ Source of the layout: TIFF 6.0, sections 2 (bytes of rows), 14 (predictor), 15 (
 """
 
 import struct
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -42,6 +42,7 @@ from realesr.images.formats.tiff_directory import (
     Page,
 )
 from realesr.images.formats.tiff_meaning import is_packed
+from realesr.images.formats.tiff_sizes import Grid, check_pieces
 from realesr.images.libvips import pyvips, vips_message
 from realesr.images.metadata.tiff_fields import LONG, LONG8, SHORT, Field, pack_fields
 
@@ -54,33 +55,6 @@ _LIBVIPS_TILE_PX = 8192
 """Side from which on libvips 8.18 refuses tiles; and it takes multiples of 16 only, as section 15 demands."""
 _MOST_TILE_PX = 1 << 22
 """Largest tile, unless the image itself is that large: tiles are decoded whole, so they must not be a bomb."""
-
-
-@dataclass(frozen=True)
-class Grid:
-    """How the samples of a page, or of one of its planes, are laid out in strips or tiles.
-
-    Everything counts samples of `depth` bit, `samples` of them side by side.
-    """
-
-    width: int
-    height: int
-    samples: int
-    depth: int
-    piece_width: int
-    """Width of a tile; of a strip, the image's."""
-    piece_height: int
-    is_tiled: bool
-
-    @property
-    def across(self) -> int:
-        """Return the number of tiles side by side; 1 for strips."""
-        return -(-self.width // self.piece_width)
-
-    @property
-    def pieces(self) -> int:
-        """Return the number of strips or tiles."""
-        return self.across * -(-self.height // self.piece_height)
 
 
 def grid_of(page: Page) -> Grid:
@@ -152,9 +126,17 @@ def open_grid(
     """Open a grid of stored samples as a pyvips image with `grid.samples` bands, and return its sources too.
 
     Depths of 1, 2 and 4 bit, where there is one sample, come as their stored values, in uchar.
+
+    Raises:
+        InputError: strips or tiles are missing: those of the first row, or any where the page is decoded whole.
+        pyvips.Error: damaged.
     """
     sides = (grid.piece_width, grid.piece_height)
-    if grid.is_tiled and (any(side % 16 for side in sides) or max(sides) >= _LIBVIPS_TILE_PX):
+    is_unusual = grid.is_tiled and (any(side % 16 for side in sides) or max(sides) >= _LIBVIPS_TILE_PX)
+    # Read from the top, a file that was cut gives its rows up to there.
+    needed = grid.pieces if is_unusual or access == "random" else grid.across
+    check_pieces(page, grid, *_pieces(page, grid, first_piece), needed)
+    if is_unusual:
         check_whole(page, grid, grid.samples, "TIFF in tiles of unusual size")
         return image_from_array(decoded_rows(page, grid, first_piece, photometric=photometric)), ()
     source = _PageSource(page, _directory(page, grid, first_piece, photometric))
@@ -170,6 +152,7 @@ def decoded_rows(page: Page, grid: Grid, first_piece: int, *, photometric: int =
     stack = grid
     if grid.is_tiled:
         stack = replace(grid, width=grid.piece_width, height=grid.pieces * grid.piece_height, is_tiled=False)
+    check_pieces(page, stack, *_pieces(page, stack, first_piece), stack.pieces)
     image, sources = open_grid(page, stack, first_piece, access="sequential", photometric=photometric)
     try:
         data = image.write_to_memory()

@@ -19,7 +19,8 @@ from realesr.images.formats.tiff_directory import (
     Page,
 )
 from realesr.images.formats.tiff_meaning import Meaning
-from realesr.images.formats.tiff_samples import Grid, check_whole, decoded_rows, grid_of, open_samples
+from realesr.images.formats.tiff_samples import check_whole, decoded_rows, grid_of, open_samples
+from realesr.images.formats.tiff_sizes import Grid
 from realesr.images.libvips import pyvips
 
 _BT601 = (0.299, 0.587, 0.114)
