@@ -39,6 +39,7 @@ ON_THE_MACHINE = (
     "requests",
     "rich",
     "safetensors",
+    "urllib3",
     "scikit-image",
     "scipy",
     "setuptools",

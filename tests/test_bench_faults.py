@@ -183,9 +183,5 @@ def test_a_command_that_never_comes_to_a_file_ends_the_run(
 @pytest.mark.long
 @pytest.mark.weights
 @pytest.mark.parametrize("kind", KINDS)
-def test_all_trials_of_a_kind_end_without_a_fault(
-    request: pytest.FixtureRequest, imported: Any, tmp_path: Path, kind: str
-) -> None:
-    if "long" not in str(request.config.getoption("markexpr")):
-        pytest.skip("takes minutes: pytest -m long")
+def test_all_trials_of_a_kind_end_without_a_fault(imported: Any, tmp_path: Path, kind: str) -> None:
     assert imported("bench_faults").main(["--only", kind, "--out", str(tmp_path)]) == 0

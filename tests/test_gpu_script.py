@@ -390,7 +390,7 @@ def test_a_kit_that_is_too_large_is_an_error(
     assert not (tmp_path / "kit" / "source" / "benchmarks" / "results").exists()
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.weights
 def test_the_rehearsal_runs_every_step(gpu_kit: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """With the packages of this environment in the place of the machine's: of the wheels realesr's alone is packed."""

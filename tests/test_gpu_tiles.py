@@ -131,6 +131,7 @@ def test_a_row_is_not_begun_with_less_time_than_it_needs(gpu_tiles: Any) -> None
     assert gpu_tiles.measured(case, left_s=61.0)["whole_s"] == 1.0
 
 
+@pytest.mark.long
 def test_the_rehearsal_measures_every_way_in_order_of_importance(gpu_tiles: Any) -> None:
     rows = list(gpu_tiles.rows("cpu", 60.0, small=True))
     assert [row for row in rows if "failed" in row] == []

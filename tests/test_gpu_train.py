@@ -51,7 +51,7 @@ def crops(tmp_path: Path) -> list[Path]:
     return [noise(tmp_path / "crops" / f"{photo}-{turn}.jpg") for photo in ("a", "bb", "ccc") for turn in range(2)]
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_training_in_small_gives_a_row_for_each_stage_and_goes_on_to_the_same_bits(
     module: Any, tmp_path: Path, crops: list[Path]
 ) -> None:

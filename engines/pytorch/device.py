@@ -50,7 +50,8 @@ def in_thread_of(device: torch.device, work: Callable[..., Result], *arguments: 
     """Do work in the device's thread and wait for it; on a CPU in this thread, as nothing is gained there."""
     if device.type != "cuda":
         return _natively(work, *arguments)
-    return thread_of(str(device)).submit(_natively, work, *arguments).result()
+    result: Result = thread_of(str(device)).submit(_natively, work, *arguments).result()
+    return result
 
 
 def _natively(work: Callable[..., Result], *arguments: Any) -> Result:

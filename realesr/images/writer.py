@@ -122,7 +122,14 @@ class ImageWriter:
             self._held = HeldFile(self._partial)
         except OSError as error:
             raise OutputError(f"{self._path} cannot be written ({error.strerror}); nothing was left there") from error
-        self._thread.start()
+        try:
+            self._thread.start()
+        except BaseException:  # a signal, after which `__exit__` is not called
+            self._source.end()
+            self._wanted = False
+            self._remove_partial()
+            self._held.release()
+            raise
         return self
 
     def __exit__(

@@ -53,18 +53,18 @@ def test_every_option_arrives(realesr: Command, fake: FakeUpscaler, folder: Path
             Path("photo.jpg"),
             Path("out/photo_x2.5.webp"),
             ImageOptions(scale=2.5, alpha="lanczos"),
-            FileOptions(format="webp", quality=80, overwrite=True, strip=True, page=2, max_pixels=1000),
+            FileOptions(format="webp", quality=80, overwrite=True, strip=True, page=2, max_pixels=1000, resume=True),
         )
     ]
 
 
-def test_without_options_the_defaults_are_those_of_the_library(
+def test_without_options_the_defaults_are_those_of_the_library_but_that_rows_are_kept(
     realesr: Command, fake: FakeUpscaler, folder: Path
 ) -> None:
     write(folder, "photo.jpg")
     realesr("upscale", "photo.jpg")
     assert fake.network == NetworkOptions()
-    assert fake.asked[0][2:] == (ImageOptions(), FileOptions())
+    assert fake.asked[0][2:] == (ImageOptions(), FileOptions(resume=True))
 
 
 @pytest.mark.parametrize(

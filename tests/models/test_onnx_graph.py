@@ -51,7 +51,7 @@ def test_the_graph_computes_what_the_torch_module_computes(architecture):
     np.testing.assert_allclose(got, expected, atol=1e-5)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("architecture", [SMALL[0], SMALL[1], SMALL[6]], ids=str)
 def test_the_graph_computes_what_torchs_own_export_computes(architecture, tmp_path):
     weights, batch = small_weights(architecture), _batch(architecture)

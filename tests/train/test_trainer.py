@@ -320,7 +320,7 @@ def test_an_image_that_goes_bad_is_named_and_what_was_done_is_saved(train, tmp_p
     assert "going on at iteration 3 of 6" in train("stage1", "net")
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("stage", ["stage1", "stage2"])
 def test_two_processes_are_one_with_twice_the_batch(tmp_path, photos, train, stage):
     changes = ["degrade.pool=0", "validation.every=0"]

@@ -70,7 +70,7 @@ def in_float32(architecture, lr):
     return build_with(small_weights(architecture)).half().to(lr.device).float()(lr.float())
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.skipif(INTERPRETED, reason="is this process")
 def test_under_the_interpreter():
     command = [sys.executable, "-m", "pytest", __file__, "-q", "-p", "no:cacheprovider", "-m", "not cuda"]
