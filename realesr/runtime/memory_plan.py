@@ -18,19 +18,21 @@ from realesr.runtime.tiled import tile_plan
 from realesr.runtime.tiling import Tiling
 
 RESERVE_BYTES = 48_000_000
-"""For threads, buffers of the codecs, and libraries that are loaded on the way: a PNG of 512 px, enlarged by a network
-of two layers, takes 35 MB beside what is counted here."""
+"""For threads, buffers of the codecs, and libraries that are loaded on the way. With it, every run under a limit of
+addresses from 260 to 980 MB ended with the right image or in one line (benchmarks/bench_faults.py --only memory)."""
 HELD_BANDS = 4
 """Bands of the result at once: one each in the network, in the queue behind it and before the encoder, and a copy."""
 BAND_VALUE_BYTES = 4
 
 
-ENCODER_ROWS = 1500
-"""Rows that libvips and the pipe to it hold while a PNG, JPEG or TIFF is written."""
+ENCODER_ROWS = 1800
+"""Rows that libvips and the pipe to it hold while a PNG, JPEG or TIFF is written: growth of the peak of resident memory
+with the width, from 1,024 to 4,096 px."""
 ENCODER_BYTES_PER_PX = {("webp", False): 11, ("webp", True): 45, ("avif", False): 37, ("avif", True): 56}
 """Format, and whether there is alpha -> bytes for each pixel of the result, which these encoders hold as a whole.
 
-Like ENCODER_ROWS the growth of the peak of resident memory from 1 to 16 MP, measured on 2026-11-27 with libvips 8.18.7.
+Growth of the peak of resident memory while 16 MP (4 MP with alpha) of noise over soft shapes were written; like
+ENCODER_ROWS measured on 2026-11-27 with libvips 8.18.7.
 """
 
 
