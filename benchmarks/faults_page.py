@@ -35,8 +35,9 @@ PROMISES = """\
 
 - **Whole files or none.** A file under its final name is complete. Outputs are written under another name beside it,
   and renamed at the end. A full disk, a signal or a crash leaves the file that was there before, or none.
-- **The same command goes on.** Run it again after whatever ended it: finished files are kept, the others are done, and
-  unfinished ones of earlier runs are removed. The outputs are, byte for byte, those of a run that nothing disturbed.
+- **The same command goes on.** Run it again after whatever ended it: finished files are kept, a large image goes on
+  behind its last finished band, the others are done, and unfinished files of earlier runs are removed. The outputs are,
+  byte for byte, those of a run that nothing disturbed.
 - **One bad file does not stop a folder.** It gets one line that says what is wrong with it and what to do; the others
   are enlarged. The exit code is then 1.
 - **Nothing is made up in silence.** An image that has lost rows is refused, unless you pass `--allow-damaged`. What was
@@ -44,8 +45,8 @@ PROMISES = """\
 - **No file runs code.** Pickles are read as data; an ONNX file may neither run for ever nor name files elsewhere.
 - **Bounded time and memory.** A bad file, or a server that lies, costs seconds, and less than 1 GB.
 - **Downloads are verified.** A file gets its name once its SHA-256 is right; until then it is no file of yours.
-- **Too little memory is met with smaller pieces,** or refused in one line: of the memory that a container or `ulimit`
-  allows, not only of what the computer has. The result is the same.
+- **Too little memory is said before the first tile,** in one line with the tiles that would fit: of the memory that a
+  container or `ulimit` allows, not only of what the computer has. The result never depends on what happens to be free.
 - **A piece that fails is done again.** A tile or strip that does not fit goes on in smaller ones; one whose values are
   no numbers is done in float32. Where float32 gives none either, the image is refused: the weights are damaged then.
 """

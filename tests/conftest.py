@@ -5,14 +5,18 @@ import signal
 from collections.abc import Iterator
 
 import pytest
+from hypothesis import settings
 
 from realesr.engines.choice import nvidia_gpus
 from realesr.engines.onnx_runtime import first_run
 
 
-def pytest_configure() -> None:
+def pytest_configure(config: pytest.Config) -> None:
     """A shell's background job ignores Ctrl-C and hands that on; the tests of Ctrl-C need it everywhere."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    if "long" not in config.getoption("markexpr"):
+        settings.register_profile("quick", max_examples=30)
+        settings.load_profile("quick")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

@@ -27,8 +27,17 @@ def imported(monkeypatch: pytest.MonkeyPatch) -> Any:
     return importlib.import_module
 
 
+SECONDS_ALONE = ("images", "kills", "recipes", "downloads", "soak")
+"""Kinds of which a few trials take three seconds at most; those of the others take longer."""
+
+
 @pytest.mark.parametrize(
-    "kind", [pytest.param(kind, marks=[pytest.mark.weights] if kind == "memory" else []) for kind in KINDS]
+    "kind",
+    [
+        *SECONDS_ALONE,
+        *(pytest.param(kind, marks=[pytest.mark.long]) for kind in KINDS if kind not in (*SECONDS_ALONE, "memory")),
+        pytest.param("memory", marks=[pytest.mark.long, pytest.mark.weights]),
+    ],
 )
 def test_a_few_trials_of_each_kind_run_and_are_counted(imported: Any, tmp_path: Path, kind: str) -> None:
     bench = imported("bench_faults")

@@ -81,7 +81,7 @@ def assert_equal(got: NDArray[np.float32], whole: NDArray[np.float32], tolerance
     assert float(np.abs(got - whole).max(initial=0)) <= tolerance
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=12, deadline=None)
 @given(height=st.integers(1, 200), strip=st.integers(1, 70), width=st.integers(1, 9))
 def test_strips_of_any_height_equal_the_whole_image(pair: Pair, height: int, strip: int, width: int) -> None:
     engine, tolerance = pair

@@ -475,6 +475,7 @@ def two(tmp_path_factory):
     return [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in range(2)]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("number", range(len(TWO)))
 def test_two_processes_are_one_with_twice_the_batch(two, number):
     step, more = TWO[number]
