@@ -152,6 +152,7 @@ def test_a_driver_that_does_not_answer_is_quoted(kit: Path) -> None:
     assert "(nvidia-smi: NVIDIA-SMI has failed: no driver)" in result.stderr
 
 
+@pytest.mark.long
 def test_a_step_that_fails_hangs_or_crashes_does_not_stop_the_others(kit: Path) -> None:
     result = run(kit, "--minutes", "1")
     assert result.returncode == 1

@@ -161,6 +161,7 @@ def test_rows_come_one_by_one_and_stop_at_the_time(gpu_tiles: Any) -> None:
     assert {"upscale", "engine"} <= {row["what"] for row in later}
 
 
+@pytest.mark.long
 def test_the_rehearsal_of_the_profile(gpu_tiles: Any) -> None:
     rows = list(gpu_tiles.profile("cpu", small=True))
     assert [row for row in rows if "failed" in row] == []

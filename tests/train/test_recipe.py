@@ -142,6 +142,7 @@ HOSTILE = (
 )
 
 
+@pytest.mark.long
 def test_each_value_of_each_key_is_taken_or_refused_in_one_line(file):
     path = file(SMALL)
     for key in _keys(read_recipe(path).as_dict()):
