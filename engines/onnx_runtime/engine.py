@@ -1,8 +1,7 @@
 """Runs networks with ONNX Runtime: on the CPU, or on any other device that the installed package offers."""
 
-import os
-from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -36,29 +35,15 @@ from realesr.engines.onnx_runtime.strips import OnnxRuntimeLibrary, StatefulSess
 from realesr.engines.translation import translated
 from realesr.errors import EngineError, ModelError, RealesrError, UsageError
 from realesr.machine.cgroup import usable_cores
+from realesr.machine.environment import default_variable
 from realesr.models.architecture import Architecture
 from realesr.models.facts import ModelFacts
 from realesr.models.onnx_graph import onnx_bytes
 from realesr.models.weights import Weights
 from realesr.runtime.strips import Strips, check_strips, first_rows_px
 
-
-@contextmanager
-def _nothing_sent() -> Iterator[None]:
-    """Keep ONNX Runtime from reporting its use to Microsoft, where it is imported inside this context.
-
-    Since 1.29 it does so by default, from the import on, and reads the variable there alone.
-    """
-    was_set = "ORT_DISABLE_TELEMETRY" in os.environ
-    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
-    try:
-        yield
-    finally:
-        if not was_set:
-            del os.environ["ORT_DISABLE_TELEMETRY"]
-
-
-with _nothing_sent():
+# ONNX Runtime reports its use to Microsoft by default since 1.29, from the import on, and reads the variable there.
+with default_variable("ORT_DISABLE_TELEMETRY", "1"):
     import onnxruntime
 
 PRECISIONS: tuple[Precision, ...] = ("fp32", "fp16")

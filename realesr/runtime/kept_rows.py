@@ -23,7 +23,7 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from realesr.runtime.rows import Band, FinishedBand
+from realesr.runtime.rows import Band, FinishedBand, rounded_to_levels
 
 WORTH_SECONDS = 3.0
 """Expected time of the network from which on rows are kept: below it, doing all again costs less than a look."""
@@ -96,9 +96,10 @@ class KeptBands:
 
     def __init__(self, path: Path, identity: Callable[[], Mapping[str, object]], *, as_levels: bool) -> None:
         self._rows_path, self._state_path = (path.with_name(f"{path.name}.{kind}") for kind in ("rows", "state"))
+        self._partial_path = self._state_path.with_name(f"{self._state_path.name}.part")
         self._of_image = identity
         self._as_levels = as_levels
-        self._identity = ""
+        self._identity = self._plan = ""
         self._file: BinaryIO | None = None
         self._hash = hashlib.sha256()
         self._heights: list[int] = []
@@ -150,7 +151,7 @@ class KeptBands:
                 if not self._is_wanted:
                     return band
                 self._open()
-            kept = to_levels(band) if self._as_levels else band
+            kept = rounded_to_levels(band, 8).astype(np.uint8) if self._as_levels else band
             self._append(kept)
             if time.monotonic() >= self._checkpoint_due:
                 self._write_state(checkpoint())
@@ -211,11 +212,10 @@ class KeptBands:
             "arrays": [[name, array.dtype.str, array.shape] for name, array in arrays.items()],
         }
         content = b"".join([json.dumps(record).encode(), b"\n", *(array.tobytes() for array in arrays.values())])
-        partial = self._state_path.with_name(f"{self._state_path.name}.part")
-        with partial.open("wb") as file:
+        with self._partial_path.open("wb") as file:
             file.write(hashlib.sha256(content).hexdigest().encode() + b"\n")
             file.write(content)
-        partial.replace(self._state_path)
+        self._partial_path.replace(self._state_path)
         taken = time.monotonic() - started
         self._checkpoint_due = time.monotonic() + max(CHECKPOINT_SECONDS, taken / CHECKPOINT_SHARE)
 
@@ -253,16 +253,9 @@ class KeptBands:
 
     def _remove(self) -> None:
         self._heights, self._hash = [], hashlib.sha256()
-        for path in (self._state_path, self._state_path.with_name(f"{self._state_path.name}.part"), self._rows_path):
+        for path in (self._state_path, self._partial_path, self._rows_path):
             with contextlib.suppress(OSError):
                 path.unlink(missing_ok=True)
-
-
-def to_levels(band: Band) -> FinishedBand:
-    """Clamp and round (channels, rows, width) float32 to uint8 levels."""
-    levels = band * np.float32(255)
-    np.rint(levels, out=levels)
-    return np.clip(levels, 0, 255, out=levels).astype(np.uint8)
 
 
 def _arrays(described: list[list[Any]], data: bytes) -> dict[str, NDArray[Any]]:

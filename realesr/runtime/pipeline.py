@@ -19,7 +19,7 @@ from realesr.runtime.alpha import bleed_bands, limit_bands
 from realesr.runtime.engine_pool import EnginePool
 from realesr.runtime.kept_rows import KeptRows
 from realesr.runtime.resize import resize_bands
-from realesr.runtime.rows import Band, FinishedBand, RowWindow, in_chunks
+from realesr.runtime.rows import Band, FinishedBand, RowWindow, in_chunks, rounded_to_levels
 from realesr.runtime.strip_bands import enlarge_rows
 from realesr.runtime.tiled import enlarge_to_levels, plan_for
 
@@ -213,7 +213,5 @@ def _quantise(band: Band | FinishedBand, bits: int) -> Rows:
     channels, height, width = band.shape
     rows = np.empty((height, width, channels), np.uint8 if bits == 8 else np.uint16)
     for channel, plane in enumerate(band):
-        levels = plane * np.float32(2**bits - 1)
-        np.rint(levels, out=levels)
-        rows[:, :, channel] = np.clip(levels, 0, 2**bits - 1, out=levels)
+        rows[:, :, channel] = rounded_to_levels(plane, bits)
     return rows

@@ -85,6 +85,13 @@ def crop_bands(bands: Iterable[Band | FinishedBand], *, height_px: int, width_px
         left -= band.shape[1]
 
 
+def rounded_to_levels(values: Band, bits: int) -> Band:
+    """Return values in [0, 1], clamped, as whole levels of `bits` bits, still in float32."""
+    levels = values * np.float32(2**bits - 1)
+    np.rint(levels, out=levels)
+    return np.clip(levels, 0, 2**bits - 1, out=levels)
+
+
 @dataclass(frozen=True)
 class _Ended:
     """The last item of a queue: the producer has finished or failed."""

@@ -12,6 +12,7 @@ import pytest
 
 from realesr.engines import open_engine
 from realesr.errors import EngineError, OutOfMemory, UsageError
+from realesr.machine.environment import default_variable
 from realesr.models.architecture import Architecture
 from realesr.models.compact import Compact
 from realesr.models.layers import IMAGE, Activated, Activation, ActivationKind, PixelShuffle, PixelUnshuffle, ScaledSum
@@ -201,6 +202,6 @@ def test_threads_sleep_while_they_wait_unless_the_user_says_otherwise(
     monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
     if own is not None:
         monkeypatch.setenv("OMP_WAIT_POLICY", own)
-    with ncnn_engine._sleeping_threads():
+    with default_variable("OMP_WAIT_POLICY", "PASSIVE"):
         assert os.environ["OMP_WAIT_POLICY"] == (own or "PASSIVE")
     assert os.environ.get("OMP_WAIT_POLICY") == own
