@@ -13,9 +13,9 @@ from collections import OrderedDict
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from faults_children import AnsweringChild, answer_lines
 from faults_mutations import mutated
+from faults_networks import small_networks
 from faults_verdicts import RIGHT, WRONG, Tally
 
 TRIALS = 2000
@@ -84,22 +84,14 @@ def whole_files() -> dict[str, dict[str, bytes]]:
     """Return name -> suffix -> content of small networks in every kind of file."""
     import safetensors.numpy
 
-    from realesr.models.compact import Compact
     from realesr.models.ncnn_graph import ncnn_files
-    from realesr.models.rrdb import RRDB
-    from realesr.models.weights import Weights
 
     files: dict[str, dict[str, bytes]] = {}
-    for name, architecture in {
-        "compact": Compact(scale=4, features=8, convs=1),
-        "rrdb": RRDB(scale=4, features=4, blocks=1, growth=4),
-    }.items():
-        dice = np.random.default_rng(0)
-        state = {key: dice.normal(0, 0.1, shape).astype(np.float32) for key, shape in architecture.shapes.items()}
-        param, data = ncnn_files(Weights(name=name, architecture=architecture, state=state, sha256="0" * 64))
-        files[f"{name}-ncnn"] = {".param": param.encode(), ".bin": data}
-        files[f"{name}-safetensors"] = {".safetensors": safetensors.numpy.save(state)}
-        files |= _saved_by_torch(name, state)
+    for network in small_networks(scale=4):
+        param, data = ncnn_files(network)
+        files[f"{network.name}-ncnn"] = {".param": param.encode(), ".bin": data}
+        files[f"{network.name}-safetensors"] = {".safetensors": safetensors.numpy.save(network.state)}
+        files |= _saved_by_torch(network.name, network.state)
     return files
 
 

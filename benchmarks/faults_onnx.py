@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from faults_children import AnsweringChild, answer_lines
 from faults_mutations import mutated
+from faults_networks import small_networks
 from faults_verdicts import RIGHT, WRONG, Tally
 
 TRIALS = 520
@@ -47,20 +48,9 @@ def inject(tally: Tally, trials: int, seed: int, folder: Path) -> None:
 
 def whole_files() -> dict[str, bytes]:
     """Return name -> content of two files of ours and one that realesr did not write."""
-    from realesr.models.compact import Compact
     from realesr.models.onnx_graph import onnx_bytes
-    from realesr.models.rrdb import RRDB
-    from realesr.models.weights import Weights
 
-    files = {"foreign": _foreign()}
-    for name, architecture in {
-        "compact": Compact(scale=2, features=8, convs=1),
-        "rrdb": RRDB(scale=2, features=4, blocks=1, growth=4),
-    }.items():
-        dice = np.random.default_rng(0)
-        state = {key: dice.normal(0, 0.1, shape).astype(np.float32) for key, shape in architecture.shapes.items()}
-        files[name] = onnx_bytes(Weights(name=name, architecture=architecture, state=state, sha256="0" * 64))
-    return files
+    return {"foreign": _foreign(), **{network.name: onnx_bytes(network) for network in small_networks(scale=2)}}
 
 
 def _foreign() -> bytes:
