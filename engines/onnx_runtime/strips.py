@@ -12,7 +12,7 @@ from realesr.engine import Precision
 from realesr.models.stateful_graph import StatefulGraph, stateful_graphs
 from realesr.models.strip_plan import least_rows, stages
 from realesr.models.weights import Weights
-from realesr.runtime.strips import through_stages
+from realesr.runtime.strips import joined_states, state_of, through_stages
 
 OpenGraph = tuple[Any, StatefulGraph]
 """A session, and the graph that it runs."""
@@ -75,12 +75,12 @@ class OnnxRuntimeStripRun:
 
     def state(self) -> dict[str, NDArray[Any]]:
         """Return what the next strip is computed from; see `StripRun.state`."""
-        return {f"{i}.{name}": array for i, stage in enumerate(self._stages) for name, array in stage.state().items()}
+        return joined_states([stage.state() for stage in self._stages])
 
     def restore(self, state: Mapping[str, NDArray[Any]]) -> None:
         """Go on from a state; see `StripRun.restore`."""
         for number, stage in enumerate(self._stages):
-            stage.restore({name: state[f"{number}.{name}"] for name in stage.state()})
+            stage.restore(state_of(number, state))
 
 
 class _SessionPass:

@@ -16,7 +16,7 @@ from realesr.engines.pytorch.device import Stream, in_thread_of, on_device, on_h
 from realesr.engines.pytorch.layers import ConvolutionOperation, LayerNetwork, unread_after
 from realesr.models.layers import Concatenation, Convolution, Layer
 from realesr.models.strip_plan import Delay, Stage, least_rows, stages, strip_plan
-from realesr.runtime.strips import through_stages
+from realesr.runtime.strips import joined_states, state_of, through_stages
 
 _CHANNELS, _ROWS = 1, 2
 """Axes."""
@@ -56,11 +56,15 @@ class TorchStripRun:
 
     def _state(self) -> dict[str, NDArray[Any]]:
         with working_on(self._device, self._stream):
-            return {
-                f"{number}.{name}": tensor.contiguous().cpu().view(torch.uint8).numpy()
-                for number, stage in enumerate(self._stages)
-                for name, tensor in stage.state().items()
-            }
+            return joined_states(
+                [
+                    {
+                        name: tensor.contiguous().cpu().view(torch.uint8).numpy()
+                        for name, tensor in stage.state().items()
+                    }
+                    for stage in self._stages
+                ]
+            )
 
     def restore(self, state: Mapping[str, NDArray[Any]]) -> None:
         """Go on from a state; see `StripRun.restore`."""
@@ -71,11 +75,8 @@ class TorchStripRun:
             for number, stage in enumerate(self._stages):
                 stage.restore(
                     {
-                        name.removeprefix(f"{number}."): torch.from_numpy(array.copy())
-                        .view(self._dtype)
-                        .to(self._device)
-                        for name, array in state.items()
-                        if name.startswith(f"{number}.")
+                        name: torch.from_numpy(array.copy()).view(self._dtype).to(self._device)
+                        for name, array in state_of(number, state).items()
                     }
                 )
 

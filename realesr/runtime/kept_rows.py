@@ -35,6 +35,8 @@ KEPT_DAYS = 7
 """Rows of a job that nobody has gone on with are deleted after this time, by the next job in their folder."""
 _PATTERNS = (".realesr-*.rows", ".realesr-*.state", ".realesr-*.state.part")
 _READ_BYTES = 1 << 20
+_tidied_folders: set[Path] = set()
+"""Folders in which this process has looked for old rows: a folder may hold many thousand images."""
 
 Arrays = Mapping[str, NDArray[Any]]
 
@@ -63,7 +65,10 @@ class KeptRows:
         self._place = target.with_name(f".realesr-{digest}")
         self._identity = identity
         self._streams: list[KeptBands] = []
-        _remove_old(target.parent)
+        folder = target.parent.absolute()
+        if folder not in _tidied_folders:
+            _tidied_folders.add(folder)
+            _remove_old(folder)
 
     def stream(self, name: str, *, as_levels: bool = False) -> "KeptBands":
         """Return the bands of one pass of the network; `as_levels`: kept and handed on clamped, in 8 bits."""
@@ -83,12 +88,9 @@ class KeptRows:
             stream.close()
 
     def discard(self) -> None:
-        """Delete the files, those of earlier runs as well."""
-        self.close()
-        for path in self._place.parent.glob(f"{self._place.name}.*"):
-            if path.suffix in (".rows", ".state", ".part"):
-                with contextlib.suppress(OSError):
-                    path.unlink()
+        """Delete the files: the image is complete."""
+        for stream in self._streams:
+            stream.discard()
 
 
 class KeptBands:

@@ -12,9 +12,9 @@ import numpy as np
 
 from realesr.errors import OutOfMemory
 from realesr.runtime.engine_pool import EnginePool, is_sound
-from realesr.runtime.kept_rows import Arrays, Checkpoint, KeptBands
+from realesr.runtime.kept_rows import Checkpoint, KeptBands
 from realesr.runtime.rows import Band, FinishedBand, RowWindow, crop_bands, in_chunks, pad_bands
-from realesr.runtime.strips import Strips
+from realesr.runtime.strips import Strips, joined_states, state_of
 from realesr.runtime.tiled import enlarge_bands, plan_for
 from realesr.runtime.tiles import AxisPlan, plan_tiles
 
@@ -105,7 +105,9 @@ class _StripsThenTiles:
         try:
             strips = self._opened()
             yield from self._from_earlier_run(strips)
-            for start, stop in list(in_chunks(plan.height_px, plan.rows_px))[-(-self._taken_px // plan.rows_px) :]:
+            for start, stop in in_chunks(plan.height_px, plan.rows_px):
+                if stop <= self._taken_px:
+                    continue
                 band = self._pushed(strips, start, stop)
                 if band is None:
                     return
@@ -127,7 +129,7 @@ class _StripsThenTiles:
             return
         if found.arrays:  # there are none at the end of the image
             for number, strip in enumerate(strips):
-                strip.restore(_of_strip(number, found.arrays))
+                strip.restore(state_of(number, found.arrays))
         for band in self._kept.bands():
             self._given += band.shape[1]
             yield band
@@ -137,8 +139,7 @@ class _StripsThenTiles:
     def _checkpoint(self, strips: list[Strips]) -> Checkpoint:
         if self._taken_px == self._plan.height_px:
             return Checkpoint(done=self._taken_px, arrays={})
-        arrays = {f"{i}.{name}": array for i, strip in enumerate(strips) for name, array in strip.state().items()}
-        return Checkpoint(done=self._taken_px, arrays=arrays)
+        return Checkpoint(done=self._taken_px, arrays=joined_states([strip.state() for strip in strips]))
 
     def _opened(self) -> list[Strips]:
         columns, plan = self._plan.columns, self._plan
@@ -184,11 +185,6 @@ class _StripsThenTiles:
         for band in rest:
             yield band[:, min(known, band.shape[1]) :]
             known -= min(known, band.shape[1])
-
-
-def _of_strip(number: int, arrays: Arrays) -> Arrays:
-    """Return the state of one strip of several, side by side."""
-    return {name.partition(".")[2]: array for name, array in arrays.items() if name.partition(".")[0] == str(number)}
 
 
 def _without_first(pixels: int, on_pixels: OnPixels) -> OnPixels:

@@ -82,6 +82,17 @@ def through_stages(
     return result
 
 
+def joined_states(states: Sequence[Mapping[str, NDArray[Any]]]) -> dict[str, NDArray[Any]]:
+    """Return the states of several strips or stages as one; `state_of` has each of them again."""
+    return {f"{number}.{name}": array for number, state in enumerate(states) for name, array in state.items()}
+
+
+def state_of(number: int, joined: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+    """Return one of the states that `joined_states` has joined."""
+    prefix = f"{number}."
+    return {name.removeprefix(prefix): array for name, array in joined.items() if name.startswith(prefix)}
+
+
 def first_rows_px(architecture: Architecture) -> int:
     """Return the fewest rows of a network's first strip: more than its receptive radius, in whole unshuffle blocks."""
     multiple = architecture.multiple_of
