@@ -336,7 +336,7 @@ def imported(module: str, function: str) -> Callable[..., Iterable[Row]]:
 
 STEPS = (
     Step(name="A", what="the machine: GPU, versions, matrix product, copy", seconds=60, run=machine),
-    Step(name="B", what="FP16 against float32 on the CPU; the command; the doctor", seconds=40, run=precision),
+    Step(name="B", what="FP16 against float32 on the CPU; the command; the doctor", seconds=60, run=precision),
     Step(name="C", what="tests that need a GPU", seconds=150, run=gpu_tests),
     Step(
         name="P",
