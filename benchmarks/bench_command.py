@@ -1,15 +1,17 @@
-"""The command as a whole: peak memory on large photos, time of `--help`, size of the light install.
+"""The command as a whole: peak memory on large photos, time of `--help`, size of the light install, the first photo.
 
     python benchmarks/bench_command.py memory [--model NAME]    4000 x 3000 and 4000 x 12000 baseline JPEG to a x4 PNG
     python benchmarks/bench_command.py memory --heights 500 25000    2 MP and 100 MP: the time per input pixel
     python benchmarks/bench_command.py partial --model NAME    4000 x 3000, stopped after --seconds
     python benchmarks/bench_command.py help                     `realesr --help`, median of 11
     python benchmarks/bench_command.py size                     fresh environments: light, and with `weights`
+    python benchmarks/bench_command.py first                    from `pip install .` to pictures, offline (Linux)
 
 The photos are made from one that scikit-image ships, enlarged and repeated, with noise so that they do not compress.
 """
 
 import argparse
+import os
 import statistics
 import subprocess
 import sys
@@ -122,10 +124,44 @@ def install_size() -> list[dict[str, Any]]:
     return rows
 
 
+def first_photo() -> list[dict[str, Any]]:
+    """Time from nothing to the first pictures: install into a fresh environment, then commands without a network.
+
+    The photo has 640 x 480 px. The cache is empty, and nothing but the light install is there.
+    """
+    from skimage import data
+
+    with tempfile.TemporaryDirectory() as folder:
+        started = time.perf_counter()
+        venv.create(Path(folder) / "venv", with_pip=True)
+        scripts = Path(folder) / "venv" / "bin"
+        pip = [str(scripts / "python"), "-m", "pip", "install", "-q", "-c", str(ROOT / "constraints.txt"), str(ROOT)]
+        subprocess.run(pip, check=True, stderr=subprocess.DEVNULL)
+        rows = [{"command": "python -m venv, pip install .", "s": time.perf_counter() - started}]
+        photo = Image.fromarray(data.astronaut()).resize((640, 480))  # type: ignore[no-untyped-call]
+        photo.save(Path(folder) / "photo.jpg", quality=90)
+        for command in (
+            "realesr upscale photo.jpg",
+            "cat photo.jpg | realesr upscale - --format png --long-side 1200 > out.png",
+            "realesr compare photo.jpg",
+        ):
+            started = time.perf_counter()
+            environment = {
+                "PATH": f"{scripts}:{os.environ['PATH']}",
+                "REALESR_CACHE": f"{folder}/cache",
+                "HOME": folder,
+            }
+            offline = ["unshare", "--net", *([] if os.geteuid() == 0 else ["--map-root-user"]), "sh", "-c", command]
+            answer = subprocess.run(offline, cwd=folder, env=environment, capture_output=True, text=True, check=True)
+            rows.append({"command": command, "s": time.perf_counter() - started})
+            print(f"$ {command}\n{answer.stdout}{answer.stderr}")
+        return rows
+
+
 def main() -> None:
     """Measure, print a table, write JSON."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=["memory", "partial", "help", "size", "photo"])
+    parser.add_argument("what", choices=["memory", "partial", "help", "size", "first", "photo"])
     parser.add_argument("path", type=Path, nargs="?", help="where `photo` writes")
     parser.add_argument("--model", default="realesr-animevideov3")
     parser.add_argument("--height", type=int, default=3000)
@@ -140,7 +176,7 @@ def main() -> None:
     elif arguments.what == "partial":
         rows = memory(arguments.model, [arguments.height], arguments.seconds)
     else:
-        rows = help_time() if arguments.what == "help" else install_size()
+        rows = {"help": help_time, "size": install_size, "first": first_photo}[arguments.what]()
     report.show(arguments.what, rows)
     report.save(f"command-{arguments.what}" + (f"-{arguments.model}" if "model" in rows[0] else ""), rows)
 

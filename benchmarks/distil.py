@@ -1,15 +1,20 @@
 """Distils a small network from a large one in the seconds that there are: minutes on a large GPU.
 
     python benchmarks/distil.py --make-crops crops --from PHOTOS... --megabytes 12
-    python benchmarks/distil.py --crops crops --out out --seconds 200 --device cuda
+    python benchmarks/distil.py --crops crops --held-out others --out out --seconds 400 --device cuda
+    python benchmarks/distil_table.py out/log.jsonl
 
-    teacher   30 %   its answers to small patches are made once and kept on the device as bytes
-    A         40 %   the student learns L1 to these answers, which takes away noise and blur, and texture with them
-    B         30 %   L1 and a discriminator whose real images are the teacher's answers, which brings texture back
+    teacher   17 %   its answers to small patches are made once and kept on the device as bytes
+    A         31 %   the student learns L1 to these answers, which takes away noise and blur, and texture with them
+    B         52 %   L1, spectra and a discriminator whose real images are the teacher's answers bring texture back:
+                     several arms, each from where the one before it ended, and with its own weights of the losses
 
-Half of the patches are degraded as in training, half are pixels of photos as they are: a teacher needs no truth.
-Patches of photos that no training patch is cut from are kept apart for the scores. OUT gets student.safetensors (which
-`realesr upscale -m` takes; anew every 20 s), student-l1.safetensors (as stage A ends), log.jsonl and patches.png.
+Two thirds of the patches are degraded as in training, the others are pixels of photos as they are: a teacher needs no
+truth. Patches of photos that no training patch is cut from are kept apart for the scores.
+
+OUT gets log.jsonl, patches.png, student-l1.safetensors (as stage A ends) and student.safetensors (the newest of B),
+both of which `realesr upscale -m` takes, and snapshots-1.safetensors and so on with several students of each arm of B:
+`distil_judge.py` takes them apart and scores them. All are written anew every 20 s.
 """
 
 import argparse
@@ -32,42 +37,44 @@ from distil_patches import (
     as_bytes,
     as_float,
     bicubic,
+    degraded,
     images_in,
-    laplacian_levels,
+    native,
     picture,
+    read_crops,
     split,
     window,
 )
+from distil_snapshots import Scores, Snapshots, scores
+from distil_steps import Learner, Rates, learn
+from distil_steps import Weights as LossWeights
 from torch import Tensor, nn
-from torch.nn import functional
 
 from realesr.models.discriminator import UNetDiscriminator
 from realesr.models.weights import Weights
 from realesr.models.zoo import load_model
 from realesr.networks import build, build_with
 from realesr.train.checkpoint import write_network
-from realesr.train.data.loader import Batch
-from realesr.train.degrade.recipe import CORRECTED
-from realesr.train.distributed import World
-from realesr.train.metrics import psnr
-from realesr.train.recipe import DISCRIMINATOR
-from realesr.train.stage_options import StageOptions
-from realesr.train.steps import MayStep, gan_step, psnr_step
-from realesr.train.synthesis import make_pairs
-from realesr.train.train_state import TrainState, make_state
 
 Row = dict[str, Any]
 
 TEACHER, STUDENT = "realesrgan-x4plus", "realesr-animevideov3"
-TEACHER_ENDS, A_ENDS = 0.3, 0.7
-"""Shares of the time that is left once the networks are there and scored."""
+TEACHER_ENDS, A_ENDS = 0.17, 0.48
+"""Shares of the time that is left once the networks are there and scored; the arms of stage B share the rest."""
 
-SAVE_SECONDS, LOG_SECONDS = 20.0, 5.0
+SAVE_SECONDS, LOG_SECONDS = 20.0, 10.0
 CHECKED_EVERY = 20
 """Iterations between looks at whether everything is finite, which wait for the GPU."""
 
-BORDER_PX = 4
-"""Border left out of PSNR at each side, as in validations."""
+SMALL_DISCRIMINATOR = UNetDiscriminator(features=32)
+"""A quarter of the work of Real-ESRGAN's, which is half of all work where the student is small."""
+
+ARMS = (
+    LossWeights(l1=1.0, fft=2.0),
+    LossWeights(l1=1.0, fft=1.0, gan=0.3),
+    LossWeights(l1=1.0, fft=1.0, gan=0.6),
+)
+"""Spectra bring texture of the right strength back; a discriminator then sees what is wrong with its shape."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,24 +85,27 @@ class Sizes:
     """Side of the patches."""
     read_px: int = 400
     """Side of what is degraded before a patch is cut from it, in HR px."""
-    teacher_batch: int = 48
-    group: int = 12
+    teacher_batch: int = 96
+    group: int = 24
     """Samples that share sizes in the degradation: larger is faster."""
     most_patches: int = 100_000
     """64 px take 209 kB each."""
-    held_out: int = 48
+    held_out: int = 96
     """Patches for the scores; half of them degraded."""
     a_batch: int = 64
-    a_rate: float = 3e-4
+    a_rate: float = 5e-4
+    a_warm_up: int = 200
+    """Iterations over which the learning rate rises: the student begins with weights of its own."""
     b_batch: int = 32
-    b_rate: float = 1e-4
-    d_rate: float = 2e-4
-    gan: float = 0.05
-    """Weight of the adversarial loss beside 1 of L1."""
-    b_warm_up: int = 50
-    """Iterations in which the discriminator learns alone; then the adversarial loss rises over twice as many."""
-    ema_decay: float = 0.995
-    discriminator: UNetDiscriminator = DISCRIMINATOR
+    b_rate: float = 2e-4
+    d_rate: float = 4e-4
+    gan_px: int = 128
+    """Side of the square of each answer that the discriminator sees, in HR px; a multiple of 8."""
+    arms: tuple[LossWeights, ...] = ARMS
+    d_warm_up: int = 100
+    """Iterations in which the discriminator learns alone; then the adversarial loss rises over as many."""
+    ema_decay: float = 0.999
+    discriminator: UNetDiscriminator = SMALL_DISCRIMINATOR
 
 
 SMALL = Sizes(
@@ -105,8 +115,10 @@ SMALL = Sizes(
     group=4,
     held_out=4,
     a_batch=4,
+    a_warm_up=2,
     b_batch=2,
-    b_warm_up=1,
+    gan_px=32,
+    d_warm_up=1,
     ema_decay=0.9,
     discriminator=UNetDiscriminator(features=4),
 )
@@ -150,7 +162,15 @@ class Distillation:
     """The networks, the crops and the time, and the stages in their order."""
 
     def __init__(
-        self, teacher: Weights, student: Weights, crops: Sequence[Path], out: Path, clock: Clock, sizes: Sizes, on: str
+        self,
+        teacher: Weights,
+        student: Weights,
+        learning: Sequence[Tensor],
+        held_crops: Sequence[Tensor],
+        out: Path,
+        clock: Clock,
+        sizes: Sizes,
+        on: str,
     ) -> None:
         self._device, self._sizes, self._clock, self._out = torch.device(on), sizes, clock, out
         self._is_cuda = self._device.type == "cuda"
@@ -162,192 +182,176 @@ class Distillation:
         precision = torch.float16 if self._is_cuda else torch.float32
         self._teacher = build_with(teacher).eval().requires_grad_(False)
         self._teacher.to(self._device, precision, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self._student = build_with(student).to(self._device)
-        self._learning, self._held_crops = split(crops, self._device, max(sizes.read_px, 2 * sizes.lr_px))
+        self._student = self._placed(build_with(student))
+        self._discriminator: Learner | None = None
+        self._learning, self._held_crops = ([crop.to(self._device) for crop in each] for each in (learning, held_crops))
+        self._held = self._held_out()
+        self._pictured = [bicubic(as_float(self._held.patches.lr))]
         self._saved = 0.0
 
     def rows(self) -> Iterator[Row]:
         """Go through all stages; yields what is known as soon as it is known."""
-        held = self._held_out()
-        answers = as_float(held.patches.answers)
-        yield self._scores("teacher", held, answers)
-        yield self._scores("bicubic", held, bicubic(as_float(held.patches.lr)))
+        yield self._row("teacher", as_float(self._held.patches.answers))
+        yield self._row("bicubic", self._pictured[0])
         began = self._clock.passed
-        before = self._enlarged(self._student, held)
-        yield self._scores("student before", held, before)
-        self._clock.begin_stages(reserve=1.5 + 3 * (self._clock.passed - began))
+        yield self._row("student before", self._enlarged(self._student))
+        self._clock.begin_stages(reserve=2.5 + 3 * (self._clock.passed - began))
         row, patches = self._ask_teacher()
         yield row
-        state = self._state(None, self._options_a())
-        yield from self._learn("stage A", A_ENDS, state, patches)
-        yield self._scores("after stage A", held, self._enlarged(state.ema.module, held))
-        self._save(state.ema.module, "student-l1")
-        self._student.load_state_dict(state.ema.module.state_dict())
-        state = self._state(build(self._sizes.discriminator), self._options_b())
-        yield from self._learn("stage B", 1.0, state, patches)
-        after = self._enlarged(state.ema.module, held)
-        yield self._scores("after stage B", held, after)
-        self._save(state.ema.module, "student")
-        picture(self._out / "patches.png", held, bicubic(as_float(held.patches.lr)), before, after, answers)
+        yield from self._stage_a(patches)
+        for number, weights in enumerate(self._sizes.arms, start=1):
+            yield from self._arm(number, weights, patches)
         yield {"what": "end", "seconds": round(self._clock.passed, 1), **self._memory()}
+
+    def _stage_a(self, patches: Patches) -> Iterator[Row]:
+        """Learn L1 to the answers; the student is its mean afterwards."""
+        sizes = self._sizes
+        student = Learner(self._student, ema_decay=sizes.ema_decay)
+        losses: dict[str, Tensor] = {}
+        for iteration, passed in self._steps("student-l1", student, self._clock.at(A_ENDS)):
+            rate = sizes.a_rate * cosine(passed) * min(1.0, (iteration + 1) / sizes.a_warm_up)
+            lr, answers = patches.batch(sizes.a_batch, self._dice)
+            losses = learn(student, None, lr, answers, LossWeights(), Rates(student=rate), gan_px=sizes.gan_px)
+            yield from self._progress("stage A", iteration + 1, losses)
+        yield self._row("after stage A", self._see(student.ema.module))
+        self._save(student.ema.module, "student-l1")
+        self._student.load_state_dict(student.ema.module.state_dict())
+
+    def _arm(self, number: int, weights: LossWeights, patches: Patches) -> Iterator[Row]:
+        """Go on with other losses; the student is its mean afterwards, whose snapshots are kept."""
+        sizes, arms, losses = self._sizes, len(self._sizes.arms), dict[str, Tensor]()
+        name, warm_up = f"arm {number}", 0
+        if weights.gan and self._discriminator is None:
+            warm_up = sizes.d_warm_up
+            self._discriminator = Learner(self._placed(build(sizes.discriminator)), ema_decay=0.0)
+        discriminator = self._discriminator if weights.gan else None
+        student = Learner(self._student, ema_decay=sizes.ema_decay)
+        snapshots = Snapshots(self._out / f"snapshots-{number}.safetensors")
+        yield {"what": name, "weights": str(weights)}
+        taken = self._clock.passed
+        for iteration, passed in self._steps("student", student, self._clock.at(A_ENDS + (1 - A_ENDS) * number / arms)):
+            rates, now = self._rates(iteration - warm_up, passed), ramped(weights, iteration - warm_up, sizes.d_warm_up)
+            lr, answers = patches.batch(sizes.b_batch, self._dice)
+            places = self._dice.integers(sizes.lr_px * SCALE - sizes.gan_px + 1, size=2)
+            corner_px = int(places[0]), int(places[1])
+            losses = learn(student, discriminator, lr, answers, now, rates, gan_px=sizes.gan_px, corner_px=corner_px)
+            yield from self._progress(name, iteration + 1, losses)
+            if self._clock.passed - taken > SAVE_SECONDS and not (iteration + 1) % CHECKED_EVERY:
+                taken = self._clock.passed
+                yield self._taken(snapshots, f"{name} at {passed:.2f}", student)
+        yield self._taken(snapshots, f"after {name}", student)
+        self._save(student.ema.module, "student")
+        self._student.load_state_dict(student.ema.module.state_dict())
+        self._see(self._student)
+        picture(self._out / "patches.png", self._held, *self._pictured, as_float(self._held.patches.answers))
+
+    def _rates(self, iteration: int, passed: float) -> Rates:
+        """Return the learning rates of stage B; the student rests before iteration 0."""
+        sizes = self._sizes
+        return Rates(student=sizes.b_rate * cosine(passed) if iteration >= 0 else 0.0, discriminator=sizes.d_rate)
+
+    def _steps(self, name: str, student: Learner, end: float) -> Iterator[tuple[int, float]]:
+        """Yield the number of each iteration and the share of the stage's time that has passed; save the mean."""
+        self._logged = self._began = self._clock.passed
+        for iteration, passed in enumerate(self._clock.until(end)):
+            yield iteration, passed
+            if self._clock.passed - self._saved > SAVE_SECONDS and not (iteration + 1) % CHECKED_EVERY:
+                self._save(student.ema.module, name)
+        self._wait()
+
+    def _progress(self, stage: str, iterations: int, losses: dict[str, Tensor]) -> Iterator[Row]:
+        """Look at the losses now and then; yields them every few seconds.
+
+        Raises:
+            SystemExit: one is not finite; what was saved before is there.
+        """
+        if iterations % CHECKED_EVERY:
+            return
+        values = dict(zip(losses, torch.stack(list(losses.values())).tolist(), strict=True))
+        if not all(map(math.isfinite, values.values())):
+            raise SystemExit(f"got {values} in {stage} after {iterations} iterations, expected finite losses")
+        if self._clock.passed - self._logged > LOG_SECONDS:
+            self._logged = self._clock.passed
+            rate = iterations / (self._logged - self._began)
+            values = {key: round(value, 5) for key, value in values.items()}
+            yield {"what": stage, "iterations": iterations, "iterations_s": rate, **values}
+
+    def _taken(self, snapshots: Snapshots, name: str, student: Learner) -> Row:
+        """Keep the mean of a student, and score it."""
+        snapshots.add(name, student.ema.module.state_dict())
+        return self._row(name, self._enlarged(student.ema.module))
 
     def _held_out(self) -> HeldOut:
         half = self._sizes.held_out // 2
         lr, truth = self._degraded(self._held_crops, half, iteration=2**40)
-        native = self._native(self._held_crops, self._sizes.held_out - half)
-        lr = torch.cat([lr, native])
+        lr = torch.cat([lr, native(self._held_crops, self._sizes.held_out - half, self._sizes.lr_px, self._dice)])
         return HeldOut(patches=Patches(lr=lr, answers=self._answers(lr)), truth=truth)
 
     def _ask_teacher(self) -> tuple[Row, Patches]:
         """Make patches and the teacher's answers until their time is over."""
-        sizes, began = self._sizes, self._clock.passed
-        inputs, outputs, seconds = [], [], {"degrade": 0.0, "teacher": 0.0}
+        sizes, began, earlier = self._sizes, self._clock.passed, None
+        inputs, outputs = [], []
         for number, _ in enumerate(self._clock.until(self._clock.at(TEACHER_ENDS))):
             if number * sizes.teacher_batch >= sizes.most_patches:
                 break
-            started = self._clock.passed
-            if number % 2:
-                inputs.append(self._native(self._learning, sizes.teacher_batch))
+            if number % 3 == 2:
+                inputs.append(native(self._learning, sizes.teacher_batch, sizes.lr_px, self._dice))
             else:
                 inputs.append(self._degraded(self._learning, sizes.teacher_batch, iteration=number)[0])
-            self._wait()
-            made = self._clock.passed
             outputs.append(self._answers(inputs[-1]))
-            self._wait()
-            seconds["degrade"] += made - started
-            seconds["teacher"] += self._clock.passed - made
+            if earlier is not None:  # the next batch is degraded while the teacher answers this one, and no further
+                earlier.synchronize()
+            earlier = self._mark()
         if not inputs:
             raise SystemExit("the time is too short for one batch of the teacher: expected more --seconds")
-        count = len(inputs) * sizes.teacher_batch
-        rate = count / seconds["teacher"]
-        row = {
-            "what": "teacher's answers",
-            "patches": count,
-            "seconds": round(self._clock.passed - began, 2),
-            "teacher_patches_s": rate,
-            "teacher_input_mp_s": rate * sizes.lr_px**2 / 1e6,
-            **{f"{part}_seconds": round(value, 2) for part, value in seconds.items()},
-        }
-        return row, Patches(lr=torch.cat(inputs), answers=torch.cat(outputs))
-
-    def _learn(self, stage: str, share: float, state: TrainState, patches: Patches) -> Iterator[Row]:
-        """Train until a share of all time has passed; a row every few seconds."""
-        options = self._options_a() if state.discriminator is None else self._options_b()
-        losses: dict[str, Tensor] = {}
-        began = logged = self._clock.passed
-        for passed in self._clock.until(self._clock.at(share)):
-            lr, answers = patches.batch(options.batch, self._dice)
-            now = replace(options, learning_rate=options.learning_rate * cosine(passed))
-            step = psnr_step if state.discriminator is None else gan_step
-            losses = step(state, lr, answers, answers, now, may_step=_looks_at(state.iteration))
-            if state.iteration % CHECKED_EVERY:
-                continue
-            if self._clock.passed - logged > LOG_SECONDS:
-                logged = self._clock.passed
-                yield self._progress(stage, state.iteration, logged - began, losses)
-            if self._clock.passed - self._saved > SAVE_SECONDS:  # of what has just been found finite
-                self._save(state.ema.module, "student")
         self._wait()
-        yield self._progress(stage, state.iteration, self._clock.passed - began, losses)
+        count, seconds = len(inputs) * sizes.teacher_batch, self._clock.passed - began
+        row = {"what": "teacher's answers", "patches": count, "seconds": round(seconds, 2)}
+        return {**row, "patches_s": count / seconds}, Patches(lr=torch.cat(inputs), answers=torch.cat(outputs))
 
-    def _progress(self, stage: str, iteration: int, seconds: float, losses: dict[str, Tensor]) -> Row:
-        values = {name: round(float(value), 5) for name, value in losses.items()}
-        return {"what": stage, "iterations": iteration, "iterations_s": iteration / max(seconds, 1e-9), **values}
-
-    def _scores(self, who: str, held: HeldOut, enlarged: Tensor) -> Row:
-        """Return mean scores over the held-out patches; only the degraded ones have a ground truth."""
-        answers, known = as_float(held.patches.answers), len(held.truth)
-        to_teacher = psnr(enlarged, answers, border_px=BORDER_PX).clamp(max=99)
-        to_truth = psnr(enlarged[:known], as_float(held.truth), border_px=BORDER_PX)
-        return {
-            "what": "held-out patches",
-            "who": who,
-            "patches": len(enlarged),
-            "psnr_to_teacher_degraded": float(to_teacher[:known].mean()),
-            "psnr_to_teacher_native": float(to_teacher[known:].mean()),
-            "psnr_to_truth": float(to_truth.mean()),
-            "laplacian_levels": laplacian_levels(enlarged),
-        }
-
-    @torch.no_grad()
-    def _enlarged(self, module: nn.Module, held: HeldOut) -> Tensor:
-        """Run a network on the held-out patches in float32, and round the results to 8 bits."""
-        sr = torch.cat([module(as_float(part)) for part in self._parts(held.patches.lr)])
-        return as_float(as_bytes(sr))
+    def _degraded(self, crops: Sequence[Tensor], count: int, *, iteration: int) -> tuple[Tensor, Tensor]:
+        hr = torch.stack([window(crops, self._sizes.read_px, self._dice) for _ in range(count)])
+        return degraded(hr, self._sizes.lr_px * SCALE, group=self._sizes.group, seed=iteration)
 
     @torch.no_grad()
     def _answers(self, lr: Tensor) -> Tensor:
         """Return the teacher's answers in bytes to inputs in bytes."""
         precision = next(self._teacher.parameters()).dtype
+        parts = (as_float(part).to(precision) for part in lr.split(self._sizes.teacher_batch))  # type: ignore[no-untyped-call]
         return torch.cat(
-            [
-                as_bytes(self._teacher(as_float(part).to(precision).contiguous(memory_format=torch.channels_last)))
-                for part in self._parts(lr)
-            ]
+            [as_bytes(self._teacher(part.contiguous(memory_format=torch.channels_last))) for part in parts]
         )
 
-    def _parts(self, lr: Tensor) -> list[Tensor]:
-        """Cut inputs into as many as the teacher takes at once."""
-        size = self._sizes.teacher_batch
-        return [lr[start : start + size] for start in range(0, len(lr), size)]
+    def _row(self, who: str, enlarged: Tensor) -> Row:
+        found: Scores = scores(enlarged, self._held)
+        return {"what": "held-out patches", "who": who, **found}
 
-    def _degraded(self, crops: Sequence[Tensor], count: int, *, iteration: int) -> tuple[Tensor, Tensor]:
-        """Return patches degraded as in training, and their ground truth, in bytes."""
-        sizes = self._sizes
-        hr = torch.stack([window(crops, sizes.read_px, self._dice) for _ in range(count)])
-        pairs = make_pairs(
-            Batch(hr=hr, pair_hr=None, pair_lr=None, paths=[], padded=0),
-            replace(CORRECTED, group=sizes.group),
-            seed=0,
-            iteration=iteration,
-            world=World(rank=0, size=1, device=self._device),
-            scale=SCALE,
-            crop_px=sizes.lr_px * SCALE,
-            sharpened=False,
-            sharp_truth=False,
-            pool=None,
-        )
-        return as_bytes(pairs.lr), as_bytes(pairs.hr)
+    def _see(self, module: nn.Module) -> Tensor:
+        """Return what a network makes of the held-out patches, and show it in the picture."""
+        self._pictured.append(self._enlarged(module))
+        return self._pictured[-1]
 
-    def _native(self, crops: Sequence[Tensor], count: int) -> Tensor:
-        """Return undegraded patches of photos in bytes; half of them are downscaled by two."""
-        px = self._sizes.lr_px
-        full = [window(crops, px, self._dice) for _ in range(count - count // 2)]
-        large = [window(crops, 2 * px, self._dice) for _ in range(count // 2)]
-        if not large:
-            return torch.stack(full)
-        return torch.cat([torch.stack(full), as_bytes(functional.avg_pool2d(as_float(torch.stack(large)), 2))])
+    @torch.no_grad()
+    def _enlarged(self, module: nn.Module) -> Tensor:
+        """Run a network on the held-out patches in float32, and round the results to 8 bits."""
+        parts = self._held.patches.lr.split(self._sizes.b_batch)  # type: ignore[no-untyped-call]
+        return as_float(as_bytes(torch.cat([module(as_float(part)) for part in parts])))
 
-    def _options_a(self) -> StageOptions:
-        sizes = self._sizes
-        return StageOptions(
-            iterations=1,  # time ends the stage
-            batch=sizes.a_batch,
-            crop_px=sizes.lr_px * SCALE,
-            learning_rate=sizes.a_rate,
-            ema_decay=sizes.ema_decay,
-            l1_sharp=False,
-            bf16=self._is_cuda,
-        )
-
-    def _options_b(self) -> StageOptions:
-        sizes = self._sizes
-        return replace(
-            self._options_a(),
-            batch=sizes.b_batch,
-            learning_rate=sizes.b_rate,
-            d_learning_rate=sizes.d_rate,
-            gan=sizes.gan,
-            d_warm_up=sizes.b_warm_up,
-            gan_ramp=2 * sizes.b_warm_up,
-        )
-
-    def _state(self, discriminator: nn.Module | None, options: StageOptions) -> TrainState:
-        return make_state(self._student, discriminator, options, self._device)
+    def _placed(self, module: nn.Module) -> nn.Module:
+        placed: nn.Module = module.to(self._device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        return placed
 
     def _save(self, module: nn.Module, name: str) -> None:
         write_network(self._out / f"{name}.safetensors", module.state_dict(), self._architecture)
         self._saved = self._clock.passed
+
+    def _mark(self) -> torch.cuda.Event | None:
+        """Return an event that happens once the GPU has done all that was asked of it."""
+        if not self._is_cuda:
+            return None
+        event = torch.cuda.Event()  # type: ignore[no-untyped-call]
+        event.record()
+        return event
 
     def _wait(self) -> None:
         if self._is_cuda:
@@ -363,20 +367,31 @@ def distillation(
     crops: Sequence[Path],
     *,
     seconds: float,
+    held_out: Sequence[Path] = (),
     small: bool = False,
     student: str = STUDENT,
     teacher: str = TEACHER,
-    gan: float | None = None,
 ) -> Iterator[Row]:
-    """Distil, and yield rows that JSON takes as soon as they are known; `folder` gets the networks and a picture."""
+    """Distil, and yield rows that JSON takes as soon as they are known; `folder` gets the networks and a picture.
+
+    Args:
+        device: "cuda" or "cpu".
+        folder: is made.
+        crops: what is learned from.
+        seconds: of all.
+        held_out: crops of other photos, for the scores; where there are none, some of `crops` are.
+        small: tiny patches, to see that it works.
+        student: name or file of the small network.
+        teacher: name or file of the large one.
+    """
     clock = Clock(seconds)
     sizes = SMALL if small else Sizes()
-    if gan is not None:
-        sizes = replace(sizes, gan=gan)
     folder.mkdir(parents=True, exist_ok=True)
     torch.backends.cudnn.benchmark = device.startswith("cuda")
+    least_px = max(sizes.read_px, 2 * sizes.lr_px)
     networks = [loaded(name) for name in (teacher, student)]
-    yield from Distillation(networks[0], networks[1], crops, folder, clock, sizes, device).rows()
+    read = (read_crops(crops, least_px), read_crops(held_out, least_px)) if held_out else split(crops, least_px)
+    yield from Distillation(networks[0], networks[1], *read, folder, clock, sizes, device).rows()
 
 
 def loaded(name: str) -> Weights:
@@ -392,9 +407,9 @@ def cosine(passed: float) -> float:
     return 0.01 + 0.99 * (1 + math.cos(math.pi * min(passed, 1.0))) / 2
 
 
-def _looks_at(iteration: int) -> MayStep:
-    """Return a check whether a step may be taken; it waits for the GPU, so only some iterations run it."""
-    return bool if (iteration + 1) % CHECKED_EVERY == 0 else lambda _: True
+def ramped(weights: LossWeights, iteration: int, iterations: int) -> LossWeights:
+    """Return the weights of an iteration: that of the adversarial loss rises over the first ones."""
+    return replace(weights, gan=weights.gan * min(1.0, max(0, iteration + 1) / iterations))
 
 
 def main() -> None:
@@ -404,21 +419,33 @@ def main() -> None:
     parser.add_argument("--from", dest="photos", type=Path, nargs="+", default=[], help="photos, or folders of them")
     parser.add_argument("--megabytes", type=float, default=12)
     parser.add_argument("--crops", type=Path, metavar="FOLDER", help="what is learned from")
+    parser.add_argument("--held-out", type=Path, metavar="FOLDER", help="crops of other photos, for the scores")
     parser.add_argument("--out", type=Path, metavar="FOLDER")
-    parser.add_argument("--seconds", type=float, help="of all, once torch is loaded; 200, or 40 with --small")
+    parser.add_argument("--seconds", type=float, help="of all, once torch is loaded; 400, or 40 with --small")
+    parser.add_argument("--until", type=float, help="instead: when all has to end, in seconds since the epoch")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--student", default=STUDENT, help="the small network to start from")
-    parser.add_argument("--gan", type=float, help="weight of the adversarial loss beside 1 of L1")
+    parser.add_argument("--teacher", default=TEACHER, help="the large network")
     parser.add_argument("--small", action="store_true", help="tiny patches, to see that it works")
     arguments = parser.parse_args()
     if arguments.make_crops:
         written = make_crops(images_in(arguments.photos), arguments.make_crops, megabytes=arguments.megabytes)
         print(f"{len(written)} crops, {sum(path.stat().st_size for path in written) / 1e6:.1f} MB")
-        return
-    if not arguments.crops or not arguments.out:
+    elif arguments.crops and arguments.out:
+        distil(arguments)
+    else:
         parser.error("expected --crops and --out, or --make-crops")
-    seconds = arguments.seconds or (40 if arguments.small else 200)
-    chosen = {key: getattr(arguments, key) for key in ("small", "student", "gan")}
+
+
+def distil(arguments: argparse.Namespace) -> None:
+    """Distil, and print and log each row at once."""
+    seconds = arguments.seconds or (40 if arguments.small else 400)
+    if arguments.until:
+        seconds = arguments.until - time.time()
+    chosen = {key: getattr(arguments, key) for key in ("small", "student", "teacher")}
+    chosen["held_out"] = images_in([arguments.held_out]) if arguments.held_out else ()
+    if arguments.held_out and not chosen["held_out"]:
+        raise SystemExit(f"got --held-out {arguments.held_out}, expected a folder with .jpg or .png files")
     for row in distillation(arguments.device, arguments.out, images_in([arguments.crops]), seconds=seconds, **chosen):
         line = json.dumps(row)
         print(line, flush=True)

@@ -1,25 +1,31 @@
 """Patches of crops with the teacher's answers, for training and scoring in `distil.py`, and a picture of some."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import zip_longest
 from pathlib import Path
 
 import numpy as np
 import torch
 from distil_crops import photo_of
+from distil_steps import laplacian
 from PIL import Image
 from torch import Tensor
 from torch.nn import functional
 
 from realesr.train.checkpoint import write_file
-from realesr.train.data.crops import read_crop
+from realesr.train.degrade.apply import apply, crop_pair
+from realesr.train.degrade.draw import draw
 from realesr.train.degrade.filters import to_device
-from realesr.train.validation import hold_out
+from realesr.train.degrade.recipe import CORRECTED
 
 SCALE = 4
 
-LARGEST_PNG = 1_000_000
-MOST_ROWS = 4
+HELD_OUT_EVERY = 10
+"""One of as many photos is held out where no others are named."""
+
+LARGEST_PNG = 3_000_000
+MOST_ROWS = 6
 CELL_PX = 160
 """Side of the part of a patch that the picture shows, in HR px."""
 
@@ -58,29 +64,52 @@ def images_in(places: Sequence[Path]) -> list[Path]:
     return [file for file in files if file.suffix.lower() in (".jpg", ".jpeg", ".png")]
 
 
-def split(crops: Sequence[Path], device: torch.device, least_px: int) -> tuple[list[Tensor], list[Tensor]]:
-    """Read all crops, bytes on the device: those to learn from, and those of other photos that are held out.
-
-    Crops that are smaller than `least_px` are mirrored.
-    """
+def split(crops: Sequence[Path], least_px: int) -> tuple[list[Tensor], list[Tensor]]:
+    """Read all crops: those to learn from, and those of other photos that are held out."""
     photos = sorted({photo_of(path) for path in crops})
     if len(photos) < 2:
         raise SystemExit(f"got crops of {len(photos)} photos, expected two or more: one is held out")
-    held = {path.name for path in hold_out([Path(name) for name in photos], len(photos))[1]}
-    learning: list[Tensor] = []
-    held_out: list[Tensor] = []
-    for path in sorted(crops):
-        pixels = _read(path, least_px).to(device)
-        (held_out if photo_of(path) in held else learning).append(pixels)
-    return learning, held_out
+    held = set(photos[HELD_OUT_EVERY - 1 :: HELD_OUT_EVERY] or photos[-1:])
+    learning = [path for path in crops if photo_of(path) not in held]
+    return read_crops(learning, least_px), read_crops([path for path in crops if photo_of(path) in held], least_px)
+
+
+def read_crops(crops: Sequence[Path], least_px: int) -> list[Tensor]:
+    """Read whole crops as (3, H, W) bytes; those that are smaller than `least_px` are mirrored."""
+    return [_read(path, least_px) for path in sorted(crops)]
 
 
 def _read(path: Path, least_px: int) -> Tensor:
-    """Read a whole crop as (3, side, side) bytes, mirrored where it is smaller than `least_px`."""
     with Image.open(path) as image:
-        side_px = max(least_px, min(image.size))
-    pixels = torch.from_numpy(read_crop(path, side_px, seed=0).pixels)
-    return pixels if pixels.dtype == torch.uint8 else as_bytes(pixels)
+        pixels = np.asarray(image.convert("RGB"))
+    missing = [(0, max(0, least_px - side)) for side in pixels.shape[:2]]
+    return torch.from_numpy(np.pad(pixels, [*missing, (0, 0)], "symmetric").transpose(2, 0, 1).copy())
+
+
+def degraded(hr: Tensor, crop_px: int, *, group: int, seed: int) -> tuple[Tensor, Tensor]:
+    """Degrade photos as in training; return patches and their ground truth, in bytes.
+
+    Args:
+        hr: (N, 3, H, W) bytes, on any device.
+        crop_px: side of the patches' ground truth.
+        group: samples that share sizes.
+        seed: decides everything that is drawn.
+    """
+    dice = torch.Generator().manual_seed(seed)
+    size_px = (hr.shape[2], hr.shape[3])
+    drawn = draw(replace(CORRECTED, group=group), len(hr), dice, hr_px=size_px, scale=SCALE, crop_px=crop_px)
+    values = as_float(hr)
+    lr, truth = crop_pair(apply(values, drawn), values, drawn, crop_px)
+    return as_bytes(lr), as_bytes(truth)
+
+
+def native(crops: Sequence[Tensor], count: int, px: int, dice: np.random.Generator) -> Tensor:
+    """Return undegraded patches of photos in bytes; half of them are downscaled by two."""
+    full = [window(crops, px, dice) for _ in range(count - count // 2)]
+    large = [window(crops, 2 * px, dice) for _ in range(count // 2)]
+    if not large:
+        return torch.stack(full)
+    return torch.cat([torch.stack(full), as_bytes(functional.avg_pool2d(as_float(torch.stack(large)), 2))])
 
 
 def window(crops: Sequence[Tensor], side_px: int, dice: np.random.Generator) -> Tensor:
@@ -95,23 +124,17 @@ def bicubic(lr: Tensor) -> Tensor:
     return as_float(as_bytes(functional.interpolate(lr, scale_factor=SCALE, mode="bicubic", align_corners=False)))
 
 
-def laplacian_levels(images: Tensor) -> float:
-    """Return the mean absolute Laplacian (four neighbours) in levels of 255, a measure of texture."""
-    inner = 4 * images[:, :, 1:-1, 1:-1]
-    around = images[:, :, :-2, 1:-1] + images[:, :, 2:, 1:-1] + images[:, :, 1:-1, :-2] + images[:, :, 1:-1, 2:]
-    return float((inner - around).abs().mean() * 255)
-
-
 def picture(path: Path, held: HeldOut, *columns: Tensor) -> None:
     """Write some patches side by side: the input, then each column; fewer where the file would become too large.
 
-    Rows are degraded and native patches in turns, those with the most detail first.
+    Rows are degraded and native patches in turns, as far as there are both, those with the most detail first.
     """
     known, answers = len(held.truth), as_float(held.patches.answers)
-    details = [laplacian_levels(answer[None]) for answer in answers]
+    details = [float(laplacian(answer[None]).abs().mean()) for answer in answers]
     ranked = sorted(range(len(details)), key=details.__getitem__, reverse=True)
-    degraded, native = ([place for place in ranked if (place < known) is wanted] for wanted in (True, False))
-    places = [place for pair in zip(degraded, native, strict=False) for place in pair][:MOST_ROWS]
+    of_pairs, of_photos = ([place for place in ranked if (place < known) is wanted] for wanted in (True, False))
+    pairs = zip_longest(of_pairs, of_photos)
+    places = [place for pair in pairs for place in pair if place is not None][:MOST_ROWS]
     large = as_float(held.patches.lr).repeat_interleave(SCALE, 2).repeat_interleave(SCALE, 3)
     for rows in range(len(places), 0, -1):
         lines = [torch.cat([_middle(each[place]) for each in (large, *columns)], 2) for place in places[:rows]]
