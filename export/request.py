@@ -30,7 +30,9 @@ class ExportOptions:
     uint8: bool = False
     """Input and output are 8-bit levels, converted inside the graph."""
     denoise: float | None = None
-    """0 keeps noise, 1 removes most; only for networks with a partner to blend with."""
+    """0 keeps noise, 1 removes most; for networks with a partner to blend with."""
+    denoise_with: str | None = None
+    """Name or file of the partner; None is the one that was released with the network."""
     compute_capabilities: tuple[str, ...] = ()
     """Compute capabilities that TensorRT for RTX builds for: "sm89", ..."""
     workspace_mb: int | None = None

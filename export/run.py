@@ -57,7 +57,9 @@ def export_network(options: ExportOptions, listener: Listener | None = None) -> 
         EngineError: an engine cannot be built, or does not compute what the network does.
     """
     listener = listener or Listener()
-    network = load_model(options.model, denoise=options.denoise, on_progress=listener.on_download)
+    network = load_model(
+        options.model, denoise=options.denoise, denoise_with=options.denoise_with, on_progress=listener.on_download
+    )
     if options.kind == "onnx":
         return _to_onnx(options, network, listener)
     check_target(options.target(_name(network)), overwrite=options.overwrite)

@@ -1,9 +1,10 @@
 """The Python API: `upscale` for one image, `Upscaler` to keep a network open for many images or files."""
 
+import logging
 import threading
 from collections.abc import Mapping
 from dataclasses import replace
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar
@@ -12,18 +13,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 from realesr.engine import Engine, NearestEngine
-from realesr.errors import RealesrError, UsageError
+from realesr.errors import LargeEnough, OutputError, RealesrError, UsageError
 from realesr.images import arrays as pixels
 from realesr.machine.forking import check_not_forked
+from realesr.machine.private_folder import private_folder
 from realesr.machine.whole_file import file_sha256
 from realesr.options import FileOptions, ImageOptions, NetworkOptions
 from realesr.progress import AmountCallback
 from realesr.runtime import file_job
+from realesr.runtime.default_network import with_network
 from realesr.runtime.engine_pool import EnginePool
 from realesr.runtime.file_job import UpscaleResult
 from realesr.runtime.memory_plan import check_memory
-from realesr.runtime.pipeline import EnlargeJob, enlarge, enlarge_to_rows
+from realesr.runtime.pipeline import EnlargeJob, check_target_size, enlarge, enlarge_to_rows
+from realesr.runtime.speed import seconds_per_px
 from realesr.runtime.tiling import architecture_of, overlap_for, tiling_for
+from realesr.target_size import TargetSize
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -32,16 +37,22 @@ if TYPE_CHECKING:
     from realesr.models.facts import ModelFacts
     from realesr.models.weights import Weights
 
+_log = logging.getLogger(__name__)
+
 ImageLike = TypeVar("ImageLike", "Image.Image", NDArray[Any])
 
 
 def upscale(
     image: ImageLike,
-    model: str | Path = "realesrgan-x4plus",
+    model: str | Path | None = None,
     scale: float | None = None,
     *,
+    size: TargetSize | None = None,
+    shrink: bool = False,
     alpha: Literal["network", "lanczos"] = "network",
+    strength: float = 1.0,
     denoise: float | None = None,
+    denoise_with: str | Path | None = None,
     engine: str = "auto",
     device: str = "auto",
     precision: str = "auto",
@@ -58,21 +69,26 @@ def upscale(
     with Upscaler(
         model,
         denoise=denoise,
+        denoise_with=denoise_with,
         engine=engine,
         device=device,
         precision=precision,
         threads=threads,
         options=options,
     ) as upscaler:
-        return upscaler.upscale(image, scale, alpha=alpha)
+        return upscaler.upscale(image, scale, size=size, shrink=shrink, alpha=alpha, strength=strength)
 
 
 class Upscaler:
     """An open network for many images. Safe to use from several threads; tiles of one image after the other.
 
     Args:
-        model: name in the zoo, or a path to .onnx, .safetensors, .pth or ncnn files.
+        model: name in the zoo, or a path to .onnx, .safetensors, .pth or ncnn files. None is realesrgan-x4plus where it
+            is on disk or can be fetched, else realesr-general-x4v3, which comes with the package: `substitution` and
+            the log then say so.
         denoise: 0 (keep noise) to 1 (remove most), for networks with a partner to blend with.
+        denoise_with: name or path of the partner, another network of the same architecture, scale and size; by default
+            the one that was released with the network.
         engine: "auto", or a name of `realesr.engines.ENGINE_NAMES`.
         device: "auto", "cpu", "cuda", "cuda:1", ...: what the engine offers; "cuda:0,1" shares the tiles out.
         precision: "auto", "fp32", "fp16" or "bf16".
@@ -83,6 +99,11 @@ class Upscaler:
         overlap_px: margin that a tile reads beyond that on each side; none follows the network.
         exact: overlap so wide that the result differs from the untiled one by at most one 8-bit level.
         on_download: called with bytes done and bytes in all while weights are fetched.
+
+    Attributes:
+        options: the options, with the name of the network that runs.
+        substitution: one line where another network stands in for the default one; else empty. The notices of every
+            file's result begin with it. Whoever has called `with_network` before may set it.
 
     Raises:
         UsageError: an option makes no sense.
@@ -100,9 +121,10 @@ class Upscaler:
 
     def __init__(
         self,
-        model: str | Path = "realesrgan-x4plus",
+        model: str | Path | None = None,
         *,
         denoise: float | None = None,
+        denoise_with: str | Path | None = None,
         engine: str = "auto",
         device: str = "auto",
         precision: str = "auto",
@@ -115,8 +137,9 @@ class Upscaler:
         on_download: AmountCallback | None = None,
     ) -> None:
         network = NetworkOptions(
-            model=str(model),
+            model=None if model is None else str(model),
             denoise=denoise,
+            denoise_with=None if denoise_with is None else str(denoise_with),
             engine=engine,
             device=device,
             precision=precision,
@@ -128,16 +151,19 @@ class Upscaler:
             exact=exact,
         )
         self._open(network, on_download)
+        if self.substitution:
+            _log.warning(self.substitution)
 
     @classmethod
     def from_options(cls, options: NetworkOptions, on_download: AmountCallback | None = None) -> Self:
-        """Open the network that `options` describes; raises what the class does."""
+        """Open the network that `options` describes; raises what the class does, and leaves `substitution` unlogged."""
         upscaler = cls.__new__(cls)
         upscaler._open(options, on_download)
         return upscaler
 
     def _open(self, options: NetworkOptions, on_download: AmountCallback | None) -> None:
         """Load the network and open its first engine."""
+        options, self.substitution = with_network(options, on_download)
         self.options = options
         self._devices = options.devices
         self._model, self._facts = _load_model(options, on_download)
@@ -160,34 +186,59 @@ class Upscaler:
             return ""
         return f"{spec.name} {spec.precision} on {pool.devices}: {pool.chosen_because}"
 
+    @cached_property
+    def seconds_per_px(self) -> float | None:
+        """Return how long the network takes for one pixel of its input, measured at the first call; None on a GPU.
+
+        The measurement takes as long as an image of 64 x 64 px, or two where that is quick; expect an error of a third.
+        """
+        return seconds_per_px(self.pool_for(bits=8))
+
     def upscale(
-        self, image: ImageLike, scale: float | None = None, *, alpha: Literal["network", "lanczos"] = "network"
+        self,
+        image: ImageLike,
+        scale: float | None = None,
+        *,
+        size: TargetSize | None = None,
+        shrink: bool = False,
+        alpha: Literal["network", "lanczos"] = "network",
+        strength: float = 1.0,
     ) -> ImageLike:
         """Enlarge an image in memory.
 
         Args:
             image: a PIL image, or an array (height, width[, channels]) with 1 to 4 channels (grey or RGB, then alpha),
                 uint8, uint16 or floats in [0, 1]. A PIL image comes back upright.
-            scale: output pixels per input pixel and side, 1 to 16; none takes the network's own.
+            scale: output pixels per input pixel and side, 1 to 16; none follows from `size`, or is the network's own.
+            size: size of the result, in the place of a scale. An image that is as large already is returned itself.
+            shrink: resample an image that is larger than `size` down to it.
             alpha: how an alpha channel is enlarged: "network" or "lanczos".
+            strength: share of the network's detail, 0 to 1: the rest is Lanczos, and below 0.9 the broad tones are
+                those of the image itself; with 0 the network does not run. See `realesr.runtime.strength`.
 
         Returns:
-            The same kind, type and channels, each side round(side * scale) px long. PIL's palettes, 1-bit, Lab and CMYK
-            images come back as RGB or grey, those with a transparent colour with an alpha channel.
+            The same kind, type and channels, each side round(side * scale) px long, or as `size` says. PIL's palettes,
+            1-bit, Lab and CMYK images come back as RGB or grey, those with a transparent colour with an alpha channel.
 
         Raises:
-            UsageError: the scale is out of range, or the way of enlarging alpha is unknown.
+            UsageError: the scale is out of range, also one that follows from `size`; both are given, or shrink without
+                a size; or the way of enlarging alpha is unknown.
             InputError: neither an image nor an array, an array or a mode that is no image, or floats outside [0, 1].
             EngineError: the engine failed.
         """
-        options = ImageOptions(scale=scale, alpha=alpha)
-        if isinstance(image, np.ndarray):
-            return self._upscale_array(np.asarray(image), options)
-        array, info = pixels.pixels_from_pil(image)
-        return pixels.pil_from_array(self._upscale_array(array, options), info)
+        options = ImageOptions(scale=scale, size=size, shrink=shrink, alpha=alpha, strength=strength)
+        try:
+            if isinstance(image, np.ndarray):
+                return self._upscale_array(np.asarray(image), options)
+            array, info = pixels.pixels_from_pil(image)
+            enlarged = self._upscale_array(array, options)
+        except LargeEnough:
+            return image
+        return pixels.pil_from_array(enlarged, info, size.pixels_per_mm if size else None)
 
     def _upscale_array(self, array: NDArray[Any], options: ImageOptions) -> NDArray[Any]:
         planes, info = pixels.planes_from_array(array)
+        check_target_size(info, options, "the image")
         pool = self.pool_for(bits=info.bits)
         if info.bits == 16 and pool.spec.io_dtype == "uint8":
             raise UsageError(
@@ -216,18 +267,19 @@ class Upscaler:
 
         Args:
             source: the image file.
-            target: where the result goes; none is `<stem>_x4.<suffix>` beside the source.
+            target: where the result goes; none is `<stem>_x4.<suffix>` or `<stem>_3840px.<suffix>` beside the source.
             image: what is done to the pixels.
             file: how files are read and written.
             on_progress: called with the pixels done and the pixels in all, from a thread of its own.
 
         Raises:
             InputError: the source cannot be read.
+            LargeEnough: the source has the size that `image` asks for, or a larger one that is not to shrink.
             OutputExists: the target is there and `file.overwrite` is false.
             OutputError: the target cannot be written or cannot hold the image.
             EngineError: the engine failed.
         """
-        return file_job.upscale_file(
+        result = file_job.upscale_file(
             source,
             target,
             pool_for=lambda bits: self.pool_for(bits=bits),
@@ -237,6 +289,50 @@ class Upscaler:
             file=file or FileOptions(),
             on_progress=on_progress,
         )
+        return replace(result, notices=(self.substitution, *result.notices)) if self.substitution else result
+
+    def upscale_bytes(
+        self,
+        data: bytes,
+        *,
+        format: str | None = None,
+        image: ImageOptions | None = None,
+        file: FileOptions | None = None,
+    ) -> bytes:
+        """Enlarge an image file that is held in memory; see `upscale_file`, of which this makes temporary files.
+
+        Args:
+            data: the bytes of an image file.
+            format: "png", "jpeg", "tiff", "webp" or "avif"; none takes that of `file`, else the input's where it can be
+                written, else PNG.
+            image: what is done to the pixels.
+            file: how the bytes are read and written.
+
+        Returns:
+            The bytes of the enlarged image's file. Notices about it go to the log.
+
+        Raises:
+            InputError: the bytes are no image that can be read.
+            LargeEnough: the image has the size that is asked for, or a larger one that is not to shrink.
+            OutputError: the format cannot hold the image, or there is no room for temporary files.
+            EngineError: the engine failed.
+        """
+        options = replace(file or FileOptions(), resume=False)
+        with private_folder("realesr-bytes-") as folder:
+            source, target = folder / "source", folder / "target"
+            try:
+                source.write_bytes(data)
+                options = options if format is None else replace(options, format=format)
+                result = self.upscale_file(source, target, image=image, file=options)
+                enlarged = target.read_bytes()
+            except RealesrError as error:
+                reason = str(error).replace(str(source), "the image's file").replace(str(target), "the output")
+                raise type(error)(reason, option=error.option) from error
+            except OSError as error:
+                raise OutputError(f"temporary files cannot be written ({error.strerror}): set TMPDIR") from error
+        for notice in result.notices:
+            _log.info("%s", notice)
+        return enlarged
 
     def _identity(self) -> dict[str, object]:
         """Return what tells this network and its options from others: the hash of its weights or of its file."""
@@ -294,12 +390,15 @@ class Upscaler:
         open_fp32 = None
         if first.engine.spec.precision != "fp32" and not isinstance(self._model, Path):
             open_fp32 = partial(self._open_fp32, engine_name=name)
-        return EnginePool(
+        pool = EnginePool(
             *engines,
             tiling=tiling_for(self._facts, self.options, first.engine, tuned_tile_px=first.tuned_tile_px),
             open_fp32=open_fp32,
             chosen_because=first.chosen_because,
         )
+        spec = pool.spec
+        _log.info("%s: %s %s on %s, %s", self._facts.name, name, spec.precision, pool.devices, pool.tiling.in_words)
+        return pool
 
     def _open_fp32(self, device: str, engine_name: str) -> Engine:
         return self._open_engine("fp32", device, engine_name).engine
@@ -347,7 +446,10 @@ def _load_model(
     from realesr.engines import model_facts
     from realesr.models.zoo import ZOO, load_model
 
+    assert options.model is not None  # `with_network` has named one
     if options.engine == "nearest" and options.model in ZOO:
         return None, model_facts(ZOO[options.model])  # a dry run needs no weights
-    model = load_model(options.model, denoise=options.denoise, on_progress=on_download)
+    model = load_model(
+        options.model, denoise=options.denoise, denoise_with=options.denoise_with, on_progress=on_download
+    )
     return model, model_facts(model)

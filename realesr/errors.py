@@ -5,6 +5,7 @@ RealesrError                  1   base class: never raised itself
 ├── InputError                1   an input cannot be read
 ├── OutputError               1   an output cannot be written, or its format cannot hold the image
 │   └── OutputExists          1   the output exists, and it may not be overwritten
+├── LargeEnough               1   the image has the size that was asked for, or a larger one: nothing is written
 ├── ModelError                1   weights that are unknown, damaged or of no known architecture
 ├── EngineError               1   an engine cannot be opened or failed while running
 │   ├── OutOfMemory           1   the batch does not fit; a smaller one may
@@ -50,6 +51,10 @@ class OutputError(RealesrError):
 
 class OutputExists(OutputError):  # noqa: N818
     """The output exists already, and it may not be overwritten."""
+
+
+class LargeEnough(RealesrError):  # noqa: N818
+    """The image has the size that was asked for, or a larger one; nothing was written."""
 
 
 class ModelError(RealesrError):

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from realesr.errors import UsageError
+from realesr.target_size import TargetSize
 
 MAX_SCALE = 16.0
 
@@ -23,10 +24,13 @@ def check_engine_options(options: Mapping[str, str]) -> None:
 class NetworkOptions:
     """Options for the network: which one runs, where and how."""
 
-    model: str = "realesrgan-x4plus"
-    """Name in the zoo, or path to .onnx, .safetensors, .pth or ncnn files."""
+    model: str | None = None
+    """Name in the zoo, or path to .onnx, .safetensors, .pth or ncnn files; None is realesrgan-x4plus where it is on
+    disk or can be fetched, and realesr-general-x4v3, which comes with the package, where it is neither."""
     denoise: float | None = None
-    """Denoising strength: 0 keeps noise, 1 removes the most. Only for networks with a partner to blend with."""
+    """Denoising strength: 0 keeps noise, 1 removes the most. For networks with a partner to blend with."""
+    denoise_with: str | None = None
+    """Name or file of the partner, which is what `denoise` = 0 gives; None is the one that was released with it."""
     engine: str = "auto"
     """ "auto", or a name of `realesr.engines.ENGINE_NAMES`."""
     device: str = "auto"
@@ -69,6 +73,12 @@ class NetworkOptions:
         check_engine_options(self.options)
         if self.denoise is not None and not 0 <= self.denoise <= 1:
             raise UsageError(f"got denoise {self.denoise:g}, expected a number from 0 to 1", option="denoise")
+        if self.denoise_with is not None and self.denoise is None:
+            raise UsageError(
+                f"got denoise_with {self.denoise_with} without denoise: expected a number from 0, all of "
+                f"{self.denoise_with}, to 1, none of it",
+                option="denoise",
+            )
         if self.precision not in ("auto", "fp32", "fp16", "bf16"):
             raise UsageError(f"got precision {self.precision}, expected auto, fp32, fp16 or bf16", option="precision")
         if self.threads is not None and self.threads < 1:
@@ -92,15 +102,38 @@ class ImageOptions:
     """Options for enlarging the pixels of an image."""
 
     scale: float | None = None
-    """Output pixels per input pixel and side, 1 to 16; None is the network's own scale."""
+    """Output pixels per input pixel and side, 1 to 16; None is the network's own scale, or follows from `size`."""
+    size: TargetSize | None = None
+    """Size of the output, in the place of a scale. An image that is as large already stays as it is."""
+    shrink: bool = False
+    """Resample images that are larger than `size` down to it."""
     alpha: Literal["network", "lanczos"] = "network"
     """How an alpha channel is enlarged."""
+    strength: float = 1.0
+    """Share of the network's detail: 1 is all of it, 0 is Lanczos alone; see `realesr.runtime.strength`."""
 
     def __post_init__(self) -> None:
         if self.scale is not None and not 1 <= self.scale <= MAX_SCALE:
             raise UsageError(f"got scale {self.scale:g}, expected a number from 1 to {MAX_SCALE:g}", option="scale")
+        if self.scale is not None and self.size is not None:
+            raise UsageError(f"got scale {self.scale:g} and {self.size.in_words}: expected one of them")
+        if self.shrink and self.size is None:
+            raise UsageError("got shrink without a size to shrink to", option="size")
         if self.alpha not in ("network", "lanczos"):
             raise UsageError(f"got alpha {self.alpha}, expected network or lanczos", option="alpha")
+        if not 0 <= self.strength <= 1:
+            raise UsageError(f"got strength {self.strength:g}, expected a number from 0 to 1", option="strength")
+
+    @property
+    def ending(self) -> str | None:
+        """Return what the stem of an output's name ends in: "x2.5", "3840px"; None for the network's own scale."""
+        if self.size is not None:
+            return self.size.label
+        return None if self.scale is None else f"x{self.scale:g}"
+
+
+Region = tuple[int, int, int, int]
+"""A part of an image: left, top, width and height in px, from its upper left corner."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,8 +148,12 @@ class FileOptions:
     """Replace an output that exists."""
     strip: bool = False
     """Leave out metadata."""
+    provenance: bool = True
+    """Write into the XMP that a network has enlarged the image, which one and by what factor; never with `strip`."""
     page: int | None = None
     """Page, frame or image of a file with several, from 0; None is the one that the file itself presents."""
+    region: Region | None = None
+    """The only part of the upright image that is enlarged, as a preview; None is all of it."""
     max_pixels: int | None = None
     """Largest input area that is read, in pixels; None is `realesr.images.reader.MAX_PIXELS`."""
     allow_damaged: bool = False
@@ -130,5 +167,11 @@ class FileOptions:
             raise UsageError(f"got quality {self.quality}, expected 1 to 100", option="quality")
         if self.page is not None and self.page < 0:
             raise UsageError(f"got page {self.page}, expected 0 or more", option="page")
+        if self.region is not None and (min(self.region[:2]) < 0 or min(self.region[2:]) < 1):
+            raise UsageError(
+                f"got region {','.join(map(str, self.region))}, expected left and top of 0 px or more, and width and "
+                "height of 1 px or more",
+                option="region",
+            )
         if self.max_pixels is not None and self.max_pixels < 1:
             raise UsageError(f"got max_pixels {self.max_pixels}, expected at least 1", option="max_pixels")

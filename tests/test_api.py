@@ -80,7 +80,7 @@ def test_options_of_the_engine_reach_it(monkeypatch: pytest.MonkeyPatch) -> None
 def test_an_upscaler_can_be_opened_from_options() -> None:
     options = NetworkOptions(engine="nearest", tile_px=32)
     with realesr.Upscaler.from_options(options) as upscaler:
-        assert upscaler.options == options
+        assert upscaler.options == replace(options, model="realesrgan-x4plus")
         assert upscaler.upscale(np.zeros((8, 6, 3), np.uint8)).shape == (32, 24, 3)
 
 
@@ -265,3 +265,28 @@ def test_a_closed_upscaler_says_that_it_is_closed(photo: Path) -> None:
         closed.upscale(np.zeros((4, 4, 3), np.uint8))
     with pytest.raises(UsageError, match="this Upscaler is closed"):
         closed.upscale_file(photo)
+
+
+@pytest.mark.parametrize(
+    ("engine", "options", "is_told"),
+    [
+        ("network", FileOptions(), True),
+        ("network", FileOptions(provenance=False), False),
+        ("network", FileOptions(strip=True), False),
+        ("nearest", FileOptions(), False),
+    ],
+)
+def test_an_output_says_that_a_network_made_it_unless_none_did_or_it_shall_not(
+    engine: str, options: FileOptions, is_told: bool, photo: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    network = NearestEngine(2)
+    network.spec = replace(network.spec, name=engine)
+    facts = ModelFacts(name="my <net>", scale=2, radius_px=3, multiple_of=1, architecture=None)
+    monkeypatch.setattr(api, "_load_model", lambda *_: (object(), facts))
+    monkeypatch.setattr("realesr.engines.open_chosen_engine", opens(network))
+    with realesr.Upscaler(engine="torch") as upscaler:
+        target = upscaler.upscale_file(photo, file=options).target
+    with Image.open(target) as image:
+        xmp = image.info.get("xmp", b"")
+    assert (b"(my &lt;net&gt;, x2)</xmp:CreatorTool>" in xmp) is is_told
+    assert (b"compositeWithTrainedAlgorithmicMedia" in xmp) is is_told

@@ -13,29 +13,32 @@ ROOT = Path(__file__).parents[1]
 PACKAGES = {"realesr": "realesr", "engines": "realesr.engines", "export": "realesr.export", "train": "realesr.train"}
 """Folder of the repository -> name that it is imported by."""
 
-SHARED = {"errors", "options", "progress", "engine"}
+SHARED = {"errors", "options", "target_size", "progress", "engine"}
 """Modules of `realesr/` itself that rooms share: errors, options, callbacks, and the protocol of engines."""
 
 ALLOWED = {
     "errors": set(),
     "progress": set(),
-    "options": {"errors"},
+    "target_size": {"errors"},
+    "options": {"errors", "target_size"},
     "engine": {"errors", "progress"},
     "machine": {"errors"},
     "images": {"machine", "errors", "options"},
     "models": {"machine", "errors", "progress"},
     "networks": {"models", "errors"},
     "runtime": {"images", "models", "machine", *SHARED},
+    "scores": {"images", "models", "machine", "errors"},
     "engines": {"runtime", "images", "models", "machine", "networks", *SHARED},
     "export": {"engines", "runtime", "images", "models", "machine", "networks", *SHARED},
     "train.degrade": {"images", "machine", "errors"},
     "train.data": {"train.degrade", "images", "machine", "errors"},
     "train": {"train.data", "train.degrade", "runtime", "images", "models", "machine", "networks", *SHARED},
     "api": {"engines", "export", "runtime", "images", "models", "machine", *SHARED},
-    "face": {"api", "runtime", "errors", "options"},
+    "comparing": {"api", "scores", "images", "models", *SHARED},
+    "face": {"api", "comparing", "runtime", "errors", "options", "target_size"},
     "cli": {
-        *("api", "face", "engines", "export", "train", "train.data", "train.degrade"),
-        *("runtime", "images", "models", "machine", *SHARED),
+        *("api", "comparing", "face", "engines", "export", "train", "train.data", "train.degrade"),
+        *("runtime", "scores", "images", "models", "machine", *SHARED),
     },
 }
 """Room -> rooms that it may import, beside itself. No two rooms import each other, and none imports one above it.
@@ -50,6 +53,7 @@ TORCH_OWNERS = (
     "realesr.networks",
     "realesr.engines.pytorch",
     "realesr.export.from_torch",
+    "realesr.scores.lpips",
     "realesr.train",
 )
 

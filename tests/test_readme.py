@@ -75,8 +75,10 @@ def help_of_upscale() -> str:
 
 PYTHON_RESULTS: dict[str, tuple[dict[str, tuple[int, int]], str]] = {
     "README.md": ({"photo_x4.png": (64, 48)}, ""),
+    "docs/comparing.md": ({}, "span-x2 (24, 32, 3) "),
     "docs/export.md": ({}, ""),
     "docs/python.md": ({"photo_x4.png": (64, 48), "photo_x2.png": (32, 24)}, "(16, 12) (32, 24)"),
+    "docs/scores.md": ({}, " dB, SSIM 0."),
 }
 """Page -> the images that its examples in Python write, with width and height, and something that they print."""
 
@@ -94,6 +96,7 @@ def test_python_examples_run(
     monkeypatch.chdir(tmp_path)
     Image.effect_noise((16, 12), 60).convert("RGB").save("photo.jpg")
     Path("realesrgan-x4plus-fp16.onnx").write_bytes(onnx_bytes(small_weights(Compact(scale=4, convs=1)), "fp16"))
+    Path("models.json").write_text('{"4x-Made": {"architecture": "esrgan", "license": "MIT"}}')
     names: dict[str, Any] = {"image": np.zeros((1, 3, 16, 12), np.float32)}
     for block in blocks(page, "python"):
         exec(compile(block, page, "exec"), names)
@@ -122,7 +125,7 @@ def test_commands_use_options_that_there_are(page: str, help_of_upscale: str) ->
         while words and words[0] in getattr(command, "commands", {}):
             command = command.commands[words[0]]
             words = words[1:]
-        used = {word.partition("=")[0] for word in words if word.startswith("-")}
+        used = {word.partition("=")[0] for word in words if word.startswith("-") and word != "-"}  # `-` is stdin
         known = {name for parameter in command.params for name in parameter.opts} | {"-h", "--help"}
         assert used <= known, (page, words)
         if command.name == "upscale":

@@ -87,6 +87,14 @@ def test_install_runs_pip_once_until_the_constraints_change(checkout: Path) -> N
     assert ".[weights,openvino,ncnn,tensorrt-rtx,torch,heif,dev]" in installs()[1]
 
 
+def test_demo_shows_the_network_in_the_package_before_the_default() -> None:
+    text = (ROOT / "scripts" / "demo").read_text(encoding="utf-8")
+    fast, best = (text.index(f"--output examples/portrait_{name}.png") for name in ("general_x4", "x4"))
+    assert fast < best
+    assert "--model realesr-general-x4v3" in text[:fast]
+    assert "--model" not in text[fast:best]
+
+
 def test_demo_installs_no_torch() -> None:
     assert "torch" not in (ROOT / "scripts" / "demo").read_text(encoding="utf-8").split("set -eu")[1]
     assert "install light" in (ROOT / "scripts" / "demo").read_text(encoding="utf-8")

@@ -51,9 +51,21 @@ def test_wheel_holds_every_module_and_nothing_else(names: set[str]) -> None:
     assert {name for name in names if name.endswith(".py")} == modules
 
 
+def test_wheel_carries_the_network_that_needs_no_download(names: set[str]) -> None:
+    assert "realesr/models/bundled/realesr-general-x4v3.safetensors" in names
+
+
+def test_wheel_carries_the_parameters_of_niqe(names: set[str]) -> None:
+    assert "realesr/scores/niqe_pristine.npz" in names
+
+
 def test_wheel_is_typed_and_carries_the_licences(names: set[str]) -> None:
     assert "realesr/py.typed" in names
     assert {name.rpartition("/")[2] for name in names if ".dist-info/licenses/" in name} == {"LICENSE", "NOTICE"}
+
+
+def test_wheel_holds_the_page_that_compares_networks(names: set[str]) -> None:
+    assert "realesr/cli/compare.html" in names
 
 
 def test_command_runs_from_the_wheel(wheel: Path, tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ ADVICE = {
     # NetworkOptions
     "model": "'realesr models' lists the names",
     "denoise": "--denoise sets it",
+    "denoise_with": "--denoise-with names it",
     "engine": "--engine chooses it",
     "device": "--device chooses it",
     "precision": "--precision chooses it",
@@ -21,12 +22,22 @@ ADVICE = {
     "exact": "leave out --exact or --overlap",
     # ImageOptions
     "scale": "--scale sets it",
+    "size": "--long-side, --short-side, --width, --height, --megapixels or --print sets one",
+    "shrink": "--shrink resamples it down",
+    "long_side_px": "--long-side sets it",
+    "short_side_px": "--short-side sets it",
+    "width_px": "--width sets it",
+    "height_px": "--height sets it",
+    "megapixels": "--megapixels sets it",
+    "print_mm": "--print sets it",
     "alpha": "--alpha chooses it",
+    "strength": "--strength sets it",
     # FileOptions
     "format": "--format chooses it",
     "quality": "--quality sets it",
     "overwrite": "--overwrite replaces it",
     "page": "--page chooses it",
+    "region": "--region sets it",
     "allow_damaged": "--allow-damaged writes it all the same",
     "max_pixels": "--max-pixels sets the limit",
     # ExportOptions, and the command `export`

@@ -9,6 +9,8 @@ import typer
 from realesr.machine.heap import share_one_heap
 
 from . import stopping, streams
+from .compare import EXAMPLES as COMPARE_EXAMPLES
+from .compare import compare
 from .data import data
 from .degrade import EXAMPLES as DEGRADE_EXAMPLES
 from .degrade import degrade
@@ -18,6 +20,8 @@ from .export import EXAMPLES as EXPORT_EXAMPLES
 from .export import export
 from .help import CommandHelp, GroupHelp
 from .models import models
+from .score import EXAMPLES as SCORE_EXAMPLES
+from .score import score
 from .train import train
 from .tune import EXAMPLES as TUNE_EXAMPLES
 from .tune import tune
@@ -29,6 +33,7 @@ realesr upscale photo.jpg              # four times the size: photo_x4.jpg
 realesr upscale holiday -o large -s 2  # every image of a folder, twice
 realesr upscale --help                 # all options, each with an example
 realesr export --fp16                  # a network as an ONNX file
+realesr compare photo.jpg              # which network suits it?
 realesr models                         # the networks, and which are on disk
 realesr doctor                         # what works on this machine
 realesr --version"""
@@ -69,6 +74,8 @@ def build_app() -> typer.Typer:
     )
     app.callback(epilog=EXAMPLES)(root)
     app.command(cls=CommandHelp, epilog=UPSCALE_EXAMPLES)(upscale)
+    app.command(cls=CommandHelp, epilog=COMPARE_EXAMPLES)(compare)
+    app.command(cls=CommandHelp, epilog=SCORE_EXAMPLES)(score)
     app.add_typer(models, name="models")
     app.command(cls=CommandHelp, epilog=EXPORT_EXAMPLES)(export)
     app.add_typer(train, name="train")

@@ -1,6 +1,7 @@
 """Prints results on stdout, and messages and progress on stderr. The only file that uses rich."""
 
 import json
+import logging
 import sys
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -31,15 +32,56 @@ STOPPED = 130
 class Messages:
     """The messages of a command on stderr: lines, errors, tables and progress."""
 
-    def __init__(self, *, quiet: bool = False, debug: bool = False) -> None:
+    def __init__(self, *, quiet: bool = False, verbose: bool = False, debug: bool = False) -> None:
         self._console = Console(file=cast(IO[str], Stderr()), highlight=False, soft_wrap=True)
         self._quiet = quiet
+        self._verbose = verbose
         self._debug = debug
+        self._shown_as: dict[str, str] = {}
+
+    def show_as(self, path: Path, name: str) -> None:
+        """Show a temporary file under another name from now on."""
+        self._shown_as[str(path)] = name
+
+    def renamed(self, text: str) -> str:
+        """Return text in which temporary files have the names that `show_as` was given."""
+        for path, name in self._shown_as.items():
+            text = text.replace(path, name)
+        return text
+
+    def renamed_in(self, value: object) -> object:
+        """Return a value of a record with such names; a path becomes `-`, for it was a stream that was named."""
+        if isinstance(value, Path):
+            return Path("-") if str(value) in self._shown_as else value
+        if isinstance(value, tuple):
+            return tuple(self.renamed_in(item) for item in value)
+        return self.renamed(value) if isinstance(value, str) else value
 
     def say(self, text: str) -> None:
         """Print one line: a summary, a notice, an estimate."""
         if not self._quiet:
-            self._console.print(Text(escaped(text)))
+            self._console.print(Text(escaped(self.renamed(text))))
+
+    def detail(self, text: str) -> None:
+        """Print one line with `--verbose`: how a result came about."""
+        if self._verbose:
+            self._console.print(Text(escaped(self.renamed(text)), style="dim"))
+
+    @contextmanager
+    def log_shown(self) -> Iterator[None]:
+        """Show the library's log as details while the block runs, with `--verbose`."""
+        if not self._verbose:
+            yield
+            return
+        log, handler = logging.getLogger("realesr"), Details(self)
+        level = log.level
+        log.addHandler(handler)
+        log.setLevel(logging.DEBUG)
+        try:
+            yield
+        finally:
+            log.removeHandler(handler)
+            log.setLevel(level)
 
     def error(self, error: BaseException, about: Iterable[Path] = ()) -> None:
         """Print an error as one red line, and its traceback with `--debug`.
@@ -49,8 +91,8 @@ class Messages:
             about: files that the error may name; the first is named in any case.
         """
         about = list(about)
-        text = one_line(error, about)
-        if about and shown(about[0].name) not in text and shown(about[0]) not in text:
+        text = self.renamed(one_line(error, about))
+        if about and self.renamed(shown(about[0].name)) not in text and shown(about[0]) not in text:
             text = f"{shown(about[0].name)}: {text}"
         self._console.print(Text(f"error: {text}", style="red"))
         if self._debug:
@@ -102,6 +144,18 @@ class Messages:
                 show_progress(done, total)
 
             yield on_progress
+
+
+class Details(logging.Handler):
+    """Hands the library's log to the messages of a command."""
+
+    def __init__(self, messages: Messages) -> None:
+        super().__init__()
+        self._messages = messages
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Show one line of the log; called by logging."""
+        self._messages.detail(record.getMessage())
 
 
 class Amount(ProgressColumn):

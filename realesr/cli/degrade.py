@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from realesr.errors import InputError, MissingDependency, OutputExists, UsageError
-from realesr.machine.whole_file import not_written, whole_file
 
 from .output_options import Debug
 
@@ -133,6 +132,8 @@ def preview_module() -> Any:
 
 def write(preview: "Preview", target: Path) -> None:
     """Write the picture and its parameters, each complete or not at all."""
+    from realesr.machine.whole_file import not_written, whole_file
+
     text = json.dumps(preview.to_json(), indent=1) + "\n"
     picture = preview.picture()
     for path, save in (

@@ -1,4 +1,8 @@
-"""Estimates how long a file will take, from its first progress callbacks, and names a faster network."""
+"""Estimates how long a file will take, and names a faster network.
+
+A network that needs minutes is measured on a small tile before it starts, for its first step may take minutes itself;
+for any other the first progress callbacks tell.
+"""
 
 import functools
 import time
@@ -10,6 +14,8 @@ MEASURED_SECONDS = 1.0
 """Time that is measured after the first step."""
 SLOW_STEP_SECONDS = 10.0
 """After a first step that takes longer, the estimate does not wait for another."""
+WORTH_MEASURING_PX = 800_000
+"""Pixels of input from which on the network is measured before it starts, which takes it less than 1 % of its time."""
 WORTH_NAMING = 1.5
 """Least speed-up for which a faster network is named."""
 
@@ -18,20 +24,34 @@ FASTER_FOR_ANIME = "realesr-animevideov3"
 
 
 class Estimate:
-    """A progress callback that calls `report(seconds)` once, as soon as a few steps have been timed.
+    """A progress callback that calls `report(seconds)` once: before a long run, else once a few steps have been timed.
 
     The first step includes the engine's start, so the remaining time is estimated from the steps after it.
     """
 
-    def __init__(self, report: Callable[[float], None], clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        report: Callable[[float], None],
+        clock: Callable[[], float] = time.monotonic,
+        seconds_per_px: Callable[[], float | None] = lambda: None,
+    ) -> None:
+        """Make the callback for one file.
+
+        Args:
+            report: called with the seconds that the file takes in all.
+            clock: returns the time in seconds.
+            seconds_per_px: measures the network; None where that tells nothing.
+        """
         self._report: Callable[[float], None] | None = report
         self._clock = clock
+        self._seconds_per_px = seconds_per_px
         self._start = clock()
         self._first: tuple[float, int] | None = None
 
     def __call__(self, done_px: int, total_px: int) -> None:
         """Record one step of progress, and report once there is an estimate; see `AmountCallback`."""
         if done_px == 0:
+            self._report_long(total_px)
             self._start = self._clock()
         if self._report is None or done_px == 0 or done_px >= total_px:
             return
@@ -49,6 +69,15 @@ class Estimate:
         self._report(seconds + (total_px - done_px) * seconds_a_px)
         self._report = None
 
+    def _report_long(self, total_px: int) -> None:
+        """Measure the network, and report where it will take long."""
+        if self._report is None or total_px < WORTH_MEASURING_PX:
+            return
+        seconds = total_px * (self._seconds_per_px() or 0.0)
+        if seconds > LONG_SECONDS:
+            self._report(seconds)
+            self._report = None
+
 
 def duration_in_words(seconds: float) -> str:
     """Return a duration in words: "less than 1 s", "about 12 s", "about 7 min", "about 2 h 10 min"."""
@@ -64,11 +93,12 @@ def duration_in_words(seconds: float) -> str:
 
 
 @functools.cache
-def facts_of(model: str) -> tuple[float, float | None]:
-    """Return the scale of a network, and its MACs per input pixel where they are known."""
+def facts_of(model: str | None) -> tuple[float, float | None]:
+    """Return the scale of a network, None: the default one, and its MACs per input pixel where they are known."""
     from realesr.engines import model_facts
-    from realesr.models.zoo import ZOO, load_model
+    from realesr.models.zoo import DEFAULT_MODEL, ZOO, load_model
 
+    model = model or DEFAULT_MODEL
     if model in ZOO:
         architecture = ZOO[model].architecture
         return architecture.scale, architecture.macs_per_px
@@ -76,23 +106,31 @@ def facts_of(model: str) -> tuple[float, float | None]:
     return facts.scale, None if facts.architecture is None else facts.architecture.macs_per_px
 
 
-def faster_advice(model: str) -> str | None:
-    """Return one line that names a faster network, or None where there is none."""
-    from realesr.models.zoo import ZOO, find_file
+def faster_advice(model: str | None, seconds: float) -> str | None:
+    """Return words that name a faster network and its time; None where there is none.
+
+    Args:
+        model: name or path of the network in use; None is the default one.
+        seconds: what it takes. The other's time is that by the ratio of their MACs.
+    """
+    from realesr.models.zoo import DEFAULT_MODEL, ZOO, find_file
 
     from .console import megabytes
 
+    model = model or DEFAULT_MODEL
     costs = {name: entry.architecture.macs_per_px for name, entry in ZOO.items()}
     faster = faster_network(model, facts_of(model)[1], costs)
     if faster is None:
         return None
     name, ratio = faster
     size = ZOO[name].bytes
-    if find_file(ZOO[name]) is not None:
+    if ZOO[name].bundled_sha256:
+        where = "it comes with realesr"
+    elif find_file(ZOO[name]) is not None:
         where = "it is on disk"
     else:
         where = "not on disk: fetched at its first use" + ("" if size is None else f", {megabytes(size)}")
-    return f"-m {name} is about {ratio:.2g} times faster ({where})"
+    return f"-m {name} takes {duration_in_words(seconds / ratio)} ({where})"
 
 
 def faster_network(model: str, cost: float | None, costs: Mapping[str, float]) -> tuple[str, float] | None:

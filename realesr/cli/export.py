@@ -29,6 +29,7 @@ realesr export --to tensorrt --workspace-mb 2048 --timing-cache gpu.bin
 realesr export --to tensorrt-rtx --for sm89 --limit-minutes 5
 realesr export my-network.safetensors --overwrite --quiet
 realesr export realesr-general-x4v3 --denoise 0.3 --json
+realesr export my.pth --denoise 0.3 --denoise-with soft.pth
 realesr export realesr-animevideov3 --shape 1x256x256 --opset 17
 realesr export realesr-animevideov3 --uint8 --debug
 realesr upscale photo.jpg -m realesrgan-x4plus-fp16.onnx"""
@@ -112,7 +113,17 @@ Denoise = Annotated[
         metavar="0..1",
         show_default=False,
         rich_help_panel=GRAPH,
-        help="Only for realesr-general-x4v3: 0 keeps the noise, 1 removes the most. Default: 1.",
+        help="For realesr-general-x4v3: 0 keeps the noise, 1 removes the most. Default: 1. For any other network "
+        "with --denoise-with.",
+    ),
+]
+DenoiseWith = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME|PATH",
+        show_default=False,
+        rich_help_panel=GRAPH,
+        help="What --denoise 0 gives: another network of the same architecture, scale and size.",
     ),
 ]
 WorkspaceMb = Annotated[
@@ -152,6 +163,7 @@ def export(
     shape: Shape = None,
     uint8: Uint8 = False,
     denoise: Denoise = None,
+    denoise_with: DenoiseWith = None,
     workspace_mb: WorkspaceMb = None,
     limit_minutes: LimitMinutes = None,
     timing_cache: TimingCache = None,
@@ -184,6 +196,7 @@ def export(
             shape_nhw=None if shape is None else parsed_shape(shape),
             uint8=uint8,
             denoise=denoise,
+            denoise_with=denoise_with,
             compute_capabilities=() if targets is None else tuple(targets.lower().split(",")),
             workspace_mb=workspace_mb,
             limit_minutes=limit_minutes,

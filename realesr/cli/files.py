@@ -15,14 +15,15 @@ from pathlib import Path
 from realesr.errors import InputError, OutputError, OutputExists, UsageError
 from realesr.images.info import OutputFormat
 from realesr.images.kinds import IMAGE_SUFFIXES, ImageKind, check_is_file, expected_kind, find_kind
-from realesr.images.output_format import SUFFIXES, check_target, format_of, output_format, output_path
+from realesr.images.output_format import PREVIEW_ENDING, SUFFIXES, check_target, format_of, output_format, output_path
+from realesr.target_size import LABEL
 
 from .names import shown
 
 FOLDS_CASE = sys.platform in ("win32", "darwin")
 """Whether A.png and a.png are one file on this system's usual disks."""
 
-OWN_OUTPUT = re.compile(r"(?P<source>.+)_x\d+(\.\d+)?", re.DOTALL)
+OWN_OUTPUT = re.compile(rf"(?P<source>.+)_(x\d+(\.\d+)?|{LABEL.pattern})({PREVIEW_ENDING})?", re.DOTALL)
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,8 @@ class Found:
     """Its folder, relative to the folder that was named; mirrored below the output folder."""
     kind: ImageKind | None = None
     """Kind of image that the file holds; None where that is not known, and the suffix counts."""
+    target_name: str | None = None
+    """Name of its output where a template gives it one."""
 
 
 @dataclass(frozen=True)
@@ -42,6 +45,13 @@ class Job:
 
     source: Path
     target: Path
+    backup: Path | None = None
+    """Where the source is kept before its enlargement takes its place."""
+
+    @property
+    def is_in_place(self) -> bool:
+        """Return whether the enlargement takes the place of the source."""
+        return self.source == self.target
 
 
 @dataclass(frozen=True)
@@ -59,21 +69,25 @@ Failures = list[tuple[Path, InputError]]
 """Files and folders that cannot be read, each with its reason."""
 
 
-def find_images(paths: Iterable[Path], *, recursive: bool, output: Path | None = None) -> tuple[list[Found], Failures]:
+def find_images(
+    paths: Iterable[Path], *, recursive: bool, output: Path | None = None, with_outputs: bool = False
+) -> tuple[list[Found], Failures]:
     """Return the images at these paths, each once, and what was named or found and cannot be read, with its reason.
 
     A file stands for itself, a folder for the images in it, without hidden files, outputs of an earlier run that lie
-    beside their sources, and the folder `output`.
+    beside their sources (unless `with_outputs` is true), and the folder `output`.
     """
     found: dict[str, Found] = {}
     failures: Failures = []
     for path in paths:
-        for image in _images_at(path, recursive, output, failures):
+        for image in _images_at(path, recursive, output, failures, with_outputs=with_outputs):
             found.setdefault(os.path.realpath(image.path), image)
     return list(found.values()), failures
 
 
-def _images_at(path: Path, recursive: bool, output: Path | None, failures: Failures) -> list[Found]:
+def _images_at(
+    path: Path, recursive: bool, output: Path | None, failures: Failures, *, with_outputs: bool
+) -> list[Found]:
     """Return the image at `path`, or those in it; what cannot be read is added to `failures`."""
     if not os.path.isdir(path):
         return _files_of([path], Path(), failures)
@@ -84,7 +98,7 @@ def _images_at(path: Path, recursive: bool, output: Path | None, failures: Failu
     while waiting:
         folder = waiting.pop()
         files, folders = _content(folder, failures)
-        images += _images_in(files, folder.relative_to(path), failures)
+        images += _images_in(files, folder.relative_to(path), failures, with_outputs=with_outputs)
         has_folders = has_folders or bool(folders)
         if recursive:
             waiting += (item for item in reversed(folders) if not _is_output(item, output, path))
@@ -118,10 +132,10 @@ def _content(folder: Path, failures: Failures) -> tuple[list[Path], list[Path]]:
     return files, folders
 
 
-def _images_in(files: Sequence[Path], below: Path, failures: Failures) -> list[Found]:
-    """Return those of a folder's files that are images by their names, without outputs of an earlier run."""
+def _images_in(files: Sequence[Path], below: Path, failures: Failures, *, with_outputs: bool) -> list[Found]:
+    """Return those of a folder's files that are images by their names; outputs of an earlier run if `with_outputs`."""
     images = [item for item in files if item.suffix.lower() in IMAGE_SUFFIXES]
-    sources = source_stems(image.name for image in images)
+    sources = {} if with_outputs else source_stems(image.name for image in images)
     return _files_of([image for image in images if source_of(image.name, sources) is None], below, failures)
 
 
@@ -165,7 +179,7 @@ def source_of(name: str, stems: Mapping[str, str]) -> str | None:
 
 
 def without_outputs(
-    found: Sequence[Found], *, scale: float, output: Output
+    found: Sequence[Found], *, ending: str, output: Output
 ) -> tuple[list[Found], list[tuple[Path, str]]]:
     """Return the images without those that an earlier run made of the others, and the latter, each with a reason.
 
@@ -179,12 +193,12 @@ def without_outputs(
     writers: dict[str, Path] = {}
     if output.is_folder:
         for image in found:
-            writers.setdefault(os.path.abspath(_target(image, scale, output)), image.path)
+            writers.setdefault(os.path.abspath(_target(image, ending, output)), image.path)
     kept, outputs = [], []
     for image in found:
         path = image.path
         source = writers.get(os.path.abspath(path)) or source_of(path.name, stems[path.parent])
-        if source is None:
+        if source is None or source == path:  # its own output: `plan_jobs` refuses that
             kept.append(image)
         else:
             reason = f"{shown(path)} is taken for an output of {shown(source)}: skipped (named alone it is enlarged)"
@@ -227,7 +241,7 @@ def output_at(text: str | None, *, many: bool, wanted: OutputFormat | None) -> O
     return Output(path, is_folder=False, format=named)
 
 
-def plan_jobs(found: Sequence[Found], *, scale: float, output: Output, folds_case: bool = FOLDS_CASE) -> list[Job]:
+def plan_jobs(found: Sequence[Found], *, ending: str, output: Output, folds_case: bool = FOLDS_CASE) -> list[Job]:
     """Return a job for every image; no two have the same target, and no target is an image that is read.
 
     Images of one name (photo.bmp, photo.png) that would be written to one file keep their suffix in its name
@@ -239,53 +253,55 @@ def plan_jobs(found: Sequence[Found], *, scale: float, output: Output, folds_cas
     if output.path is not None and not output.is_folder:
         jobs = [Job(image.path, output.path) for image in found]
     else:
-        jobs = _jobs_with_distinct_names(found, scale, output, folds_case)
-    _check_targets_differ(jobs, folds_case)
+        jobs = _jobs_with_distinct_names(found, ending, output, folds_case)
+    _check_targets_differ(jobs, folds_case, is_by_template=any(image.target_name for image in found))
     _check_no_target_is_an_input(jobs, folds_case)
     return jobs
 
 
-def _jobs_with_distinct_names(found: Sequence[Found], scale: float, output: Output, folds_case: bool) -> list[Job]:
+def _jobs_with_distinct_names(found: Sequence[Found], ending: str, output: Output, folds_case: bool) -> list[Job]:
     """Return a job for every image; where short names coincide, the target's name has the source's suffix in it."""
-    short = [Job(image.path, _target(image, scale, output)) for image in found]
-    uses = Counter(_key(job.target, folds_case) for job in short)
+    short = [Job(image.path, _target(image, ending, output)) for image in found]
+    uses = Counter(path_key(job.target, folds_case) for job in short)
     return [
         job
-        if uses[_key(job.target, folds_case)] == 1
-        else Job(image.path, _target(image, scale, output, keeps_suffix=True))
+        if uses[path_key(job.target, folds_case)] == 1 or image.target_name is not None
+        else Job(image.path, _target(image, ending, output, keeps_suffix=True))
         for image, job in zip(found, short, strict=True)
     ]
 
 
-def _check_targets_differ(jobs: Iterable[Job], folds_case: bool) -> None:
+def _check_targets_differ(jobs: Iterable[Job], folds_case: bool, *, is_by_template: bool) -> None:
     """Raise UsageError where two images would be written to one file."""
     writers: dict[str, Job] = {}
+    advice = "rename one of them, or enlarge them into different folders"
+    if is_by_template:
+        advice = "tell them apart by {stem}, {suffix} or {parent} in --name"
     for job in jobs:
-        first = writers.setdefault(_key(job.target, folds_case), job)
+        first = writers.setdefault(path_key(job.target, folds_case), job)
         if first is not job:
-            raise UsageError(
-                f"{first.source} and {job.source} would both be written to {first.target}: "
-                "rename one of them, or enlarge them into different folders"
-            )
+            raise UsageError(f"{first.source} and {job.source} would both be written to {first.target}: {advice}")
 
 
 def _check_no_target_is_an_input(jobs: Sequence[Job], folds_case: bool) -> None:
     """Raise UsageError where an output would replace an input."""
-    sources = {_key(job.source, folds_case): job.source for job in jobs}
+    sources = {path_key(job.source, folds_case): job.source for job in jobs}
     for job in jobs:
-        overwritten = sources.get(_key(job.target, folds_case))
+        overwritten = sources.get(path_key(job.target, folds_case))
         if overwritten is not None:
             raise UsageError(f"{job.source} would be written over the input {overwritten}: choose another -o")
 
 
-def _target(image: Found, scale: float, output: Output, *, keeps_suffix: bool = False) -> Path:
+def _target(image: Found, ending: str, output: Output, *, keeps_suffix: bool = False) -> Path:
     """Return the path of an image's output; its name has the source's suffix in it where `keeps_suffix` is true."""
     fmt = output_format(image.kind or expected_kind(image.path), None, output.format)
     folder = None if output.path is None else output.path / image.below
     source = image.path
+    if image.target_name is not None:
+        return (folder or source.parent) / image.target_name
     if keeps_suffix and source.suffix:
         source = source.with_name(_stem_with_suffix(source) + source.suffix)
-    return output_path(source, scale, fmt, folder)
+    return output_path(source, ending, fmt, folder)
 
 
 def _stem_with_suffix(path: Path) -> str:
@@ -293,7 +309,7 @@ def _stem_with_suffix(path: Path) -> str:
     return f"{path.stem}_{path.suffix.removeprefix('.')}" if path.suffix else path.stem
 
 
-def _key(path: Path, folds_case: bool) -> str:
+def path_key(path: Path, folds_case: bool) -> str:
     """Return a text that is equal for two paths of one file; `..` is resolved as text, links are not followed."""
     text = os.path.abspath(path)
     return text.casefold() if folds_case else text

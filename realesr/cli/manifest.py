@@ -11,7 +11,7 @@ counts; what is no such line, as one that was cut when its process was killed, i
 import json
 import os
 from collections.abc import Callable, Collection, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
@@ -24,7 +24,7 @@ from .files import Job, make_folder
 from .names import one_line, shown
 from .shard import Shard
 
-STATES = ("pending", "done", "failed")
+STATES = ("pending", "done", "failed", "skipped")
 
 _LONGEST_LINE_BYTES = 1 << 18
 """Longer than any line that is written: two paths of 4,096 bytes, six characters each, and a reason."""
@@ -87,11 +87,14 @@ class Manifest:
         self._folder = "" if path is None else os.path.realpath(path.parent)
         self._real_path = cache(os.path.realpath)
         self._records: dict[str, dict[str, Any]] = {}
+        self._written: dict[str, Any] = {}
+        """Source -> size and time of the enlargement that took its place."""
         self._read_bytes = 0
         self._waiting: list[dict[str, Any]] = []
         self._has_begun = self._is_lost = False
         self.refresh()
         self._records_at_first = dict(self._records)
+        self._written_at_first = dict(self._written)
 
     def refresh(self) -> None:
         """Read what has been appended since the last time, by whomever."""
@@ -106,6 +109,8 @@ class Manifest:
                     record = _record_from(line)
                     if record is not None:
                         self._records[record["source"]] = record
+                        if "written" in record:
+                            self._written[record["source"]] = record["written"]
                 self._read_bytes = file.tell()
         except OSError:
             return  # there is none, or nothing can be learnt from it
@@ -126,6 +131,44 @@ class Manifest:
     def add_done(self, job: Job, facts: SourceFacts, seconds: float) -> None:
         """Write that a job is done."""
         self._add(self._record(job, "done", facts, seconds=round(seconds, 3)))
+
+    def add_replaced(self, job: Job, facts: SourceFacts, seconds: float, *, written: SourceFacts) -> None:
+        """Write that the enlargement of a job's source takes its place, on the disk before that happens.
+
+        Where the job is stopped in between, the source is not what was `written`, and is enlarged again.
+
+        Raises:
+            OutputError: the file cannot be written: the next run would enlarge the enlargement.
+        """
+        record = self._record(job, "done", facts, seconds=round(seconds, 3), written=asdict(written))
+        if job.backup is not None:
+            record["backup"] = self._name(job.backup)
+        assert self._path is not None
+        try:
+            _append(self._path, _lines_of([record]), durable=True)
+        except OSError as error:
+            raise OutputError(
+                f"{self._path} cannot be written ({error.strerror or error}), and {job.source} is left as it is: "
+                "no later run would know that it is enlarged already"
+            ) from error
+        self._written[record["source"]] = record["written"]
+
+    def was_written(self, job: Job, *, since_the_first: bool = False) -> bool:
+        """Return whether a job's source is the enlargement that took its place.
+
+        Args:
+            job: the job.
+            since_the_first: count only what has been written since the file was first read, by another process.
+        """
+        name = self._name(job.source)
+        written = self._written.get(name)
+        if written is None or (since_the_first and written is self._written_at_first.get(name)):
+            return False
+        return bool(asdict(source_facts(job.source)) == written)
+
+    def add_skipped(self, job: Job, facts: SourceFacts, reason: str) -> None:
+        """Write that a job is not done, as its source needs no enlarging; the next run looks at it again."""
+        self._add(self._record(job, "skipped", facts, reason=reason))
 
     def add_failed(self, job: Job, facts: SourceFacts, reason: str, *, retry: bool, reading: Mapping[str, Any]) -> None:
         """Write that a job has failed.
@@ -205,7 +248,7 @@ class Manifest:
             return
         try:
             make_folder(self._path.parent)
-            _append(self._path, "".join(json.dumps(record) + "\n" for record in records).encode("ascii"))
+            _append(self._path, _lines_of(records))
         except OutputError:
             self._is_lost = True  # each job says so
         except OSError as error:
@@ -221,11 +264,17 @@ def _open_regular(path: str, flags: int) -> int:
     return os.open(path, flags | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0), 0o666)
 
 
-def _append(path: Path, lines: bytes) -> None:
+def _lines_of(records: Iterable[Mapping[str, Any]]) -> bytes:
+    return "".join(json.dumps(record) + "\n" for record in records).encode("ascii")
+
+
+def _append(path: Path, lines: bytes, *, durable: bool = False) -> None:
     """Append whole lines, at once and below a line that was cut; raise OSError where that is not possible."""
     with open(path, "a+b", opener=_open_regular) as file, locked(file.fileno()):
         file.write(lines if _ends_with_a_line(file) else b"\n" + lines)
         file.flush()
+        if durable:
+            os.fsync(file.fileno())
 
 
 def _ends_with_a_line(file: IO[bytes]) -> bool:
@@ -261,14 +310,28 @@ class Manifests:
         input_folders: Collection[Path],
         shard: Shard,
         say: Callable[[str], None],
+        *,
+        is_beside_sources: bool = False,
     ) -> None:
+        """Prepare the manifests, which are read when they are asked for.
+
+        Args:
+            output_folder: folder of the outputs; None where they lie beside their sources.
+            input_folders: folders that were named.
+            shard: share of the images that this run does.
+            say: called once, where a manifest cannot be written.
+            is_beside_sources: whether each source's own folder has its manifest, however the source was named.
+        """
+        self._is_beside_sources = is_beside_sources
         self._output_folder, self._input_folders = output_folder, input_folders
         self._name, self._say = manifest_name(shard), say
         self._manifests: dict[Path | None, Manifest] = {}
 
     def of(self, job: Job) -> Manifest:
         """Return the manifest that a job belongs to; that of a single file keeps nothing."""
-        folder = manifest_folder(job.source, self._output_folder, self._input_folders)
+        folder: Path | None = job.source.parent
+        if not self._is_beside_sources:
+            folder = manifest_folder(job.source, self._output_folder, self._input_folders)
         if folder not in self._manifests:
             self._manifests[folder] = Manifest(None if folder is None else folder / self._name, self._say)
         return self._manifests[folder]

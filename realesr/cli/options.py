@@ -1,7 +1,6 @@
 """The options of `realesr upscale`: names, ranges and help. Their values are checked in `realesr.options`."""
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
@@ -9,6 +8,7 @@ import typer
 from realesr.errors import UsageError
 from realesr.images.info import OutputFormat
 
+INPUT = "Input"
 OUTPUT = "Output"
 IMAGE = "Image"
 NETWORK = "Network"
@@ -19,12 +19,31 @@ Precision = Literal["auto", "fp32", "fp16", "bf16"]
 Alpha = Literal["network", "lanczos"]
 
 Paths = Annotated[
-    list[Path],
+    list[str] | None,  # as text: Path would take ./-, a file, for -, which is stdin
     typer.Argument(
         metavar="PATHS",
         show_default=False,
-        readable=False,  # one that is not must not stop the others
-        help="Images, and folders with images. JPEG, PNG, TIFF, WebP, AVIF, GIF, BMP, PPM; HEIC with pillow-heif.",
+        help="Images, and folders with images; - is stdin. JPEG, PNG, TIFF, WebP, AVIF, GIF, BMP, PPM; "
+        "HEIC with pillow-heif.",
+    ),
+]
+FilesFrom = Annotated[
+    str | None,
+    typer.Option(
+        "--files-from",
+        metavar="FILE|-",
+        show_default=False,
+        rich_help_panel=INPUT,
+        help="A list of images and folders, one a line, instead of PATHS or beside them; - reads it from stdin.",
+    ),
+]
+NullSeparated = Annotated[
+    bool,
+    typer.Option(
+        "-0",
+        "--null",
+        rich_help_panel=INPUT,
+        help="The list of --files-from has a NUL after each name, not a line break, as 'find -print0' writes it.",
     ),
 ]
 Scale = Annotated[
@@ -35,7 +54,27 @@ Scale = Annotated[
         metavar="N",
         show_default=False,
         rich_help_panel=IMAGE,
-        help="Output pixels per input pixel and side, 1 to 16, fractions too. Default: the network's own, mostly 4.",
+        help="Output pixels per input pixel and side, 1 to 16, fractions too; 1 cleans without enlarging. "
+        "Default: the network's own, mostly 4.",
+    ),
+]
+Preview = Annotated[
+    bool,
+    typer.Option(
+        "--preview",
+        rich_help_panel=IMAGE,
+        help="Enlarge only the 256 px of each image with the most detail, as photo_x4_preview.jpg, say how long all "
+        "of it would take, and end.",
+    ),
+]
+RegionText = Annotated[
+    str | None,
+    typer.Option(
+        "--region",
+        metavar="X,Y,W,H",
+        show_default=False,
+        rich_help_panel=IMAGE,
+        help="A preview of this part: left, top, width and height in px of the upright image, at most 1,024 px a side.",
     ),
 ]
 Page = Annotated[
@@ -72,6 +111,16 @@ AlphaBy = Annotated[
         help="What enlarges transparency: network (sharp edges) or lanczos (a filter: twice as fast, softer).",
     ),
 ]
+Strength = Annotated[
+    float,
+    typer.Option(
+        metavar="0..1",
+        show_default=False,
+        rich_help_panel=IMAGE,
+        help="Share of the network's detail over a Lanczos enlargement: 1 is all of it, 0 none, and below 0.9 "
+        "colours and broad tones stay the photo's own. Default: 1.",
+    ),
+]
 MaxPixels = Annotated[
     int | None,
     typer.Option(
@@ -90,9 +139,41 @@ Destination = Annotated[
         metavar="PATH",
         show_default=False,
         rich_help_panel=OUTPUT,
-        help="A file (by its suffix) or a folder, made if missing. Default: beside each input, "
+        help="A file (by its suffix) or a folder, made if missing; - is stdout. Default: beside each input, "
         "photo.jpg as photo_x4.jpg.",
     ),
+]
+Name = Annotated[
+    str | None,
+    typer.Option(
+        "--name",
+        metavar="TEMPLATE",
+        show_default=False,
+        rich_help_panel=OUTPUT,
+        help="Names of outputs: text with {stem}, {model}, {scale} (x4), {width}, {height}, {suffix} (the input's) and "
+        "{parent} (name of its folder); the output's suffix is added. Default: {stem}_{scale}.",
+    ),
+]
+InPlace = Annotated[
+    bool,
+    typer.Option(
+        "--in-place",
+        rich_help_panel=OUTPUT,
+        help="Replace each input by its output once that is whole; with --backup or --no-backup.",
+    ),
+]
+Backup = Annotated[
+    str | None,
+    typer.Option(
+        "--backup",
+        metavar="FOLDER",
+        show_default=False,
+        rich_help_panel=OUTPUT,
+        help="Where the originals go that --in-place replaces, made if missing; nothing in it is ever replaced.",
+    ),
+]
+NoBackup = Annotated[
+    bool, typer.Option("--no-backup", rich_help_panel=OUTPUT, help="The originals that --in-place replaces are lost.")
 ]
 Recursive = Annotated[
     bool,
@@ -153,15 +234,25 @@ Strip = Annotated[
         help="Leave out EXIF, XMP, resolution and an sRGB profile (any other is needed). Default: all are kept.",
     ),
 ]
+NoProvenance = Annotated[
+    bool,
+    typer.Option(
+        "--no-provenance",
+        rich_help_panel=OUTPUT,
+        help="Do not write into the XMP that a network has enlarged the image, which one and by what factor.",
+    ),
+]
 Model = Annotated[
-    str,
+    str | None,
     typer.Option(
         "-m",
         "--model",
         metavar="NAME|PATH",
+        show_default=False,
         rich_help_panel=NETWORK,
         help="A name that 'realesr models' lists, or a file: .onnx, .safetensors, .pth, or "
-        "ncnn's .bin beside its .param.",
+        "ncnn's .bin beside its .param. Default: realesrgan-x4plus, or where that is not to be had "
+        "realesr-general-x4v3, which comes with realesr.",
     ),
 ]
 Denoise = Annotated[
@@ -170,7 +261,18 @@ Denoise = Annotated[
         metavar="0..1",
         show_default=False,
         rich_help_panel=NETWORK,
-        help="Only for realesr-general-x4v3: 0 keeps the noise, 1 removes the most. Default: 1.",
+        help="For realesr-general-x4v3: 0 keeps the noise, 1 removes the most. Default: 1. For any other network "
+        "with --denoise-with.",
+    ),
+]
+DenoiseWith = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME|PATH",
+        show_default=False,
+        rich_help_panel=NETWORK,
+        help="What --denoise 0 gives: another network of the same architecture, scale and size, whose weights are "
+        "blended with the model's. Default: the one released with it.",
     ),
 ]
 Tta = Annotated[
@@ -255,7 +357,17 @@ Json = Annotated[
     bool, typer.Option("--json", rich_help_panel=MESSAGES, help="One JSON object per file on stdout, one a line.")
 ]
 Quiet = Annotated[
-    bool, typer.Option("--quiet", rich_help_panel=MESSAGES, help="Only errors on stderr; results still go to stdout.")
+    bool,
+    typer.Option("-q", "--quiet", rich_help_panel=MESSAGES, help="Only errors on stderr; results still go to stdout."),
+]
+Verbose = Annotated[
+    bool,
+    typer.Option(
+        "-v",
+        "--verbose",
+        rich_help_panel=MESSAGES,
+        help="Say more on stderr: the plan, where the weights come from, engine, tiles, and seconds of each stage.",
+    ),
 ]
 Debug = Annotated[
     bool, typer.Option("--debug", rich_help_panel=MESSAGES, help="Show where errors happened (tracebacks).")
@@ -277,3 +389,18 @@ def engine_options(pairs: Sequence[str]) -> dict[str, str]:
             raise UsageError(f"got --option {key} twice, with {found[key]} and {value}: give it once")
         found[key] = value
     return found
+
+
+def region_from(text: str | None) -> tuple[int, int, int, int] | None:
+    """Return the region that `--region` states.
+
+    Raises:
+        UsageError: it is not four whole numbers.
+    """
+    if text is None:
+        return None
+    try:
+        left, top, width, height = (int(part) for part in text.split(","))
+    except ValueError:
+        raise UsageError(f"got --region {text}, expected left,top,width,height in px: 400,300,256,256") from None
+    return left, top, width, height

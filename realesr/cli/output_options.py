@@ -4,6 +4,6 @@ from typing import Annotated
 
 import typer
 
-Quiet = Annotated[bool, typer.Option("--quiet", help="Only errors on stderr; results still go to stdout.")]
+Quiet = Annotated[bool, typer.Option("-q", "--quiet", help="Only errors on stderr; results still go to stdout.")]
 Debug = Annotated[bool, typer.Option("--debug", help="Show where errors happened (tracebacks).")]
 OneJson = Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")]

@@ -3,6 +3,7 @@
 import codecs
 import contextlib
 import os
+import shutil
 import sys
 from pathlib import Path
 from typing import Any
@@ -69,6 +70,26 @@ def write_result(result: str | Path) -> None:
     except OSError as error:
         discard(out)
         raise OutputError(f"results cannot be written to stdout ({error.strerror or error})") from error
+
+
+def write_content(path: Path) -> None:
+    """Write the bytes of a file to stdout.
+
+    Raises:
+        BrokenPipeError: the reader has gone.
+        OutputError: stdout is on a full disk.
+    """
+    out: Any = sys.stdout
+    try:
+        out.flush()
+        with path.open("rb") as file:
+            shutil.copyfileobj(file, out.buffer)
+        out.buffer.flush()
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        discard(out)
+        raise OutputError(f"the image cannot be written to stdout ({error.strerror or error})") from error
 
 
 def discard(stream: Any) -> None:

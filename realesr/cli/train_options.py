@@ -127,5 +127,5 @@ Debug = Annotated[
     ),
 ]
 Quiet = Annotated[
-    bool, typer.Option("--quiet", rich_help_panel=RUN, help="Only errors on stderr; the result goes to stdout.")
+    bool, typer.Option("-q", "--quiet", rich_help_panel=RUN, help="Only errors on stderr; the result goes to stdout.")
 ]

@@ -11,6 +11,7 @@ from realesr.errors import InputError
 from realesr.images.colour_conversion import in_network_colours
 from realesr.images.info import ImageInfo
 from realesr.images.libvips import own_messages, pyvips, vips_message
+from realesr.images.metadata.exif import with_resolution
 from realesr.images.metadata.exif_correction import exif_enlarged
 from realesr.images.metadata.xmp import xmp_resized
 from realesr.images.pil_images import decoded_from_pil, without_orientation
@@ -120,7 +121,9 @@ def _check_is_pil(image: object) -> None:
         )
 
 
-def pil_from_array(array: NDArray[Any], info: ImageInfo) -> "Image.Image":
+def pil_from_array(
+    array: NDArray[Any], info: ImageInfo, pixels_per_mm: tuple[float, float] | None = None
+) -> "Image.Image":
     """Convert enlarged pixels to a PIL image, with the profile, resolution, EXIF and XMP that still hold.
 
     Grey of 16 bit with alpha, which PIL does not have, becomes 8 bit.
@@ -128,6 +131,7 @@ def pil_from_array(array: NDArray[Any], info: ImageInfo) -> "Image.Image":
     Args:
         array: (height, width[, channels]) uint8 or uint16, as they came out of the network.
         info: facts about the pixels that went in.
+        pixels_per_mm: resolution across and down that the image shall state; None keeps the old one.
     """
     from PIL import Image
 
@@ -136,13 +140,17 @@ def pil_from_array(array: NDArray[Any], info: ImageInfo) -> "Image.Image":
     image = Image.fromarray(array)
     if info.icc is not None:
         image.info["icc_profile"] = info.icc
-    if info.pixels_per_mm is not None:
-        image.info["dpi"] = tuple(round(number * 25.4, 4) for number in info.pixels_per_mm)
+    resolution = pixels_per_mm or info.pixels_per_mm
+    if resolution is not None:
+        image.info["dpi"] = tuple(round(number * 25.4, 4) for number in resolution)
     old = info.width_px, info.height_px
     exif = exif_enlarged(info.exif, old, image.size)[0] if info.exif else None
+    if exif and pixels_per_mm:
+        exif = with_resolution(exif, pixels_per_mm)
     if exif and (exif := without_orientation(exif)):
         image.info["exif"] = b"Exif\0\0" + exif
-    xmp = xmp_resized(info.xmp, old, image.size)[0] if info.xmp else None
+    is_new = pixels_per_mm is not None
+    xmp = xmp_resized(info.xmp, old, image.size, has_new_resolution=is_new)[0] if info.xmp else None
     if xmp:
         image.info["xmp"] = xmp
     return image

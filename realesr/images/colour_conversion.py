@@ -36,7 +36,7 @@ def in_network_colours(decoded: Decoded, kind: ImageKind) -> NetworkImage:
     notices = [plan.notice] if plan.notice else []
     icc = decoded.icc if plan.treatment == "as it is" else None
     if plan.treatment == "convert to sRGB":
-        colour = _to_srgb(colour, space, decoded.icc if plan.through_own else None, bits)
+        colour = to_srgb(colour, space, decoded.icc if plan.through_own else None, bits)
         icc = srgb_profile() if space != "grey" else None  # sRGB's curve is what grey without a profile has
     exif = upright(decoded.exif) if decoded.exif else None
     xmp = decoded.xmp
@@ -75,7 +75,7 @@ def _opens(icc: bytes, space: ColourSpace) -> bool:
     return True
 
 
-def _to_srgb(colour: Any, space: ColourSpace, icc: bytes | None, bits: int) -> Any:
+def to_srgb(colour: Any, space: ColourSpace, icc: bytes | None, bits: int) -> Any:
     """Convert colour to sRGB of `bits` bit, relative colorimetric; through the profile `icc`, else a generic one.
 
     Grey comes out as one channel, with sRGB's curve. Profiles of a matrix and curves are computed here: LittleCMS puts

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from realesr.errors import OutputError, OutputExists, UsageError
 from realesr.images.info import ImageInfo, OutputFormat
-from realesr.images.metadata.chunks import MOST_EXIF_BYTES_IN_JPEG
+from realesr.images.metadata.chunks import MOST_EXIF_BYTES_IN_JPEG, MOST_XMP_BYTES_IN_JPEG
 
 SUFFIXES: dict[str, OutputFormat] = {
     ".png": "png",
@@ -32,9 +32,6 @@ DEFAULT_QUALITY: dict[OutputFormat, int] = {"jpeg": 95, "webp": 90, "avif": 80}
 
 LONGEST_SIDE_PX: dict[OutputFormat, int] = {"jpeg": 65_500, "webp": 16_383, "avif": 16_384}
 """Source: JPEG_MAX_DIMENSION in libjpeg-turbo's jmorecfg.h, WEBP_MAX_DIMENSION in libwebp's encode.h; AVIF: tried."""
-
-MOST_XMP_BYTES_IN_JPEG = 65_502
-"""One APP1 segment, less the head of XMP. Source: XMP specification, part 3, 1.1.3."""
 
 _LONGEST_NAME_BYTES = 255
 """Longest name of a file on most disks. Source: NAME_MAX in Linux' limits.h."""
@@ -84,9 +81,20 @@ def format_of(path: Path) -> OutputFormat | None:
     return SUFFIXES.get(path.suffix.lower())
 
 
-def output_path(source: Path, scale: float, fmt: OutputFormat, folder: Path | None = None) -> Path:
-    """Return the default path of an output: `<stem>_x4.<suffix>`, beside the source or in `folder`."""
-    return (folder or source.parent) / f"{source.stem}_x{scale:g}{suffix_for(fmt, source)}"
+PREVIEW_ENDING = "_preview"
+"""What the stem of the name of a preview, which shows only a region, ends in."""
+
+
+def output_path(source: Path, ending: str, fmt: OutputFormat, folder: Path | None = None) -> Path:
+    """Return the default path of an output: `<stem>_<ending>.<suffix>`, beside the source or in `folder`.
+
+    Args:
+        source: path of the input.
+        ending: end of the stem, such as "x4" or "3840px"; see `ImageOptions.ending`.
+        fmt: format of the output.
+        folder: folder of the output; None for that of the source.
+    """
+    return (folder or source.parent) / f"{source.stem}_{ending}{suffix_for(fmt, source)}"
 
 
 def suffix_for(fmt: OutputFormat, source: Path) -> str:
@@ -167,7 +175,7 @@ def _check_size(path: Path, info: ImageInfo, fmt: OutputFormat) -> None:
     if longest is not None and max(info.width_px, info.height_px) > longest:
         raise OutputError(
             f"{path}: {info.width_px} x {info.height_px} px do not fit into {fmt.upper()}, which holds {longest:,} px "
-            f"a side; choose a smaller scale, or png or tiff as the format",
+            f"a side; choose a smaller scale or size, or png or tiff as the format",
             option="format",
         )
 

@@ -6,8 +6,7 @@ The temporary file lies beside the target, so that renaming is one step. An exce
 WebP and AVIF encoders keep the whole image in memory; the others a few rows.
 
 Colour: the profile of `info` is written with the values as they are, but WebP and AVIF have no grey, so that grey with
-a profile becomes sRGB there. `strip` leaves out everything but a profile that is not sRGB: without it, colours would
-change.
+a profile becomes sRGB there.
 """
 
 import contextlib
@@ -23,7 +22,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from realesr.errors import OutputError, UsageError
-from realesr.images.colour import is_srgb
 from realesr.images.file_target import FileTarget
 from realesr.images.info import ImageInfo, OutputFormat
 from realesr.images.libvips import EncoderTurn, own_messages, own_settings, pyvips, vips_message
@@ -51,9 +49,7 @@ _PIXELS_PER_MM = 72 / 25.4
 """Resolution where the input states none: libvips always writes one to PNG and TIFF, and 72 dpi is the usual filler."""
 
 
-def open_writer(
-    path: Path, info: ImageInfo, fmt: OutputFormat, *, quality: int | None = None, strip: bool = False
-) -> "ImageWriter":
+def open_writer(path: Path, info: ImageInfo, fmt: OutputFormat, *, quality: int | None = None) -> "ImageWriter":
     """Open a writer for an image; an existing file is replaced when the new one is complete.
 
     Args:
@@ -61,7 +57,6 @@ def open_writer(
         info: facts of the output: its size, the depth of the rows, and the metadata to write.
         fmt: format of the file; see `output_format.output_format`.
         quality: 1 to 100 for JPEG (95 by default), WebP (90) and AVIF (80); WebP and AVIF are lossy at 100 too.
-        strip: leave out all metadata, and the profile unless the colours need it.
 
     Raises:
         UsageError: the quality is outside 1 to 100, or the format is PNG or TIFF, which are lossless.
@@ -71,7 +66,7 @@ def open_writer(
     if quality is not None and not 1 <= quality <= 100:
         raise UsageError(f"quality {quality} is outside 1 to 100", option="quality")
     info = replace(info, exif=_exif_to_write(info, fmt))
-    return ImageWriter(path, info, fmt, _save_options(info, fmt, quality), strip)
+    return ImageWriter(path, info, fmt, _save_options(info, fmt, quality))
 
 
 _PARTIAL_FILES = ".realesr-*.image.part"
@@ -82,8 +77,8 @@ _tidied_folders: set[Path] = set()
 class ImageWriter:
     """A file that is being written. Use it in `with`: leaving the block without an exception completes the file."""
 
-    def __init__(self, path: Path, info: ImageInfo, fmt: OutputFormat, options: dict[str, Any], strip: bool) -> None:
-        self._path, self._info, self._format, self._options, self._strip = path, info, fmt, options, strip
+    def __init__(self, path: Path, info: ImageInfo, fmt: OutputFormat, options: dict[str, Any]) -> None:
+        self._path, self._info, self._format, self._options = path, info, fmt, options
         self._partial = path.with_name(f".realesr-{secrets.token_hex(6)}.image.part")
         self._held: HeldFile | None = None
         self._encoded = info if fmt in ("png", "tiff") else replace(info, bits=8)
@@ -182,7 +177,7 @@ class ImageWriter:
                 try:
                     image = self._source.open()
                     with own_messages():  # pyvips clears libvips' messages whenever a method is looked up
-                        image, keep = _with_metadata(image, self._info, self._format, self._strip)
+                        image, keep = _with_metadata(image, self._info, self._format)
                         save = getattr(image, _SAVERS[self._format])
                     save(target.open(), keep=keep, **self._options)
                 except pyvips.Error as error:
@@ -204,7 +199,7 @@ class ImageWriter:
     def _inserted(self) -> dict[str, Any]:
         """Return the metadata that go into the file while libvips writes it, and their place, for `FileTarget`."""
         info = self._info
-        if self._strip or self._format not in _INSERTED_AT:
+        if self._format not in _INSERTED_AT:
             return {}
         if self._format == "jpeg":
             parts = [exif_segment(info.exif)] if info.exif else []
@@ -219,7 +214,7 @@ class ImageWriter:
     def _add_exif(self) -> None:
         """Add the EXIF block to a complete file of a format where that goes behind the image."""
         exif = self._info.exif
-        if exif is None or self._strip:
+        if exif is None:
             return
         if self._format == "tiff":
             append_to_tiff(self._partial, exif)
@@ -258,18 +253,15 @@ def _save_options(info: ImageInfo, fmt: OutputFormat, quality: int | None) -> di
     return {"Q": quality}
 
 
-def _with_metadata(image: Any, info: ImageInfo, fmt: OutputFormat, strip: bool) -> tuple[Any, int]:
+def _with_metadata(image: Any, info: ImageInfo, fmt: OutputFormat) -> tuple[Any, int]:
     """Return the image with the metadata of its file, and libvips' flags of the parts that it shall write."""
     image = image.copy(xres=_PIXELS_PER_MM, yres=_PIXELS_PER_MM)
     keep = 0
-    icc = None if info.icc is None or (strip and is_srgb(info.icc)) else info.icc
-    if icc is not None:
-        image.set_type(pyvips.GValue.blob_type, "icc-profile-data", icc)
+    if info.icc is not None:
+        image.set_type(pyvips.GValue.blob_type, "icc-profile-data", info.icc)
         keep |= _KEEP_ICC
         if info.is_grey and fmt in ("webp", "avif"):
             image = image.icc_transform("srgb", embedded=True, intent="relative", depth=8)
-    if strip:
-        return image, keep
     if info.xmp is not None and fmt != "png":  # see `xmp_chunk`
         image.set_type(pyvips.GValue.blob_type, "xmp-data", info.xmp)
         keep |= _KEEP_XMP

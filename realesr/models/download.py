@@ -36,10 +36,20 @@ FEWEST_DIGITS = 8
 LARGEST_UNKNOWN_BYTES = 1_000_000_000
 """Most bytes of a file whose size is not known: fifteen times the largest network."""
 
-_VAIN_ATTEMPTS = 4
+_VAIN_ATTEMPTS, _VAIN_ATTEMPTS_OF_OPTIONAL = 4, 1
 """Attempts in a row without much that is new, after which the download is given up."""
+_OPTIONAL_ANSWER_SECONDS = 6.0
+"""Time in which the answer with an optional file must begin: resolvers ask a second time after five seconds."""
 _SECONDS_BEFORE_NEXT_ATTEMPT = 1.0
 _NO_LINK = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
+
+
+class DownloadError(ModelError):
+    """A file cannot be had from its server; `reason` says why in a few words, the message also what to do."""
+
+    def __init__(self, message: str = "", *, option: str | None = None, reason: str = "") -> None:
+        super().__init__(message, option=option)
+        self.reason = reason
 
 
 def download(
@@ -50,6 +60,7 @@ def download(
     size: int | None = None,
     on_progress: AmountCallback | None = None,
     advice: str | None = None,
+    is_optional: bool = False,
 ) -> None:
     """Download `url` to `target`, which holds the complete, verified file afterwards, or is unchanged.
 
@@ -62,9 +73,12 @@ def download(
         size: bytes of the whole file, where known; else no more than `LARGEST_UNKNOWN_BYTES` are taken.
         on_progress: called with the bytes that are there and the bytes of the whole file (0: unknown).
         advice: what to do where the file cannot be had; by default, how the weights of a network are found without.
+        is_optional: whether the caller has something to go on with: a computer without a network is then noticed in
+            seconds, also where nothing refuses the connection.
 
     Raises:
-        ModelError: no connection, an answer without the file, other bytes than promised, or no place to write.
+        DownloadError: no connection, an answer without the file, or other bytes than promised.
+        ModelError: no place to write.
     """
     if not FEWEST_DIGITS <= len(sha256) <= 64:
         raise ValueError(f"got {len(sha256)} digits of a SHA-256, expected {FEWEST_DIGITS} to 64")
@@ -79,7 +93,7 @@ def download(
         with _alone(target.with_name(f"{target.name}.lock")):
             came_meanwhile = _identity(target) not in (None, found)
             if not (came_meanwhile and file_sha256(target).startswith(sha256)):
-                _fetch_verified(url, part, sha256, size, on_progress, advice)
+                _fetch_verified(url, part, sha256, size, on_progress, advice, is_optional)
                 part.replace(target)
     except OSError as error:
         raise ModelError(
@@ -122,50 +136,67 @@ def _alone(lock: Path) -> Iterator[None]:
 
 
 def _fetch_verified(
-    url: str, part: Path, sha256: str, size: int | None, on_progress: AmountCallback | None, advice: str
+    url: str,
+    part: Path,
+    sha256: str,
+    size: int | None,
+    on_progress: AmountCallback | None,
+    advice: str,
+    is_optional: bool,
 ) -> None:
     """Download the complete file to `part` and verify its SHA-256."""
     is_resumed = _length(part) > 0
-    _fetch(url, part, size, on_progress, advice)
+    _fetch(url, part, size, on_progress, advice, is_optional)
     if is_resumed and not file_sha256(part).startswith(sha256):
         # What lay there from an earlier run may have been wrong from the start.
         part.unlink()
-        _fetch(url, part, size, on_progress, advice)
+        _fetch(url, part, size, on_progress, advice, is_optional)
     got = file_sha256(part)
     if not got.startswith(sha256):
         part.unlink()
-        raise ModelError(
+        raise DownloadError(
             f"{url} gave a file with SHA-256 {got[:16]}..., expected {sha256[:16]}...; it was deleted: "
-            f"try again, or {advice}"
+            f"try again, or {advice}",
+            reason="the server gives another file",
         )
 
 
-def _fetch(url: str, part: Path, size: int | None, on_progress: AmountCallback | None, advice: str) -> None:
+def _fetch(
+    url: str, part: Path, size: int | None, on_progress: AmountCallback | None, advice: str, is_optional: bool
+) -> None:
     """Download the complete file to `part`, in several attempts if need be."""
     reason = ""
     most, vain = _length(part), 0
-    while vain < _VAIN_ATTEMPTS:
+    most_vain = _VAIN_ATTEMPTS_OF_OPTIONAL if is_optional else _VAIN_ATTEMPTS
+    while True:
         began = time.monotonic()
         try:
-            return _append(url, part, size, on_progress)
+            return _append(url, part, size, on_progress, _OPTIONAL_ANSWER_SECONDS if is_optional else None)
         except RefusedError as error:
-            raise ModelError(f"{url} is not to be had: {error}; {advice}") from error
+            raise DownloadError(f"{url} is not to be had: {error}; {advice}", reason=str(error)) from error
         except CannotResumeError as error:
             part.unlink(missing_ok=True)
             reason = str(error)
         except BrokenError as error:
             reason = str(error)
-        time.sleep(_SECONDS_BEFORE_NEXT_ATTEMPT)
         new = _length(part) - most
+        seconds = time.monotonic() - began + _SECONDS_BEFORE_NEXT_ATTEMPT
         # Otherwise a server that breaks off after every byte would be asked for ever.
-        is_vain = new <= 0 or new < SLOWEST_BYTES_PER_SECOND * (time.monotonic() - began)
+        is_vain = new <= 0 or new < SLOWEST_BYTES_PER_SECOND * seconds
         vain = vain + 1 if is_vain else 0
         most += max(new, 0)
-    raise ModelError(f"{url} cannot be fetched ({reason}): check the connection and try again, or {advice}")
+        if vain >= most_vain:
+            break
+        time.sleep(_SECONDS_BEFORE_NEXT_ATTEMPT)
+    raise DownloadError(
+        f"{url} cannot be fetched ({reason}): check the connection and try again, or {advice}", reason=reason
+    )
 
 
-def _append(url: str, part: Path, size: int | None, on_progress: AmountCallback | None) -> None:
-    """Request the missing bytes once, and append them to `part`."""
+def _append(
+    url: str, part: Path, size: int | None, on_progress: AmountCallback | None, answer_seconds: float | None
+) -> None:
+    """Request the missing bytes once, and append them to `part`; see `received`."""
     there, most = _length(part), LARGEST_UNKNOWN_BYTES if size is None else size
     if there > most:
         part.unlink()
@@ -173,7 +204,7 @@ def _append(url: str, part: Path, size: int | None, on_progress: AmountCallback 
     if there == size:
         return
     try:
-        with closing(received(url, there)) as pieces:
+        with closing(received(url, there, answer_seconds)) as pieces:
             first = next(pieces)
             _check_total(first.total, size)
             total = first.total or size or 0

@@ -59,11 +59,12 @@ class Piece:
 _Ready = queue.Queue[Piece | Exception | None]
 
 
-def received(url: str, offset: int) -> Generator[Piece, None, None]:
+def received(url: str, offset: int, answer_seconds: float | None = None) -> Generator[Piece, None, None]:
     """Yield the bytes of a file from `offset` on, or from 0 on where the server knows no ranges.
 
     The first piece is empty: it tells where the content begins before any of it is read. An iterator that is left
-    early must be closed.
+    early must be closed. The answer must begin within `answer_seconds`, names looked up and redirects followed; None
+    leaves each of these its own timeout.
 
     Raises:
         BrokenError: the connection broke off or is too slow, or the server has trouble.
@@ -77,10 +78,13 @@ def received(url: str, offset: int) -> Generator[Piece, None, None]:
     try:
         while True:
             try:
-                found = ready.get(timeout=pace.seconds_left)
+                found = ready.get(timeout=pace.seconds_left if answer_seconds is None else answer_seconds)
             except queue.Empty:
+                if answer_seconds is not None:
+                    raise BrokenError(f"no answer within {answer_seconds:g} s") from None
                 pace.add(0)
                 continue
+            answer_seconds = None
             if isinstance(found, Exception):
                 raise found
             if found is None:

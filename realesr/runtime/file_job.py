@@ -1,6 +1,7 @@
 """Enlarges one file into another: decoding, network and encoding run side by side, in bounded memory."""
 
 import itertools
+import logging
 import threading
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping
@@ -13,21 +14,36 @@ from typing import TYPE_CHECKING
 
 from realesr.errors import OutputError
 from realesr.images.info import ImageInfo, OutputFormat
+from realesr.images.metadata.provenance import Provenance, xmp_with_provenance
+from realesr.images.output_format import PREVIEW_ENDING
 from realesr.machine import memory, processor
 from realesr.machine.cgroup import usable_cores
 from realesr.machine.whole_file import file_sha256
 from realesr.models.facts import ModelFacts
-from realesr.options import FileOptions, ImageOptions
+from realesr.options import FileOptions, ImageOptions, Region
 from realesr.progress import AmountCallback
 from realesr.runtime.engine_pool import EnginePool
 from realesr.runtime.kept_rows import KeptRows
 from realesr.runtime.memory_plan import check_memory, encoder_bytes
-from realesr.runtime.pipeline import EnlargeJob, Rows, bands_for_rows, plan_sizes, planes_from_rows, rows_from_bands
+from realesr.runtime.pipeline import (
+    EnlargeJob,
+    Rows,
+    bands_for_rows,
+    check_target_size,
+    planes_from_rows,
+    rows_from_bands,
+    sizes_for,
+)
+from realesr.runtime.preview import NetworkTime, RegionReader, cut_rows, preview_of, whole_seconds
 from realesr.runtime.rows import ROWS_A_CHUNK, prefetch
+from realesr.runtime.stage_times import StageTimes, TimedItems
 from realesr.runtime.tiling import architecture_of
 
 if TYPE_CHECKING:
     from realesr.images.reader import ImageReader
+
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,6 +72,10 @@ class UpscaleResult:
     """Notices for the user, one line each."""
     chosen_because: str = ""
     """Why this engine and device were chosen automatically; empty where the user named both."""
+    region: Region | None = None
+    """The only part of the image that was enlarged, as a preview."""
+    whole_seconds: float | None = None
+    """Of a preview, how long the network would take for the whole image, as far as the region tells."""
 
 
 def upscale_file(
@@ -73,7 +93,7 @@ def upscale_file(
 
     Args:
         source: the image file.
-        target: path of the output; None for `<stem>_x4.<suffix>` beside the source.
+        target: path of the output; None for `<stem>_x4.<suffix>` or `<stem>_3840px.<suffix>` beside the source.
         pool_for: returns the open engines for images of a depth in bits.
         facts: about the network.
         identity: returns all that tells the network and its options from others.
@@ -83,6 +103,8 @@ def upscale_file(
 
     Raises:
         InputError: the source cannot be read.
+        LargeEnough: the source has the size that `image` asks for, or a larger one that is not to shrink.
+        UsageError: the source would be enlarged more than 16 times for that size, or the region is none of it.
         OutputExists: the target exists and may not be overwritten.
         OutputError: the target cannot be written or cannot hold the image.
         OutOfMemory: the image does not fit in the memory that is free, or the engine had none left.
@@ -91,27 +113,40 @@ def upscale_file(
     from realesr.images.reader import open_image
 
     started = time.monotonic()
-    with open_image(source, page=file.page, max_pixels=file.max_pixels, allow_damaged=file.allow_damaged) as reader:
+    with open_image(source, page=file.page, max_pixels=file.max_pixels, allow_damaged=file.allow_damaged) as whole:
+        check_target_size(whole.info, image, str(source))
+        pool = pool_for(whole.info.bits)
+        preview = preview_of(whole, file.region, image, pool, source) if file.region else None
+        reader, options = (preview.reader, preview.options) if preview else (whole, image)
         info = reader.info
-        pool = pool_for(info.bits)
-        sizes = plan_sizes(info.height_px, info.width_px, pool.spec.scale, image.scale)
-        scale = image.scale or float(pool.spec.scale)
-        output = _plan_output(source, target, reader, file, scale=scale, size=sizes.output)
-        job = EnlargeJob(info=info, pool=pool, options=image, constant_alpha=output.constant_alpha)
+        sizes = sizes_for(info, pool.spec.scale, options)
+        ending = (image.ending or f"x{pool.spec.scale}") + (PREVIEW_ENDING if preview else "")
+        resolution = image.size.pixels_per_mm if image.size else None
+        size = preview.size if preview else sizes.output
+        output = _plan_output(source, target, reader, file, ending=ending, size=size, pixels_per_mm=resolution)
+        if file.provenance and not file.strip and pool.spec.name != "nearest" and sizes.passes:
+            output = _with_provenance(output, facts.name, sizes.output[1] / info.width_px)
+        job = EnlargeJob(info=info, pool=pool, options=options, constant_alpha=output.constant_alpha)
         before = len(pool.notices)
         check = partial(
             check_memory, job, architecture_of(facts), encoder_bytes(output.info, output.format), str(source)
         )
         check()
-        rows = _decoded_rows(reader)
+        times = StageTimes()
+        rows: Iterator[Rows] = times.stage("decoding", _decoded_rows(reader))
         rows = itertools.chain([next(rows)], rows)
         check()  # again, for by now what is decoded whole takes its memory
         with _kept_rows(output, job, file, lambda: {**identity(), **_identity(source, job, file)}) as kept:
-            _enlarge_into(output, file, _enlarged_rows(rows, replace(job, kept=kept), on_progress))
+            timed = NetworkTime(on_progress)
+            enlarged = _enlarged_rows(rows, replace(job, kept=kept), timed, times)
+            with times.step("encoding"):
+                parts = cut_rows(enlarged, preview) if preview else enlarged
+                _enlarge_into(output, file, times.waiting("encoding", parts))
+    _log.info("%s: %s, side by side", source, times.in_words())
     return UpscaleResult(
         source=source,
         target=output.path,
-        input_px=(info.width_px, info.height_px),
+        input_px=file.region[2:] if file.region else (info.width_px, info.height_px),
         output_px=(output.info.width_px, output.info.height_px),
         model=facts.name,
         engine=pool.spec.name,
@@ -130,6 +165,10 @@ def upscale_file(
             *(kept.notices if kept else []),
         ),
         chosen_because=pool.chosen_because,
+        region=file.region,
+        whole_seconds=whole_seconds(timed.seconds, job, replace(job, info=whole.info, options=image))
+        if preview
+        else None,
     )
 
 
@@ -148,11 +187,12 @@ class _Output:
 def _plan_output(
     source: Path,
     target: Path | None,
-    reader: "ImageReader",
+    reader: "ImageReader | RegionReader",
     file: FileOptions,
     *,
-    scale: float,
+    ending: str,
     size: tuple[int, int],
+    pixels_per_mm: tuple[float, float] | None,
 ) -> _Output:
     """Decide the output's path, format and facts, and check that it can be written; `size` is height and width in px.
 
@@ -160,15 +200,16 @@ def _plan_output(
         OutputExists: the target exists and may not be overwritten.
         OutputError: the target cannot be written or cannot hold the image.
     """
+    from realesr.images.metadata.output_metadata import stripped_info
     from realesr.images.output_format import check_output, check_target, output_format, output_path
 
     fmt = output_format(reader.info.format, target, file.format)
-    path = target or output_path(source, scale, fmt)
+    path = target or output_path(source, ending, fmt)
     check_target(source, path, overwrite=file.overwrite)
     level = reader.constant_alpha() if reader.info.has_alpha else None
     largest = 2**reader.info.bits - 1
-    known = replace(reader.info, exif=None, xmp=None) if file.strip else reader.info
-    info, notices = _output_info(known, size, fmt, opaque=level == largest)
+    known = stripped_info(reader.info) if file.strip else reader.info
+    info, notices = _output_info(known, size, fmt, opaque=level == largest, pixels_per_mm=pixels_per_mm)
     return _Output(
         path=path,
         format=fmt,
@@ -176,6 +217,13 @@ def _plan_output(
         constant_alpha=None if level is None else level / largest,
         notices=(*notices, *check_output(path, info, fmt)),
     )
+
+
+def _with_provenance(output: _Output, network: str, scale: float) -> _Output:
+    """Return the output with XMP that tells which network enlarged it, and by what factor."""
+    provenance = Provenance(software=f"realesr {_version_of('realesr')}", network=network, scale=scale)
+    xmp, notices = xmp_with_provenance(output.info.xmp, provenance, output.format)
+    return replace(output, info=replace(output.info, xmp=xmp), notices=(*output.notices, *notices))
 
 
 @contextmanager
@@ -204,6 +252,7 @@ def _identity(source: Path, job: EnlargeJob, file: FileOptions) -> dict[str, obj
     return {
         "source": file_sha256(source),
         "page": file.page,
+        "region": file.region,
         "allow_damaged": file.allow_damaged,
         "bits": info.bits,
         "is_grey": info.is_grey,
@@ -222,12 +271,12 @@ def _version_of(package: str) -> str:
         return ""
 
 
-def _enlarge_into(output: _Output, file: FileOptions, enlarged: Generator[Rows]) -> None:
+def _enlarge_into(output: _Output, file: FileOptions, enlarged: TimedItems[Rows]) -> None:
     """Write the rows as they come, without an alpha channel that the output does not have."""
     from realesr.images.writer import open_writer
 
     with (
-        open_writer(output.path, output.info, output.format, quality=file.quality, strip=file.strip) as writer,
+        open_writer(output.path, output.info, output.format, quality=file.quality) as writer,
         closing(enlarged) as parts,
     ):
         for rows in parts:
@@ -242,7 +291,12 @@ def _lost_levels(info: ImageInfo, pool: EnginePool) -> list[str]:
 
 
 def _output_info(
-    info: ImageInfo, output: tuple[int, int], fmt: OutputFormat, *, opaque: bool
+    info: ImageInfo,
+    output: tuple[int, int],
+    fmt: OutputFormat,
+    *,
+    opaque: bool,
+    pixels_per_mm: tuple[float, float] | None,
 ) -> tuple[ImageInfo, tuple[str, ...]]:
     """Return the facts of the output, and notices of metadata that are left out because they became false.
 
@@ -251,18 +305,20 @@ def _output_info(
     from realesr.images.metadata.output_metadata import enlarged_info
 
     height, width = output
-    enlarged, notices = enlarged_info(info, width, height, fmt)
+    enlarged, notices = enlarged_info(info, width, height, fmt, pixels_per_mm=pixels_per_mm)
     drop_alpha = opaque and fmt == "jpeg"
     return replace(enlarged, has_alpha=info.has_alpha and not drop_alpha), notices
 
 
-def _decoded_rows(reader: "ImageReader") -> Iterator[Rows]:
+def _decoded_rows(reader: "ImageReader | RegionReader") -> Iterator[Rows]:
     """Yield the image's rows from top to bottom."""
     while len(rows := reader.read_rows(ROWS_A_CHUNK)):
         yield rows
 
 
-def _enlarged_rows(decoded: Iterator[Rows], job: EnlargeJob, on_progress: AmountCallback | None) -> Generator[Rows]:
+def _enlarged_rows(
+    decoded: Iterator[Rows], job: EnlargeJob, on_progress: AmountCallback | None, times: StageTimes
+) -> Generator[Rows]:
     """Yield the enlarged rows while decoding and the network run ahead, each in a thread of its own.
 
     Closing this generator ends the network at its next call of progress, not only at the end of a row of tiles.
@@ -270,8 +326,8 @@ def _enlarged_rows(decoded: Iterator[Rows], job: EnlargeJob, on_progress: Amount
     closed = threading.Event()
     job = replace(job, on_pixels=_counter(job.work_px, on_progress, closed))
     with closing(prefetch(decoded)) as rows:
-        planes = planes_from_rows(rows, job.info.bits)
-        with closing(prefetch(bands_for_rows(planes, job), depth=1)) as bands:
+        planes = planes_from_rows(times.waiting("network", rows), job.info.bits)
+        with closing(prefetch(times.stage("network", bands_for_rows(planes, job)), depth=1)) as bands:
             try:
                 yield from rows_from_bands(bands, job.info.bits)
             finally:

@@ -12,6 +12,9 @@ from realesr.machine.memory import free_bytes
 from realesr.models.architecture import Architecture
 from realesr.runtime.engine_pool import EnginePool
 from realesr.runtime.pipeline import EnlargeJob
+from realesr.runtime.resize import LANCZOS_SUPPORT_PX
+from realesr.runtime.rows import ROWS_A_CHUNK
+from realesr.runtime.strength import waiting_rows
 from realesr.runtime.strip_bands import strip_layout_for
 from realesr.runtime.tile_size import TILE_STEP_PX
 from realesr.runtime.tiled import tile_plan
@@ -62,7 +65,27 @@ def needed_bytes(job: EnlargeJob, tiling: Tiling, architecture: Architecture) ->
     sizes, scale = job.sizes, job.pool.spec.scale
     passes = [_pass_bytes(job.pool, tiling, architecture, *sizes.before_pass(i, scale)) for i in range(sizes.passes)]
     streams = 2 if job.varying_alpha else 1
-    return RESERVE_BYTES + streams * sum(passes)
+    return RESERVE_BYTES + streams * sum(passes) + _mixing_bytes(job) + _resampling_bytes(job)
+
+
+def _mixing_bytes(job: EnlargeJob) -> float:
+    """Return the memory of rows that wait to be mixed; 0 where all or nothing of the network is wanted."""
+    if job.options.strength == 1 or not job.sizes.passes:
+        return 0
+    (height, width), (to_height, to_width) = job.sizes.input, job.sizes.output
+    rows = waiting_rows(max(to_height / height, to_width / width))
+    return (1 if job.info.is_grey else 3) * BAND_VALUE_BYTES * rows * to_width
+
+
+def _resampling_bytes(job: EnlargeJob) -> float:
+    """Return the memory of the rows that Lanczos alone reads and gives; 0 where the network has a part."""
+    if job.sizes.passes:
+        return 0
+    (height, width), (to_height, to_width) = job.sizes.input, job.sizes.output
+    window_rows = 3 * (2 * ROWS_A_CHUNK + 2 * LANCZOS_SUPPORT_PX * max(height / to_height, 1.0))
+    band_rows = HELD_BANDS * ROWS_A_CHUNK
+    values = (2 * ROWS_A_CHUNK + band_rows) * width + window_rows * min(width, to_width) + band_rows * to_width
+    return job.info.channels * BAND_VALUE_BYTES * values
 
 
 def _pass_bytes(pool: EnginePool, tiling: Tiling, architecture: Architecture, height_px: int, width_px: int) -> float:

@@ -1,27 +1,31 @@
 """Turns decoded rows into rows to encode: colour and alpha through the network, to the requested size.
 
-decoded rows -> planes in [0, 1] -+-> colour: bleed -> network, once or more -> Lanczos -> grey again -+-> rows
-                                  +-> alpha:  network or Lanczos, or one constant ---------------------+
+decoded rows -> planes in [0, 1] -+-> colour: bleed -> network, once or more -> Lanczos -> grey again -+-> mix -+-> rows
+                                  |             +----> Lanczos, where less of the network is wanted ---+        |
+                                  +-> alpha:  network or Lanczos, or one constant ------------------------------+
 """
 
 import itertools
 import math
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from realesr.errors import LargeEnough, UsageError
 from realesr.images.info import ImageInfo
-from realesr.options import ImageOptions
+from realesr.options import MAX_SCALE, ImageOptions
 from realesr.runtime.alpha import bleed_bands, limit_bands
 from realesr.runtime.engine_pool import EnginePool
 from realesr.runtime.kept_rows import KeptRows
 from realesr.runtime.resize import resize_bands
 from realesr.runtime.rows import Band, FinishedBand, RowWindow, in_chunks, rounded_to_levels
+from realesr.runtime.strength import mixed_bands
 from realesr.runtime.strip_bands import enlarge_rows
 from realesr.runtime.tiled import enlarge_to_levels, plan_for
+from realesr.target_size import TargetSize
 
 Rows = NDArray[np.uint8] | NDArray[np.uint16]
 
@@ -44,19 +48,59 @@ class Sizes:
         return self.input[0] * factor, self.input[1] * factor
 
 
-def plan_sizes(height_px: int, width_px: int, network_scale: int, scale: float | None) -> Sizes:
+def plan_sizes(
+    height_px: int, width_px: int, network_scale: int, scale: float | None, size: TargetSize | None = None
+) -> Sizes:
     """Return the number of passes through the network and the size of the result.
 
     The number of passes is the one whose scale is nearest to what is asked, as a ratio; the fewer where two are as
-    near.
+    near, and none where no side grows to a `size`.
     """
-    scale = float(network_scale) if scale is None else scale
-    output = (max(1, math.floor(height_px * scale + 0.5)), max(1, math.floor(width_px * scale + 0.5)))
-    if network_scale == 1:
-        return Sizes(input=(height_px, width_px), passes=1, output=output)
-    half_way = 0.5 + 1e-9  # a tie takes the fewer passes
-    passes = max(1, math.floor(math.log(scale, network_scale) + 1 - half_way))
+    if size is not None:
+        to_width_px, to_height_px = size.output_px(width_px, height_px)
+        output = (to_height_px, to_width_px)
+        scale = max(output) / max(height_px, width_px)
+    else:
+        scale = float(network_scale) if scale is None else scale
+        output = (max(1, math.floor(height_px * scale + 0.5)), max(1, math.floor(width_px * scale + 0.5)))
+    if size is not None and output[0] <= height_px and output[1] <= width_px:
+        passes = 0
+    elif network_scale == 1:
+        passes = 1
+    else:
+        half_way = 0.5 + 1e-9  # a tie takes the fewer passes
+        passes = max(1, math.floor(math.log(scale, network_scale) + 1 - half_way))
     return Sizes(input=(height_px, width_px), passes=passes, output=output)
+
+
+def check_target_size(info: ImageInfo, options: ImageOptions, name: str) -> None:
+    """Raise where an image has the size that is asked for, or cannot come to it; `name` is for the message.
+
+    Raises:
+        LargeEnough: it is as large already, or larger and not to be shrunk.
+        UsageError: it would be enlarged by more than MAX_SCALE.
+    """
+    size, width, height = options.size, info.width_px, info.height_px
+    if size is None:
+        return
+    if size.is_met_by(width, height, shrink=options.shrink):
+        raise LargeEnough(
+            f"{name} is {width} x {height} px, large enough for {size.in_words}",
+            option=None if options.shrink else "shrink",
+        )
+    output = size.output_px(width, height)
+    scale = max(output) / max(width, height)
+    if scale > MAX_SCALE:
+        raise UsageError(
+            f"{name} is {width} x {height} px, and {size.in_words} would enlarge it {scale:.1f} times, expected at "
+            f"most {MAX_SCALE:g}: choose a smaller size",
+        )
+
+
+def sizes_for(info: ImageInfo, network_scale: int, options: ImageOptions) -> Sizes:
+    """Return the sizes on the way of one image; without a pass of the network where nothing of it is wanted."""
+    sizes = plan_sizes(info.height_px, info.width_px, network_scale, options.scale, options.size)
+    return sizes if options.strength > 0 else replace(sizes, passes=0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,7 +121,7 @@ class EnlargeJob:
     @property
     def sizes(self) -> Sizes:
         """Return the sizes on the way."""
-        return plan_sizes(self.info.height_px, self.info.width_px, self.pool.spec.scale, self.options.scale)
+        return sizes_for(self.info, self.pool.spec.scale, self.options)
 
     @property
     def varying_alpha(self) -> bool:
@@ -88,7 +132,7 @@ class EnlargeJob:
     def ends_with_network(self) -> bool:
         """Return whether nothing is left to be done to what one pass of the network gives but rounding to 8 bits."""
         sizes, info = self.sizes, self.info
-        is_plain = info.bits == 8 and not info.is_grey and not info.has_alpha
+        is_plain = info.bits == 8 and not info.is_grey and not info.has_alpha and self.options.strength == 1
         return is_plain and sizes.passes == 1 and sizes.before_pass(1, self.pool.spec.scale) == sizes.output
 
     @property
@@ -143,6 +187,17 @@ def bands_for_rows(planes: Iterator[Band], job: EnlargeJob) -> Iterator[Band | F
 
 
 def _enlarge_colour(colour: Iterator[Band], job: EnlargeJob) -> Iterator[Band]:
+    sizes, strength = job.sizes, job.options.strength
+    if not sizes.passes:
+        return _resize(colour, sizes.input, sizes.output)
+    if strength == 1:
+        return _enlarge_colour_by_network(colour, job)
+    source, own = itertools.tee(colour)
+    network, lanczos = _enlarge_colour_by_network(source, job), _resize(own, sizes.input, sizes.output)
+    return mixed_bands(network, lanczos, strength=strength, size=sizes.input, to_size=sizes.output)
+
+
+def _enlarge_colour_by_network(colour: Iterator[Band], job: EnlargeJob) -> Iterator[Band]:
     if not job.info.is_grey:
         return _enlarge_rgb(colour, job, "colour")
     rgb = _enlarge_rgb((np.repeat(band, 3, axis=0) for band in colour), job, "colour")
@@ -151,7 +206,7 @@ def _enlarge_colour(colour: Iterator[Band], job: EnlargeJob) -> Iterator[Band]:
 
 def _enlarge_alpha(alpha: Iterator[Band], job: EnlargeJob) -> Iterator[Band]:
     sizes = job.sizes
-    if job.options.alpha == "lanczos":
+    if job.options.alpha == "lanczos" or not sizes.passes:
         return _resize(alpha, sizes.input, sizes.output)
     source, kept = itertools.tee(alpha)
     rgb = _enlarge_rgb((np.repeat(band, 3, axis=0) for band in source), job, "alpha")

@@ -52,6 +52,14 @@ class Tiling:
     strips: StripBudget | None = None
     """Limits of strips; None where images are cut into tiles alone."""
 
+    @property
+    def in_words(self) -> str:
+        """Return how images are cut: "strips where they fit, else tiles of 192 px that overlap by 32 px"."""
+        tiles = f"tiles of {self.tile_px} px that overlap by {self.overlap_px} px"
+        if self.max_untiled_area_px:
+            tiles += f", images up to {self.max_untiled_area_px / 1e6:.2g} MP in one"
+        return tiles if self.strips is None else f"strips where they fit, else {tiles}"
+
 
 def tiling_for(
     facts: ModelFacts, options: NetworkOptions, engine: Engine, *, tuned_tile_px: int | None = None
@@ -76,7 +84,7 @@ def tiling_for(
     room_px = (spec.size.maximum_px or math.inf) - 2 * overlap
     if (options.tile_px or 1) > room_px:
         raise UsageError(
-            f"{Path(options.model).name} takes tiles of at most {spec.size.maximum_px} px with all that they overlap: "
+            f"{_model_name(options)} takes tiles of at most {spec.size.maximum_px} px with all that they overlap: "
             f"got an overlap of {overlap} px" + _and_tile(options) + ", expected less"
         )
     if options.tile_px is not None:
@@ -143,7 +151,7 @@ def _fixed_tiling(options: NetworkOptions, size: SizeRule, overlap: int, radius:
     if room_px < 1 or options.tile_px not in (None, room_px):
         height, width = size.fixed_px
         raise UsageError(
-            f"{Path(options.model).name} takes only tiles of {width} x {height} px with all that they overlap: got an "
+            f"{_model_name(options)} takes only tiles of {width} x {height} px with all that they overlap: got an "
             f"overlap of {overlap} px"
             + _and_tile(options)
             + ", expected "
@@ -154,6 +162,10 @@ def _fixed_tiling(options: NetworkOptions, size: SizeRule, overlap: int, radius:
             )
         )
     return Tiling(tile_px=max(size.fixed_px) - 2 * overlap, overlap_px=overlap, blend=overlap < radius)
+
+
+def _model_name(options: NetworkOptions) -> str:
+    return Path(options.model or DEFAULT_MODEL).name
 
 
 def _and_tile(options: NetworkOptions) -> str:

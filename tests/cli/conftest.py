@@ -1,6 +1,7 @@
 """A command whose upscaler is a fake: it writes a few bytes, and fails where the source's name says so."""
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -9,7 +10,7 @@ from typer.testing import CliRunner, Result
 
 from realesr.cli.app import build_app
 from realesr.errors import InputError
-from realesr.options import FileOptions, ImageOptions
+from realesr.options import FileOptions, ImageOptions, NetworkOptions
 from realesr.runtime.file_job import UpscaleResult
 
 Command = Callable[..., Result]
@@ -21,11 +22,20 @@ class FakeUpscaler:
     def __init__(self) -> None:
         self.asked: list[tuple[Path, Path, ImageOptions, FileOptions]] = []
         self.network: Any = None
+        self.model = "realesrgan-x4plus"
+        self.substitution = ""
         self.opened = 0
         self.choice = ""
         self.steps = [(0, 100), (100, 100)]
         self.before_step: Callable[[], None] = lambda: None
         self.notices: tuple[str, ...] = ()
+        self.whole_seconds: float | None = None
+        self.seconds_per_px: float | None = None
+
+    @property
+    def options(self) -> NetworkOptions:
+        network: NetworkOptions = self.network
+        return replace(network, model=network.model or self.model)
 
     def __enter__(self) -> Self:
         self.opened += 1
@@ -69,6 +79,7 @@ class FakeUpscaler:
             seconds=12.34,
             peak_bytes=1_900_000_000,
             notices=self.notices,
+            whole_seconds=self.whole_seconds,
         )
 
 
@@ -80,17 +91,18 @@ def fake(monkeypatch: pytest.MonkeyPatch) -> FakeUpscaler:
         upscaler.network = network
         return upscaler
 
-    monkeypatch.setattr("realesr.cli.upscale.open_upscaler", open_fake)
+    monkeypatch.setattr("realesr.cli.upscale_run.open_upscaler", open_fake)
     return upscaler
 
 
 @pytest.fixture
 def realesr() -> Command:
-    """`realesr("upscale", path, "-s", 2)`: the command in this process."""
+    """`realesr("upscale", path, "-s", 2)`: the command in this process, with `data` on stdin."""
     app = build_app()
 
-    def run(*arguments: object) -> Result:
-        return CliRunner().invoke(app, [str(argument) for argument in arguments], prog_name="realesr")
+    def run(*arguments: object, data: bytes | None = None) -> Result:
+        words = [str(argument) for argument in arguments]
+        return CliRunner().invoke(app, words, input=data, prog_name="realesr")
 
     return run
 

@@ -12,6 +12,7 @@ from realesr.cli.advice import ADVICE, message_with_advice
 from realesr.errors import OutputExists, RealesrError
 from realesr.export.request import ExportOptions
 from realesr.options import FileOptions, ImageOptions, NetworkOptions
+from realesr.target_size import TargetSize
 from realesr.train.request import Request
 
 from .conftest import Command
@@ -50,7 +51,7 @@ def test_the_advice_follows_the_message_in_one_line() -> None:
 
 
 def test_all_advice_is_about_an_option_that_exists() -> None:
-    kinds = (NetworkOptions, ImageOptions, FileOptions, ExportOptions, Request)
+    kinds = (NetworkOptions, ImageOptions, TargetSize, FileOptions, ExportOptions, Request)
     of_dataclasses = {field.name for kind in kinds for field in fields(kind)}
     of_commands = {"fp16", "gpus"}  # of `export` and `train`
     assert set(ADVICE) - of_dataclasses == of_commands

@@ -2,7 +2,7 @@
 
 import pytest
 
-from realesr.cli.estimate import Estimate, duration_in_words, faster_network
+from realesr.cli.estimate import WORTH_MEASURING_PX, Estimate, duration_in_words, faster_advice, faster_network
 
 
 class Clock:
@@ -50,6 +50,48 @@ def test_time_counts_from_the_first_step_and_not_from_opening_the_file() -> None
 
 def test_a_file_that_is_finished_needs_no_estimate() -> None:
     assert told([(0, 0), (10, 1000)]) == []
+
+
+def measured(seconds_per_px: float | None, total: int) -> tuple[list[float], list[int]]:
+    """What is reported before the first step, and the pixels for which the network was measured."""
+    reports: list[float] = []
+    asked: list[int] = []
+
+    def measure() -> float | None:
+        asked.append(total)
+        return seconds_per_px
+
+    clock = Clock()
+    estimate = Estimate(reports.append, clock, measure)
+    estimate(0, total)
+    before = list(reports)
+    for done in (1, 2, 3):
+        clock.seconds += 20
+        estimate(done * total // 10, total)
+    assert len(reports) == 1
+    return before, asked
+
+
+def test_a_long_run_is_told_before_its_first_step_and_nothing_is_told_twice() -> None:
+    before, asked = measured(1e-4, 12_000_000)
+    assert before == [pytest.approx(1200)]
+    assert len(asked) == 1
+
+
+def test_a_short_run_is_told_after_its_first_steps() -> None:
+    assert measured(1e-6, 12_000_000)[0] == []
+    assert measured(None, 12_000_000)[0] == []
+
+
+def test_small_images_are_not_measured() -> None:
+    assert measured(1.0, WORTH_MEASURING_PX - 1) == ([], [])
+
+
+def test_the_time_of_the_faster_network_follows_from_their_macs() -> None:
+    assert faster_advice("realesrgan-x4plus", 7800) == (
+        "-m realesr-general-x4v3 takes about 9 min (it comes with realesr)"
+    )
+    assert faster_advice("realesr-general-x4v3", 7800) is None
 
 
 @pytest.mark.parametrize(

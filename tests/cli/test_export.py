@@ -54,7 +54,8 @@ def test_every_option_comes_through(realesr: Command, monkeypatch: pytest.Monkey
     assert realesr("export").exit_code == 0
     assert realesr(
         "export", "a.pth", "--fp16", "--to", "tensorrt-rtx", "--for", "SM89,sm120", "-o", tmp_path, "--opset", 20,
-        "--shape", "2x64x48", "--denoise", 0.5, "--overwrite", "--workspace-mb", 512, "--limit-minutes", 2.5,
+        "--shape", "2x64x48", "--denoise", 0.5, "--denoise-with", "b.pth", "--overwrite", "--workspace-mb", 512,
+        "--limit-minutes", 2.5,
     ).exit_code == 0  # fmt: skip
     assert asked == [
         ExportOptions(),
@@ -67,6 +68,7 @@ def test_every_option_comes_through(realesr: Command, monkeypatch: pytest.Monkey
             opset=20,
             shape_nhw=(2, 64, 48),
             denoise=0.5,
+            denoise_with="b.pth",
             compute_capabilities=("sm89", "sm120"),
             workspace_mb=512,
             limit_minutes=2.5,

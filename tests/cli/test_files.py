@@ -35,8 +35,8 @@ def found_in(*paths: Path, recursive: bool = False, output: Path | None = None) 
     return [str(image.path.relative_to(paths[0])) if paths[0].is_dir() else image.path.name for image in found]
 
 
-def targets(*names: str, output: Output | None = None, scale: float = 4) -> list[str]:
-    jobs = plan_jobs([Found(Path(name)) for name in names], scale=scale, output=output or Output())
+def targets(*names: str, output: Output | None = None, ending: str = "x4") -> list[str]:
+    jobs = plan_jobs([Found(Path(name)) for name in names], ending=ending, output=output or Output())
     return [str(job.target) for job in jobs]
 
 
@@ -105,7 +105,7 @@ def test_outputs_of_earlier_runs_are_known_by_their_source(name: str, others: li
 def test_a_second_run_over_a_folder_finds_the_same_images(tmp_path: Path) -> None:
     write(tmp_path, "a.jpg", "a.bmp", "a.png", "b.gif", "c_x4.png")
     first, _ = find_images([tmp_path], recursive=False)
-    for job in plan_jobs(first, scale=2.5, output=Output()):
+    for job in plan_jobs(first, ending="x2.5", output=Output()):
         job.target.write_bytes(b"enlarged")
     second, _ = find_images([tmp_path], recursive=False)
     assert second == first
@@ -113,8 +113,8 @@ def test_a_second_run_over_a_folder_finds_the_same_images(tmp_path: Path) -> Non
 
 def test_the_default_output_lies_beside_the_input_and_says_its_scale() -> None:
     assert targets("in/photo.jpg") == ["in/photo_x4.jpg"]
-    assert targets("photo.jpg", scale=2.5) == ["photo_x2.5.jpg"]
-    assert targets("two.dots.TIFF", scale=16.0) == ["two.dots_x16.TIFF"]
+    assert targets("photo.jpg", ending="x2.5") == ["photo_x2.5.jpg"]
+    assert targets("two.dots.TIFF", ending="x16") == ["two.dots_x16.TIFF"]
 
 
 @pytest.mark.parametrize("name", ["a.gif", "a.bmp", "a.ppm", "a.heic", "a"])
@@ -126,7 +126,7 @@ def test_the_kind_that_a_file_holds_decides_its_format_not_its_suffix(tmp_path: 
     Image.new("RGB", (2, 2)).save(tmp_path / "really.jpg", "PNG")
     Image.new("RGB", (2, 2)).save(tmp_path / "bare", "JPEG")
     found, _ = find_images([tmp_path / "really.jpg", tmp_path / "bare"], recursive=False)
-    jobs = plan_jobs(found, scale=4, output=Output())
+    jobs = plan_jobs(found, ending="x4", output=Output())
     assert [job.target.name for job in jobs] == ["really_x4.png", "bare_x4.jpg"]
 
 
@@ -136,7 +136,7 @@ def test_a_wanted_format_changes_the_suffix_only_where_it_must() -> None:
 
 
 def test_folders_are_mirrored_below_the_output() -> None:
-    jobs = plan_jobs([Found(Path("in/deep/a.png"), Path("deep"))], scale=4, output=Output(Path("out")))
+    jobs = plan_jobs([Found(Path("in/deep/a.png"), Path("deep"))], ending="x4", output=Output(Path("out")))
     assert jobs == [Job(Path("in/deep/a.png"), Path("out/deep/a_x4.png"))]
 
 
@@ -151,9 +151,9 @@ def test_images_of_one_name_from_two_folders_are_refused_for_one_output_folder()
 
 def test_names_that_differ_in_case_only_are_one_file_on_some_systems() -> None:
     found = [Found(Path("one/a.png")), Found(Path("two/A.png"))]
-    assert len(plan_jobs(found, scale=4, output=Output(Path("out")), folds_case=False)) == 2
+    assert len(plan_jobs(found, ending="x4", output=Output(Path("out")), folds_case=False)) == 2
     with pytest.raises(UsageError, match="would both be written"):
-        plan_jobs(found, scale=4, output=Output(Path("out")), folds_case=True)
+        plan_jobs(found, ending="x4", output=Output(Path("out")), folds_case=True)
 
 
 def test_an_output_that_is_an_input_is_refused() -> None:
@@ -179,14 +179,14 @@ OUTPUTS = st.builds(
 @given(
     st.lists(FOUND, max_size=8, unique_by=lambda image: image.path),
     OUTPUTS,
-    st.sampled_from([1, 2.5, 4]),
+    st.sampled_from(["x1", "x2.5", "3840px"]),
     st.booleans(),
 )
 def test_every_plan_writes_each_file_once_and_no_input_or_is_refused(
-    found: list[Found], output: Output, scale: float, folds_case: bool
+    found: list[Found], output: Output, ending: str, folds_case: bool
 ) -> None:
     try:
-        jobs = plan_jobs(found, scale=scale, output=output, folds_case=folds_case)
+        jobs = plan_jobs(found, ending=ending, output=output, folds_case=folds_case)
     except UsageError:
         return
     names = [str(job.target).casefold() if folds_case else str(job.target) for job in jobs]
@@ -244,7 +244,7 @@ def test_a_link_to_the_input_is_not_overwritten(tmp_path: Path, link: object) ->
 
 def test_what_a_shell_makes_of_a_star_the_second_time_is_told_from_the_sources() -> None:
     found = [Found(Path(name)) for name in ("a.jpg", "a_x4.jpg", "a_x4_x4.jpg", "b.png", "b_png_x2.webp", "c_x4.jpg")]
-    kept, outputs = without_outputs(found, scale=4, output=Output())
+    kept, outputs = without_outputs(found, ending="x4", output=Output())
     assert [image.path.name for image in kept] == ["a.jpg", "b.png", "c_x4.jpg"]
     assert [path.name for path, _ in outputs] == ["a_x4.jpg", "a_x4_x4.jpg", "b_png_x2.webp"]
     assert "a_x4.jpg is taken for an output of a.jpg: skipped" in outputs[0][1]
@@ -252,11 +252,11 @@ def test_what_a_shell_makes_of_a_star_the_second_time_is_told_from_the_sources()
 
 def test_an_image_is_taken_for_an_output_only_beside_its_source_or_where_it_would_be_written() -> None:
     found = [Found(Path(name)) for name in ("one/a.jpg", "two/a_x4.jpg", "out/a_x4.jpg")]
-    kept, _ = without_outputs(found, scale=4, output=Output())
+    kept, _ = without_outputs(found, ending="x4", output=Output())
     assert len(kept) == 3
-    kept, outputs = without_outputs(found, scale=4, output=Output(Path("out")))
+    kept, outputs = without_outputs(found, ending="x4", output=Output(Path("out")))
     assert [path for path, _ in outputs] == [Path("out/a_x4.jpg")]
-    lone, none = without_outputs([Found(Path("a_x4.jpg"))], scale=4, output=Output())
+    lone, none = without_outputs([Found(Path("a_x4.jpg"))], ending="x4", output=Output())
     assert (len(lone), none) == (1, [])
 
 
@@ -264,7 +264,7 @@ def test_a_second_run_over_thousands_of_files_is_planned_at_once(tmp_path: Path)
     names = [f"{number}.jpg" for number in range(5000)]
     found = [Found(tmp_path / name) for name in (*names, *(name.replace(".", "_x4.") for name in names))]
     started = time.monotonic()
-    kept, outputs = without_outputs(found, scale=4, output=Output())
+    kept, outputs = without_outputs(found, ending="x4", output=Output())
     assert (len(kept), len(outputs)) == (5000, 5000)
     assert time.monotonic() - started < 10
 

@@ -18,9 +18,15 @@ from .conftest import Command
 COMMANDS = [
     (),
     ("upscale",),
+    ("compare",),
+    ("score",),
     ("models",),
     ("models", "fetch"),
     ("models", "info"),
+    ("models", "search"),
+    ("models", "pull"),
+    ("models", "export"),
+    ("models", "import"),
     ("export",),
     ("train",),
     ("train", "stage1"),
@@ -44,7 +50,8 @@ def command_at(*names: str) -> Any:
 
 def examples(command: Any) -> Iterator[list[str]]:
     for line in command.epilog.splitlines():
-        yield shlex.split(re.split(r"[|>]", line)[0], comments=True)
+        parts = [part.strip() for part in re.split(r"[|<>]", line)]
+        yield shlex.split(next(part for part in parts if part.startswith("realesr")), comments=True)
 
 
 @pytest.mark.parametrize("names", COMMANDS)

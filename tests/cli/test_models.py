@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from realesr.cli import models
+from realesr.cli import model_records
 from realesr.models.compact import Compact
 from realesr.models.weights import read_weights
 from realesr.models.zoo import ZOO, ZooEntry
@@ -45,7 +45,9 @@ def test_the_list_has_every_network_in_tab_separated_columns(realesr: Command) -
 def test_the_list_as_json(realesr: Command) -> None:
     records = [json.loads(line) for line in realesr("models", "--json").stdout.splitlines()]
     assert [record["name"] for record in records] == list(ZOO)
-    assert {record["on_disk"] for record in records} == {None}
+    bundled = {record["name"]: record["on_disk"] for record in records if record["on_disk"]}
+    assert list(bundled) == ["realesr-general-x4v3"]
+    assert Path(bundled["realesr-general-x4v3"]).exists()
 
 
 def test_a_network_on_disk_is_listed_as_such(realesr: Command, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -151,4 +153,4 @@ def test_info_of_nothing_is_an_error(realesr: Command, name: str) -> None:
 
 
 def test_every_row_is_text_even_where_the_size_is_not_known() -> None:
-    assert models.row(models.zoo_record(ZOO["esrgan-x4"]))[2] == "-"
+    assert model_records.row(model_records.zoo_record(ZOO["esrgan-x4"]))[2] == "-"

@@ -51,9 +51,9 @@ def test_the_suffix_is_the_sources_own_where_it_fits() -> None:
 
 
 def test_the_default_path_carries_the_scale_and_lies_beside_the_source_or_in_the_folder() -> None:
-    assert output_path(Path("in/a.JPG"), 4.0, "jpeg") == Path("in/a_x4.JPG")
-    assert output_path(Path("in/a.gif"), 2.5, "png") == Path("in/a_x2.5.png")
-    assert output_path(Path("in/a.jpg"), 4, "webp", Path("out")) == Path("out/a_x4.webp")
+    assert output_path(Path("in/a.JPG"), "x4", "jpeg") == Path("in/a_x4.JPG")
+    assert output_path(Path("in/a.gif"), "3840px", "png") == Path("in/a_3840px.png")
+    assert output_path(Path("in/a.jpg"), "x4", "webp", Path("out")) == Path("out/a_x4.webp")
 
 
 def test_a_target_that_exists_is_refused_unless_it_may_be_overwritten(tmp_path: Path) -> None:

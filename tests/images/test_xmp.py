@@ -11,7 +11,7 @@ from PIL import ExifTags, Image
 
 from realesr.images.info import ImageInfo, OutputFormat
 from realesr.images.metadata.exif import append_to_tiff, exif_from_tiff, upright
-from realesr.images.metadata.output_metadata import enlarged_info
+from realesr.images.metadata.output_metadata import enlarged_info, stripped_info
 from realesr.images.metadata.xmp import xmp_resized, xmp_upright
 from realesr.images.reader import open_image
 from realesr.images.writer import open_writer
@@ -21,11 +21,12 @@ from .image_files import ADOBE_PRIMARIES, MAKER_NOTE, SRGB_PRIMARIES, XMP, exif_
 FORMATS: tuple[OutputFormat, ...] = ("png", "jpeg", "tiff", "webp", "avif")
 
 
-def enlarged(source: Path, target: Path, fmt: OutputFormat, **options: Any) -> ImageInfo:
+def enlarged(source: Path, target: Path, fmt: OutputFormat, *, strip: bool = False, **options: Any) -> ImageInfo:
     """Read `source`, double it, write it."""
     with open_image(source) as reader:
         rows = reader.read_rows(reader.info.height_px).repeat(2, axis=0).repeat(2, axis=1)
-        info, _ = enlarged_info(reader.info, reader.info.width_px * 2, reader.info.height_px * 2, fmt)
+        known = stripped_info(reader.info) if strip else reader.info
+        info, _ = enlarged_info(known, reader.info.width_px * 2, reader.info.height_px * 2, fmt)
     with open_writer(target, info, fmt, **options) as writer:
         writer.write_rows(rows)
     return info

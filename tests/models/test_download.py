@@ -1,4 +1,5 @@
 import hashlib
+import socket
 import sys
 import threading
 import time
@@ -10,7 +11,7 @@ import pytest
 from realesr.errors import ModelError
 from realesr.models import download as module
 from realesr.models import http_pieces
-from realesr.models.download import _alone, download
+from realesr.models.download import DownloadError, _alone, download
 
 CONTENT = bytes(range(256)) * 4000
 SHA256 = hashlib.sha256(CONTENT).hexdigest()
@@ -38,6 +39,7 @@ class _Server(ThreadingHTTPServer):
 
 class _Handler(BaseHTTPRequestHandler):
     server: _Server
+    seconds_before_content = 0.0
 
     def do_GET(self):
         server = self.server
@@ -58,6 +60,7 @@ class _Handler(BaseHTTPRequestHandler):
         if server.tells_length:
             self.send_header("Content-Length", str(size - start))
         self.end_headers()
+        time.sleep(self.seconds_before_content)
         end = start + server.breaks_after.pop(0) if server.breaks_after else size
         self.wfile.write(server.content[start:end])
 
@@ -299,3 +302,53 @@ def test_a_place_that_cannot_be_written_is_named(server, tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(ModelError, match=r"cannot be written: .*REALESR_CACHE"):
         download(server.url, tmp_path / "file" / "net.pth", sha256=SHA256)
+
+
+# ---- files that the caller can do without
+
+
+def test_an_optional_file_is_fetched_as_any_other_and_resumed(server, target):
+    server.breaks_after = [len(CONTENT) // 2]
+    download(server.url, target, sha256=SHA256, is_optional=True)
+    assert target.read_bytes() == CONTENT
+    assert len(server.ranges) == 2
+
+
+def test_an_optional_file_is_given_up_after_one_attempt_in_vain(server, target, monkeypatch):
+    monkeypatch.setattr("realesr.models.download.time.sleep", lambda _: pytest.fail("waited"))
+    server.statuses = [503, 503]
+    with pytest.raises(DownloadError, match="cannot be fetched") as caught:
+        download(server.url, target, sha256=SHA256, is_optional=True)
+    assert caught.value.reason == "the server says 503 Service Unavailable"
+    assert len(server.ranges) == 1
+
+
+def test_an_optional_file_is_not_waited_for_where_nothing_answers(target, monkeypatch):
+    """A server that takes connections and says nothing: a computer behind a firewall sees no more."""
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    monkeypatch.setattr(module, "_OPTIONAL_ANSWER_SECONDS", 0.2)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        began = time.monotonic()
+        with pytest.raises(DownloadError) as caught:
+            download(f"http://127.0.0.1:{silent.getsockname()[1]}/", target, sha256=SHA256, is_optional=True)
+    assert caught.value.reason == "no answer within 0.2 s"
+    assert time.monotonic() - began < 5
+    assert not target.exists()
+
+
+def test_a_slow_answer_may_take_its_time_once_it_has_begun(server, target, monkeypatch):
+    monkeypatch.setattr(module, "_OPTIONAL_ANSWER_SECONDS", 1.0)
+    monkeypatch.setattr(_Handler, "seconds_before_content", 1.2)
+    download(server.url, target, sha256=SHA256, is_optional=True)
+    assert target.read_bytes() == CONTENT
+
+
+@pytest.mark.parametrize(
+    ("statuses", "content", "reason"),
+    [([404], CONTENT, "the server says 404 Not Found"), ([], b"wrong", "the server gives another file")],
+)
+def test_errors_have_their_reason_in_a_few_words(server, target, statuses, content, reason):
+    server.statuses, server.content = statuses, content
+    with pytest.raises(DownloadError) as caught:
+        download(server.url, target, sha256=SHA256)
+    assert caught.value.reason == reason

@@ -266,7 +266,7 @@ def test_what_cannot_blend_is_refused():
     a = small_weights(SMALL[6])
     with pytest.raises(UsageError, match=r"share of 1.5: expected 0 to 1"):
         interpolate(a, a, 1.5)
-    with pytest.raises(ModelError, match=r"other is RRDBNet x4.*: only equals blend"):
+    with pytest.raises(UsageError, match=r"other \(RRDBNet x4.*\) cannot be blended: expected two networks of"):
         interpolate(a, replace(small_weights(SMALL[0]), name="other"), 0.5)
 
 

@@ -45,7 +45,7 @@ def entry(alone):
     """A zoo entry whose file lies at source/net.pth, outside all places that are searched."""
     sha256 = _write_pth(alone / "source" / "net.pth")
     return replace(
-        ZOO["realesr-general-x4v3"], file="net.pth", sha256=sha256, architecture=SMALL, url="http://x/net.pth"
+        ZOO["realesrgan-x4plus"], file="net.pth", sha256=sha256, architecture=SMALL, url="http://x/net.pth", ncnn=None
     )
 
 
@@ -54,7 +54,7 @@ def downloads(alone, monkeypatch):
     """Downloads succeed, from source/; the URLs are kept."""
     urls = []
 
-    def download(url, target, *, sha256, size=None, on_progress=None):
+    def download(url, target, *, sha256, size=None, on_progress=None, is_optional=False):
         urls.append(url)
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(alone / "source" / target.name, target)
@@ -177,7 +177,7 @@ def test_a_file_of_the_users_that_is_not_the_release_is_refused_and_kept(entry, 
     _write_pth(other, seed=1)
     monkeypatch.setenv("REALESR_MODELS", str(other.parent))
     assert find_file(entry) is None
-    with pytest.raises(ModelError, match=f"{other} is not the released realesr-general-x4v3 .* as the model"):
+    with pytest.raises(ModelError, match=f"{other} is not the released realesrgan-x4plus .* as the model"):
         fetch(entry)
     assert other.exists()
 

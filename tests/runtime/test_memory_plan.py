@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,7 @@ from realesr.runtime.engine_pool import EnginePool
 from realesr.runtime.memory_plan import check_memory, encoder_bytes, needed_bytes
 from realesr.runtime.pipeline import EnlargeJob
 from realesr.runtime.tiling import Tiling
+from realesr.target_size import TargetSize
 from tests.engines.small_models import small_model
 
 NETWORK = Compact(scale=4, features=8, convs=1)
@@ -37,6 +39,15 @@ def needed_mb(job: EnlargeJob) -> float:
 def test_bands_grow_with_the_width_and_the_tile_and_not_with_the_height() -> None:
     assert needed_mb(job_of(4000, 1280)) == needed_mb(job_of(4000, 128_000)) > 1.5 * needed_mb(job_of(2000, 1000))
     assert needed_mb(job_of(4000, 1000, tile_px=256)) > 1.5 * needed_mb(job_of(4000, 1000))
+
+
+def test_shrinking_takes_rows_and_no_network() -> None:
+    job = job_of(16_000, 6400)
+    small, large = (
+        needed_mb(replace(job, options=ImageOptions(size=TargetSize(long_side_px=side_px), shrink=True)))
+        for side_px in (100, 12_000)
+    )
+    assert 60 < small < large < 0.5 * needed_mb(job)
 
 
 def test_alpha_goes_through_the_network_as_well() -> None:

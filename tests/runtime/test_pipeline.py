@@ -12,6 +12,7 @@ from realesr.options import ImageOptions
 from realesr.runtime.engine_pool import EnginePool
 from realesr.runtime.pipeline import EnlargeJob, enlarge, plan_sizes, planes_from_rows, rows_from_bands
 from realesr.runtime.tiling import Tiling
+from realesr.target_size import TargetSize
 
 
 def nearest(scale: int = 4) -> EnginePool:
@@ -87,6 +88,46 @@ def test_the_network_runs_as_often_as_brings_it_nearest(network_scale: int, scal
 def test_the_output_has_the_size_that_was_asked_for(scale: float | None, size: tuple[int, int]) -> None:
     assert plan_sizes(7, 11, 4, scale).output == size
     assert run(noise(7, 11, 3), scale=scale).shape[:2] == size
+
+
+@pytest.mark.parametrize(
+    ("size", "passes", "output"),
+    [
+        (TargetSize(long_side_px=80), 1, (60, 80)),
+        (TargetSize(long_side_px=161), 2, (121, 161)),
+        (TargetSize(long_side_px=21), 1, (16, 21)),
+        (TargetSize(long_side_px=10), 0, (8, 10)),
+        (TargetSize(width_px=320, height_px=90), 3, (90, 120)),
+    ],
+)
+def test_passes_for_a_size_are_those_of_its_scale(size: TargetSize, passes: int, output: tuple[int, int]) -> None:
+    network_scale = 4 if size.height_px is None else 2
+    sizes = plan_sizes(15, 20, network_scale, None, size)
+    assert (sizes.passes, sizes.output) == (passes, output)
+    assert plan_sizes(15, 20, 1, None, size).passes == min(passes, 1)
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+@pytest.mark.parametrize("channels", [1, 2, 3, 4])
+def test_shrinking_is_lanczos_alone(channels: int, dtype: type) -> None:
+    class Unused(NearestEngine):
+        def run(self, batch: NDArray[np.float32], on_progress: ProgressCallback | None = None) -> NDArray[np.float32]:
+            raise AssertionError
+
+    pixels = noise(90, 60, channels, dtype)
+    if channels in (2, 4):
+        pixels[..., -1] = np.maximum(pixels[..., -1], 1)  # nothing hidden, so that no colour bleeds
+    network = EnginePool(Unused(), tiling=Tiling(tile_px=64, overlap_px=4, blend=True))
+    result = run(pixels, network, size=TargetSize(long_side_px=31), shrink=True)
+    expected = np.stack(
+        [
+            np.asarray(Image.fromarray(plane.astype(np.float32)).resize((21, 31), Image.Resampling.LANCZOS))
+            for plane in pixels.transpose(2, 0, 1)
+        ],
+        axis=-1,
+    )
+    difference = np.abs(result.astype(float) - np.rint(expected.clip(0, np.iinfo(dtype).max)))
+    assert difference.max() <= 1
 
 
 def test_two_passes_are_the_network_twice() -> None:

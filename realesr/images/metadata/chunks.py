@@ -10,6 +10,9 @@ import zlib
 MOST_EXIF_BYTES_IN_JPEG = 65_527
 """One APP1 segment, less its length and the mark. Source: ITU-T T.81, B.1.1.4; CIPA DC-008 (Exif 3.0), 4.5.4."""
 
+MOST_XMP_BYTES_IN_JPEG = 65_502
+"""One APP1 segment, less the head of XMP. Source: XMP specification, part 3, 1.1.3."""
+
 
 def jfif_segment(pixels_per_mm: tuple[float, float]) -> bytes:
     """Return a JFIF segment that states a resolution; nothing where that is no whole number of pixels per inch.

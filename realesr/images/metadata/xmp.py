@@ -110,6 +110,7 @@ _SIZES = {
 }
 _STORAGE = (b"BitsPerSample", b"Compression", b"PhotometricInterpretation", b"SamplesPerPixel", b"PlanarConfiguration",
             b"YCbCrSubSampling")  # fmt: skip
+_RESOLUTION = tuple((_NAMESPACES[b"tiff"], local) for local in (b"XResolution", b"YResolution", b"ResolutionUnit"))
 _SUBJECT = ((_NAMESPACES[b"exif"], b"SubjectArea"), (_NAMESPACES[b"exif"], b"SubjectLocation"))
 _DROPPED = frozenset(
     (
@@ -160,7 +161,7 @@ def xmp_upright(xmp: bytes, orientation: int | None = None) -> bytes:
 
 
 def xmp_resized(
-    xmp: bytes, old: Size, new: Size, media_type: str | None = None
+    xmp: bytes, old: Size, new: Size, media_type: str | None = None, *, has_new_resolution: bool = False
 ) -> tuple[bytes | None, tuple[str, ...]]:
     """Return the packet of an image that went from one size to another in a new file, and notices of what is lost.
 
@@ -169,11 +170,12 @@ def xmp_resized(
         old: width and height in px of the upright image as it was.
         new: those of the new image.
         media_type: of the new file, such as "image/png", for dc:format; None leaves it.
+        has_new_resolution: whether the new file states another resolution, so that the one in the packet is taken out.
 
     Returns:
         The packet; None where it cannot be edited and may say something that is false now.
     """
-    if not _may_be_false(xmp):
+    if not _may_be_false(xmp) and not (has_new_resolution and b"Resolution" in xmp.replace(b"\0", b"")):
         return xmp, ()
     lost: dict[str, None] = {}
 
@@ -182,7 +184,7 @@ def xmp_resized(
         if part is not None:
             lost[part] = None
             return _out
-        if name in _DROPPED:
+        if name in _DROPPED or (has_new_resolution and name in _RESOLUTION):
             return _out
         if name in _SIZES:
             return lambda _: str(new[_SIZES[name]]).encode()

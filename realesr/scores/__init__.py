@@ -1,0 +1,1 @@
+"""Scores of images: NIQE without a reference; PSNR, SSIM and LPIPS against one. Knows no network that enlarges."""
