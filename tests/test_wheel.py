@@ -65,7 +65,7 @@ def test_wheel_is_typed_and_carries_the_licences(names: set[str]) -> None:
 
 
 def test_wheel_holds_the_page_that_compares_networks(names: set[str]) -> None:
-    assert "realesr/cli/compare.html" in names
+    assert "realesr/cli/comparing/page.html" in names
 
 
 def test_command_runs_from_the_wheel(wheel: Path, tmp_path: Path) -> None:

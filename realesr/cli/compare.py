@@ -88,7 +88,7 @@ def compare(
     """
     from realesr.options import FileOptions, NetworkOptions
 
-    from .compare_run import CompareRun
+    from .comparing.run import CompareRun
     from .console import Messages, errors_reported
 
     messages = Messages(quiet=quiet, debug=debug)

@@ -119,12 +119,12 @@ def upscale(
 
     from .console import Messages, errors_reported
     from .files import output_at
-    from .in_place import in_place_from
-    from .inputs import check_named, inputs_from
-    from .naming import template_from
-    from .pipes import pipes_for, run_piped
-    from .shard import shard_from
-    from .upscale_run import UpscaleRequest, UpscaleRun
+    from .upscaling.in_place import in_place_from
+    from .upscaling.inputs import check_named, inputs_from
+    from .upscaling.naming import template_from
+    from .upscaling.pipes import pipes_for, run_piped
+    from .upscaling.run import UpscaleRequest, UpscaleRun
+    from .upscaling.shard import shard_from
 
     check_named(paths or [], files_from)
     messages = Messages(quiet=quiet, verbose=verbose, debug=debug)

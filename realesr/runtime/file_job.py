@@ -34,7 +34,7 @@ from realesr.runtime.pipeline import (
     rows_from_bands,
     sizes_for,
 )
-from realesr.runtime.preview import NetworkTime, RegionReader, cut_rows, preview_of, whole_seconds
+from realesr.runtime.preview import NetworkTime, Preview, RegionReader, cut_rows, preview_of, whole_seconds
 from realesr.runtime.rows import ROWS_A_CHUNK, prefetch
 from realesr.runtime.stage_times import StageTimes, TimedItems
 from realesr.runtime.tiling import architecture_of
@@ -115,61 +115,99 @@ def upscale_file(
     started = time.monotonic()
     with open_image(source, page=file.page, max_pixels=file.max_pixels, allow_damaged=file.allow_damaged) as whole:
         check_target_size(whole.info, image, str(source))
-        pool = pool_for(whole.info.bits)
-        preview = preview_of(whole, file.region, image, pool, source) if file.region else None
-        reader, options = (preview.reader, preview.options) if preview else (whole, image)
-        info = reader.info
-        sizes = sizes_for(info, pool.spec.scale, options)
-        ending = (image.ending or f"x{pool.spec.scale}") + (PREVIEW_ENDING if preview else "")
-        resolution = image.size.pixels_per_mm if image.size else None
-        size = preview.size if preview else sizes.output
-        output = _plan_output(source, target, reader, file, ending=ending, size=size, pixels_per_mm=resolution)
-        if file.provenance and not file.strip and pool.spec.name != "nearest" and sizes.passes:
-            output = _with_provenance(output, facts.name, sizes.output[1] / info.width_px)
-        job = EnlargeJob(info=info, pool=pool, options=options, constant_alpha=output.constant_alpha)
-        before = len(pool.notices)
+        plan = _plan(source, target, whole, pool_for(whole.info.bits), facts, image, file)
+        job, output = plan.job, plan.output
+        before = len(job.pool.notices)
         check = partial(
             check_memory, job, architecture_of(facts), encoder_bytes(output.info, output.format), str(source)
         )
         check()
-        times = StageTimes()
-        rows: Iterator[Rows] = times.stage("decoding", _decoded_rows(reader))
+        times, network_time = StageTimes(), NetworkTime(on_progress)
+        rows: Iterator[Rows] = times.stage("decoding", _decoded_rows(plan.reader))
         rows = itertools.chain([next(rows)], rows)
         check()  # again, for by now what is decoded whole takes its memory
         with _kept_rows(output, job, file, lambda: {**identity(), **_identity(source, job, file)}) as kept:
-            timed = NetworkTime(on_progress)
-            enlarged = _enlarged_rows(rows, replace(job, kept=kept), timed, times)
+            enlarged = _enlarged_rows(rows, replace(job, kept=kept), network_time, times)
             with times.step("encoding"):
-                parts = cut_rows(enlarged, preview) if preview else enlarged
+                parts = cut_rows(enlarged, plan.preview) if plan.preview else enlarged
                 _enlarge_into(output, file, times.waiting("encoding", parts))
     _log.info("%s: %s, side by side", source, times.in_words())
+    notices = (
+        *plan.reader.notices,
+        *_lost_levels(job.info, job.pool),
+        *output.notices,
+        *job.pool.notices[before:],
+        *(kept.notices if kept else []),
+    )
+    result = _result(source, plan, facts, seconds=time.monotonic() - started, notices=notices)
+    if plan.preview is None:
+        return result
+    whole_job = replace(job, info=whole.info, options=image)
+    whole_time_s = whole_seconds(network_time.seconds, job, whole_job)
+    return replace(result, region=file.region, input_px=plan.preview.input_px, whole_seconds=whole_time_s)
+
+
+def _result(
+    source: Path, plan: "_Plan", facts: ModelFacts, *, seconds: float, notices: tuple[str, ...]
+) -> UpscaleResult:
+    """Return the facts about a file that was enlarged."""
+    info, pool, output = plan.job.info, plan.job.pool, plan.output
     return UpscaleResult(
         source=source,
         target=output.path,
-        input_px=file.region[2:] if file.region else (info.width_px, info.height_px),
+        input_px=(info.width_px, info.height_px),
         output_px=(output.info.width_px, output.info.height_px),
         model=facts.name,
         engine=pool.spec.name,
         device=pool.devices,
         precision=pool.spec.precision,
-        passes=sizes.passes,
+        passes=plan.job.sizes.passes,
         tile_px=pool.tiling.tile_px,
         overlap_px=pool.tiling.overlap_px,
-        seconds=time.monotonic() - started,
+        seconds=seconds,
         peak_bytes=memory.peak_bytes(),
-        notices=(
-            *reader.notices,
-            *_lost_levels(info, pool),
-            *output.notices,
-            *pool.notices[before:],
-            *(kept.notices if kept else []),
-        ),
+        notices=notices,
         chosen_because=pool.chosen_because,
-        region=file.region,
-        whole_seconds=whole_seconds(timed.seconds, job, replace(job, info=whole.info, options=image))
-        if preview
-        else None,
     )
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Plan:
+    """How one file is enlarged, decided before the first tile."""
+
+    reader: "ImageReader | RegionReader"
+    job: EnlargeJob
+    output: "_Output"
+    preview: Preview | None
+    """Where only a region is enlarged."""
+
+
+def _plan(
+    source: Path,
+    target: Path | None,
+    whole: "ImageReader",
+    pool: EnginePool,
+    facts: ModelFacts,
+    image: ImageOptions,
+    file: FileOptions,
+) -> _Plan:
+    """Decide what is read, enlarged and written, and check that it can be; raises what `upscale_file` does."""
+    preview = preview_of(whole, file.region, image, pool, source) if file.region else None
+    reader, options = (preview.reader, preview.options) if preview else (whole, image)
+    sizes = sizes_for(reader.info, pool.spec.scale, options)
+    output = _plan_output(
+        source,
+        target,
+        reader,
+        file,
+        ending=(image.ending or f"x{pool.spec.scale}") + (PREVIEW_ENDING if preview else ""),
+        size=preview.size if preview else sizes.output,
+        pixels_per_mm=image.size.pixels_per_mm if image.size else None,
+    )
+    if file.provenance and not file.strip and pool.spec.name != "nearest" and sizes.passes:
+        output = _with_provenance(output, facts.name, sizes.output[1] / reader.info.width_px)
+    job = EnlargeJob(info=reader.info, pool=pool, options=options, constant_alpha=output.constant_alpha)
+    return _Plan(reader=reader, job=job, output=output, preview=preview)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -64,6 +64,8 @@ class Preview:
     left_px: int
     size: tuple[int, int]
     """Height and width of the enlarged region in px."""
+    input_px: tuple[int, int]
+    """Width and height of the region in px of the photo."""
 
 
 def preview_of(reader: "ImageReader", region: Region, options: ImageOptions, pool: EnginePool, name: Path) -> Preview:
@@ -96,6 +98,7 @@ def preview_of(reader: "ImageReader", region: Region, options: ImageOptions, poo
         top_px=top,
         left_px=left,
         size=(bottom - top, right - left),
+        input_px=(inner.width_px, inner.height_px),
     )
 
 

@@ -91,7 +91,7 @@ def fake(monkeypatch: pytest.MonkeyPatch) -> FakeUpscaler:
         upscaler.network = network
         return upscaler
 
-    monkeypatch.setattr("realesr.cli.upscale_run.open_upscaler", open_fake)
+    monkeypatch.setattr("realesr.cli.upscaling.run.open_upscaler", open_fake)
     return upscaler
 
 

@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from realesr.cli import claims
-from realesr.cli.claims import claim_path, claimed, is_done_by_another
 from realesr.cli.files import Job
+from realesr.cli.upscaling import claims
+from realesr.cli.upscaling.claims import claim_path, claimed, is_done_by_another
 from realesr.machine.held_file import take_lock
 
 from .conftest import Command, FakeUpscaler, write

@@ -14,7 +14,7 @@ from safetensors.numpy import save_file
 from typer.testing import Result
 
 import realesr as library
-from realesr.cli import compare_page
+from realesr.cli.comparing.page import _filled
 from realesr.errors import InputError, ModelError, UsageError
 from realesr.images.crop import Region
 from realesr.models.compact import Compact
@@ -314,7 +314,7 @@ def test_the_library_refuses_what_makes_no_sense(
 
 
 def test_the_sheet_shrinks_what_is_large_and_cuts_long_names(picture: Path) -> None:
-    from realesr.cli.compare_sheet import LONGEST_PX, sheet
+    from realesr.cli.comparing.sheet import LONGEST_PX, sheet
 
     Image.fromarray(photo(30, 600)).save(picture)
     comparison = library.compare(picture, ["realesrgan-x4plus"], (0, 0, 600, 30), engine="nearest")
@@ -325,7 +325,7 @@ def test_the_sheet_shrinks_what_is_large_and_cuts_long_names(picture: Path) -> N
 
 def test_a_field_that_the_template_lacks_is_an_error() -> None:
     with pytest.raises(KeyError):
-        compare_page._filled("{{nothing}}", {})
+        _filled("{{nothing}}", {})
 
 
 def test_networks_of_a_public_list_are_compared_by_name(

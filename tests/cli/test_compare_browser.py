@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 import realesr
-from realesr.cli.compare_page import LANCZOS, page
+from realesr.cli.comparing.page import LANCZOS, page
 from tests.images.image_files import photo
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium-headless-shell", "chromium", "google-chrome"))), None)

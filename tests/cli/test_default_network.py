@@ -103,8 +103,8 @@ def test_the_advice_follows_the_network_that_runs(
     """Nothing is faster than the network in the package."""
     write(folder, "a.jpg")
     asked: list[str | None] = []
-    monkeypatch.setattr("realesr.cli.reports.faster_advice", lambda model, _: asked.append(model))
-    monkeypatch.setattr("realesr.cli.reports.LONG_SECONDS", -1)
+    monkeypatch.setattr("realesr.cli.upscaling.reports.faster_advice", lambda model, _: asked.append(model))
+    monkeypatch.setattr("realesr.cli.upscaling.reports.LONG_SECONDS", -1)
     monkeypatch.setattr("realesr.cli.estimate.SLOW_STEP_SECONDS", 0)
     fake.model, fake.substitution, fake.notices = "realesr-general-x4v3", NOTICE, (NOTICE, "another")
     fake.steps = [(0, 100), (50, 100), (100, 100)]

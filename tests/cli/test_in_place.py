@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from realesr.cli import in_place
-from realesr.cli.manifest import Manifest
+from realesr.cli.upscaling import in_place
+from realesr.cli.upscaling.manifest import Manifest
 from realesr.errors import OutputError
 
 from .conftest import Command, FakeUpscaler, write

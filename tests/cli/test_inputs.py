@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from realesr.cli.inputs import inputs_from
+from realesr.cli.upscaling.inputs import inputs_from
 from realesr.errors import InputError, UsageError
 
 from .conftest import Command, FakeUpscaler, write

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from realesr.cli.files import Job
-from realesr.cli.manifest import Manifest, SourceFacts, lies_in_the_input, manifest_folder, manifest_name
-from realesr.cli.shard import Shard
+from realesr.cli.upscaling.manifest import Manifest, SourceFacts, lies_in_the_input, manifest_folder, manifest_name
+from realesr.cli.upscaling.shard import Shard
 from realesr.errors import EngineError, InputError, OutputError
 
 from .conftest import Command, FakeUpscaler, write
@@ -214,7 +214,7 @@ def test_a_disk_that_takes_no_manifest_is_named_once(
         raise OSError(number, os.strerror(number))
 
     write(folder, "in/a.jpg", "in/broken.jpg")
-    monkeypatch.setattr("realesr.cli.manifest._append", refuse)
+    monkeypatch.setattr("realesr.cli.upscaling.manifest._append", refuse)
     result = realesr("upscale", "in", "-o", "out")
     assert (result.exit_code, result.stdout) == (1, "out/a_x4.jpg\n")
     words = f"out/realesr-manifest.jsonl cannot be written ({os.strerror(number)}): "
@@ -257,7 +257,7 @@ WRITER = """
 import sys
 from pathlib import Path
 from realesr.cli.files import Job
-from realesr.cli.manifest import Manifest, SourceFacts
+from realesr.cli.upscaling.manifest import Manifest, SourceFacts
 manifest = Manifest(Path("realesr-manifest.jsonl"), print)
 manifest.begin([])
 for number in range(100):

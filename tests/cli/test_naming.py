@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from realesr.cli.files import Output
-from realesr.cli.naming import FIELDS, template_from
+from realesr.cli.upscaling.naming import FIELDS, template_from
 from realesr.errors import UsageError
 
 from .conftest import Command, FakeUpscaler, write
@@ -59,7 +59,7 @@ def test_the_suffix_is_added_unless_the_template_ends_in_it(
     options: list[str],
     expected: list[str],
 ) -> None:
-    monkeypatch.setattr("realesr.cli.upscale_run.facts_of", lambda model: (4.0, None))
+    monkeypatch.setattr("realesr.cli.upscaling.run.facts_of", lambda model: (4.0, None))
     write(folder, "photos/a.jpg", "photos/b.bmp")
     monkeypatch.chdir(folder / "photos")
     result = realesr("upscale", ".", "--name", name, *options)

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from realesr.cli import pipes
-from realesr.cli.pipes import PREFIX
+from realesr.cli.upscaling import pipes
+from realesr.cli.upscaling.pipes import PREFIX
 
 from .conftest import Command
 

@@ -68,7 +68,7 @@ def test_a_long_whole_names_a_faster_network_with_its_time(
 ) -> None:
     write(folder, "a.jpg")
     fake.whole_seconds = 7800.0
-    monkeypatch.setattr("realesr.cli.upscale_run.with_region", lambda file, _: file)
+    monkeypatch.setattr("realesr.cli.upscaling.run.with_region", lambda file, _: file)
     last = realesr("upscale", "a.jpg", "--preview").stderr.splitlines()[-1]
     assert last == (
         "a.jpg: the whole image takes about 2 h 10 min; -m realesr-general-x4v3 takes about 9 min "

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from realesr.cli.files import Found
-from realesr.cli.shard import Shard, shard_from
+from realesr.cli.upscaling.shard import Shard, shard_from
 from realesr.errors import UsageError
 
 IMAGES = [Found(Path(f"/anywhere/{folder}/{number}.jpg"), Path(folder)) for folder in "abc" for number in range(400)]

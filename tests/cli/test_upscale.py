@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from realesr.cli.console import Messages
-from realesr.cli.upscale_run import open_upscaler
+from realesr.cli.upscaling.run import open_upscaler
 from realesr.errors import InputError
 from realesr.options import FileOptions, ImageOptions, NetworkOptions
 
@@ -285,7 +285,7 @@ class SlowSteps:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, seconds_a_step: float) -> None:
         self.seconds, self.step = 0.0, seconds_a_step
-        monkeypatch.setattr("realesr.cli.upscale_run.clock", lambda: self.seconds)
+        monkeypatch.setattr("realesr.cli.upscaling.run.clock", lambda: self.seconds)
 
     def __call__(self) -> None:
         self.seconds += self.step

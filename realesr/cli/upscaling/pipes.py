@@ -12,20 +12,20 @@ from dataclasses import replace
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, NamedTuple
 
+from realesr.cli.files import Output
+from realesr.cli.streams import write_content
 from realesr.errors import InputError, OutputError, UsageError
 from realesr.images.info import OutputFormat
 from realesr.images.kinds import find_kind
 from realesr.images.output_format import output_format, suffix_for
 from realesr.machine.private_folder import private_folder
 
-from .files import Output
 from .inputs import STREAM, Inputs
 from .reports import Reports
-from .streams import write_content
-from .upscale_run import UpscaleRequest, UpscaleRun
+from .run import UpscaleRequest, UpscaleRun
 
 if TYPE_CHECKING:
-    from .console import Messages
+    from realesr.cli.console import Messages
 
 PREFIX = "realesr-pipe-"
 """Beginning of the names of the folders that hold what comes and goes through pipes."""

@@ -14,14 +14,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
+from realesr.cli.files import Found, Output
+from realesr.cli.names import shown
 from realesr.errors import RealesrError, UsageError
 from realesr.images.info import OutputFormat
 from realesr.images.kinds import IMAGE_SUFFIXES, expected_kind
 from realesr.images.output_format import SUFFIXES, format_of, output_format, suffix_for
 from realesr.options import FileOptions, ImageOptions
-
-from .files import Found, Output
-from .names import shown
 
 FIELDS: dict[str, str | int] = {
     "stem": "photo",

@@ -6,9 +6,8 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from realesr.cli.files import Found
 from realesr.errors import UsageError
-
-from .files import Found
 
 SLURM = "slurm"
 """What stands for the place in a Slurm job array."""

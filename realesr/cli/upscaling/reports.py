@@ -5,15 +5,13 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from realesr.cli.estimate import LONG_SECONDS, duration_in_words, faster_advice
+from realesr.cli.names import quoted_names, shown
 from realesr.errors import OutputError
 
-from .estimate import LONG_SECONDS, duration_in_words, faster_advice
-from .names import quoted_names, shown
-
 if TYPE_CHECKING:
+    from realesr.cli.console import Messages
     from realesr.runtime.file_job import UpscaleResult
-
-    from .console import Messages
 
 
 class Reports:
@@ -75,7 +73,7 @@ class Reports:
 
     def failed(self, source: Path, error: Exception, target: Path | None = None) -> None:
         """Report a file that could not be enlarged."""
-        from .console import one_line
+        from realesr.cli.console import one_line
 
         self._counts["failed"] += 1
         about = (source, target) if target else (source,)
@@ -95,7 +93,7 @@ class Reports:
 
     def _print_result(self, result: dict[str, object] | Path) -> None:
         """Write a path or a record to stdout; where that takes no more, say so once, and go on."""
-        from . import console
+        from realesr.cli import console
 
         try:
             if isinstance(result, Path):
@@ -121,7 +119,7 @@ class Reports:
 
 def summary(result: "UpscaleResult") -> str:
     """Return one line with sizes, network, engine, precision, passes, seconds and memory."""
-    from .console import megabytes
+    from realesr.cli.console import megabytes
 
     (width, height), (to_width, to_height) = result.input_px, result.output_px
     passes = {0: "0 passes (Lanczos alone)", 1: "1 pass"}.get(result.passes, f"{result.passes} passes")

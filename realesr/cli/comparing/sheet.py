@@ -4,9 +4,10 @@ import io
 import math
 from typing import TYPE_CHECKING
 
-from .compare_page import LANCZOS
-from .estimate import duration_in_words
-from .names import escaped
+from realesr.cli.estimate import duration_in_words
+from realesr.cli.names import escaped
+
+from .page import LANCZOS
 
 if TYPE_CHECKING:
     from PIL.ImageFont import FreeTypeFont, ImageFont

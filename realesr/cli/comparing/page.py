@@ -11,8 +11,8 @@ from html import escape
 from importlib.resources import files
 from typing import TYPE_CHECKING
 
-from .estimate import duration_in_words
-from .names import escaped
+from realesr.cli.estimate import duration_in_words
+from realesr.cli.names import escaped
 
 if TYPE_CHECKING:
     import numpy as np
@@ -31,7 +31,7 @@ def page(comparison: "Comparison", missing: Sequence[str] = ()) -> str:
         comparison: what is shown.
         missing: names of networks that were left out because they are not on disk.
     """
-    template = (files("realesr.cli") / "compare.html").read_text("utf-8")
+    template = (files("realesr.cli.comparing") / "page.html").read_text("utf-8")
     height, width = comparison.lanczos.shape[:2]
     count = len(comparison.networks)
     networks = "1 network" if count == 1 else f"{count} networks"

@@ -7,9 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from realesr.cli.files import FOLDS_CASE, Found
 from realesr.errors import UsageError
-
-from .files import FOLDS_CASE, Found
 
 if TYPE_CHECKING:
     from realesr.comparing import Comparison
@@ -98,8 +97,8 @@ def write(comparison: "Comparison", target: Target, missing: Sequence[str]) -> N
     """
     from realesr.machine.whole_file import not_written, write_whole
 
-    from .compare_page import page
-    from .compare_sheet import sheet
+    from .page import page
+    from .sheet import sheet
 
     for path, content in (
         (target.sheet, sheet(comparison)),

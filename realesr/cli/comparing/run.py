@@ -5,19 +5,18 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from realesr.cli import stopping
+from realesr.cli.estimate import duration_in_words
+from realesr.cli.files import find_images
+from realesr.cli.names import quoted_names, shown
 from realesr.errors import EngineError, InputError, OutputError
 from realesr.options import FileOptions, NetworkOptions
 
-from . import stopping
-from .compare_files import Target, output_folder, targets_for, without_sheets, write
-from .estimate import duration_in_words
-from .files import find_images
-from .names import quoted_names, shown
+from .files import Target, output_folder, targets_for, without_sheets, write
 
 if TYPE_CHECKING:
+    from realesr.cli.console import Messages
     from realesr.comparing import Comparison
-
-    from .console import Messages
 
 
 class CompareRun:
@@ -116,8 +115,9 @@ class CompareRun:
 
     def _report(self, comparison: "Comparison", target: Target) -> None:
         """Report a comparison: notices and a line per network, and its files or JSON on stdout."""
-        from . import console
-        from .compare_page import measured_in_words
+        from realesr.cli import console
+
+        from .page import measured_in_words
 
         name = shown(target.source.name)
         for notice in comparison.notices:
@@ -135,7 +135,7 @@ class CompareRun:
 
     def _skip(self, target: Target, reason: str) -> None:
         """Report a photo whose page or picture is there."""
-        from . import console
+        from realesr.cli import console
 
         reason = quoted_names(reason, (target.source, target.page))
         self._messages.say(reason)
@@ -144,7 +144,7 @@ class CompareRun:
 
     def _fail(self, source: Path, error: Exception) -> None:
         """Report a photo that could not be compared."""
-        from . import console
+        from realesr.cli import console
 
         self._failed += 1
         self._messages.error(error, [source])

@@ -17,11 +17,11 @@ from functools import cache
 from pathlib import Path
 from typing import IO, Any
 
+from realesr.cli.files import Job, make_folder
+from realesr.cli.names import one_line, shown
 from realesr.errors import InputError, OutputError
 from realesr.machine.held_file import locked
 
-from .files import Job, make_folder
-from .names import one_line, shown
 from .shard import Shard
 
 STATES = ("pending", "done", "failed", "skipped")

@@ -9,19 +9,19 @@ from time import monotonic as clock
 from time import monotonic_ns
 from typing import TYPE_CHECKING
 
+from realesr.cli import stopping
+from realesr.cli.advice import ADVICE, message_with_advice
+from realesr.cli.estimate import Estimate, facts_of
+from realesr.cli.files import Found, Job, Output, find_images, job_state, make_folder, plan_jobs, without_outputs
+from realesr.cli.names import shown
 from realesr.errors import InputError, LargeEnough, OutputError, OutputExists, UsageError
 from realesr.images.info import OutputFormat
 from realesr.images.output_format import DEFAULT_QUALITY, PREVIEW_ENDING, format_of
 from realesr.options import FileOptions, ImageOptions, NetworkOptions
 
-from . import stopping
-from .advice import ADVICE, message_with_advice
 from .claims import claimed, is_done_by_another, remove_abandoned_files
-from .estimate import Estimate, facts_of
-from .files import Found, Job, Output, find_images, job_state, make_folder, plan_jobs, without_outputs
 from .in_place import InPlace, in_place_state, plan_in_place, replace_input
 from .manifest import Manifests, SourceFacts, lies_in_the_input, source_facts
-from .names import shown
 from .naming import NameTemplate, SizeRule, named_images
 from .preview import check_regions, named_as_previews, with_region
 from .reports import Reports
@@ -29,11 +29,10 @@ from .shard import Shard
 
 if TYPE_CHECKING:
     from realesr.api import Upscaler
+    from realesr.cli.console import Messages
     from realesr.machine.held_file import LockFile
     from realesr.progress import AmountCallback
     from realesr.runtime.file_job import UpscaleResult
-
-    from .console import Messages
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -250,7 +249,7 @@ class UpscaleRun:
 
     def _fail(self, job: Job, error: Exception, facts: SourceFacts | None = None) -> None:
         """Report a job that has failed, and write it into its manifest."""
-        from .console import one_line
+        from realesr.cli.console import one_line
 
         reason, retry = one_line(error, (job.source, job.target)), not lies_in_the_input(error)
         facts = facts or source_facts(job.source)

@@ -4,11 +4,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from realesr.cli.files import Found, Job
 from realesr.errors import InputError
 from realesr.images.output_format import PREVIEW_ENDING
 from realesr.options import FileOptions
-
-from .files import Found, Job
 
 
 def named_as_previews(found: Iterable[Found]) -> list[Found]:

@@ -12,11 +12,10 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from time import sleep
 
+from realesr.cli import stopping
+from realesr.cli.files import Job, make_folder
 from realesr.errors import OutputError
 from realesr.machine.held_file import LockFile, remove_abandoned, take_lock
-
-from . import stopping
-from .files import Job, make_folder
 
 POLL_SECONDS = 1.0
 """How often a process looks for claims of others that have ended, once nothing else is left to do."""

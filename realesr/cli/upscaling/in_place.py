@@ -19,6 +19,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from realesr.cli.files import FOLDS_CASE, Found, Job, make_folder, path_key
+from realesr.cli.names import shown
 from realesr.errors import OutputError, RealesrError, UsageError
 from realesr.images.info import OutputFormat
 from realesr.images.kinds import find_kind
@@ -26,9 +28,7 @@ from realesr.images.output_format import DEFAULT_QUALITY, NAMES
 from realesr.machine.whole_file import whole_file
 from realesr.options import FileOptions
 
-from .files import FOLDS_CASE, Found, Job, make_folder, path_key
 from .manifest import Manifest, SourceFacts, source_facts
-from .names import shown
 
 if TYPE_CHECKING:
     from realesr.runtime.file_job import UpscaleResult

@@ -1,0 +1,1 @@
+"""The run of `realesr compare`: its page and its picture."""

@@ -1,0 +1,1 @@
+"""The run of `realesr upscale`: its inputs, names, claims, manifest and reports."""
