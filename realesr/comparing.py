@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from realesr.api import Upscaler
-from realesr.errors import InputError, ModelError, UsageError
+from realesr.errors import EngineError, InputError, MissingDependency, ModelError, RealesrError, UsageError
 from realesr.images.crop import Crop, Region, checked_region, opened, part_of, read_crop
 from realesr.images.detail import most_detailed_region
 from realesr.images.display import displayed
@@ -74,6 +74,8 @@ class Comparison:
     """In the order in which they were asked for, or in that of `networks_on_disk`."""
     notices: tuple[str, ...]
     """What the file or a score is lacking, one line each."""
+    failed: tuple[tuple[str, str], ...] = ()
+    """Networks that gave nothing: their names, and why."""
 
     @property
     def scale(self) -> int:
@@ -95,6 +97,8 @@ def compare(
 ) -> Comparison:
     """Enlarge one region of a photo by several networks, one after the other.
 
+    A network that fails does not stop the others: `Comparison.failed` has it.
+
     Args:
         source: the image file.
         models: names in the zoo, which are fetched where they are not on disk, names of pulled networks, or paths; None
@@ -108,8 +112,8 @@ def compare(
     Raises:
         UsageError: the region is none of this photo, there is no network or one twice, or an option makes no sense.
         InputError: the photo cannot be read.
-        ModelError: a network is unknown, cannot be had, is damaged or of no known architecture.
-        EngineError: an engine cannot run here, or failed.
+        ModelError: a network is unknown; or all cannot be had, are damaged or of no known architecture.
+        EngineError: an engine cannot run any of them here, or failed with all.
 
     Example:
         >>> comparison = compare("photo.jpg", ["realesrgan-x4plus", "realesr-general-x4v3"])  # doctest: +SKIP
@@ -119,13 +123,19 @@ def compare(
     source, file = Path(source), file or FileOptions()
     names = checked_names(networks_on_disk() if models is None else models)
     crop = read_crop(source, region_of(source, region, file), CONTEXT_PX, file)
-    results = []
+    results: list[ComparedNetwork] = []
+    errors: list[tuple[str, RealesrError]] = []
     for name in names:
         if on_start is not None:
             on_start(name)
-        with Upscaler(name, engine=engine, device=device, precision=precision, threads=threads) as upscaler:
-            results.append(_enlarged(crop, name, upscaler))
-    return _compared(source, crop, results)
+        try:
+            with Upscaler(name, engine=engine, device=device, precision=precision, threads=threads) as upscaler:
+                results.append(_enlarged(crop, name, upscaler))
+        except (ModelError, EngineError, MissingDependency) as error:
+            errors.append((name, error))
+    if not results:
+        raise errors[0][1]
+    return replace(_compared(source, crop, results), failed=tuple((name, str(error)) for name, error in errors))
 
 
 def networks_on_disk() -> list[str]:

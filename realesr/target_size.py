@@ -3,6 +3,7 @@
 import math
 import re
 from dataclasses import dataclass
+from numbers import Integral
 from typing import Self
 
 from realesr.errors import UsageError
@@ -73,8 +74,10 @@ class TargetSize:
         self._check_one_is_given()
         for name in ("long_side_px", "short_side_px", "width_px", "height_px"):
             side_px = getattr(self, name)
-            if side_px is not None and not (isinstance(side_px, int) and 1 <= side_px <= MOST_SIDE_PX):
+            if side_px is not None and not (isinstance(side_px, Integral) and 1 <= int(side_px) <= MOST_SIDE_PX):
                 raise UsageError(f"got {name} {side_px}, expected a whole number from 1 to {MOST_SIDE_PX}", option=name)
+            if side_px is not None:  # numbers of numpy would overflow in products
+                object.__setattr__(self, name, int(side_px))
         if self.megapixels is not None:
             _check_range("{:g} megapixels", self.megapixels, MEGAPIXELS, "megapixels")
         if self.print_mm is not None:

@@ -151,6 +151,12 @@ def test_sizes_that_make_no_sense_are_refused(size: dict[str, Any], message: str
     assert "--" not in str(caught.value)
 
 
+def test_whole_numbers_of_numpy_are_whole_numbers() -> None:
+    size = TargetSize(width_px=np.int32(40), height_px=np.uint8(30))  # type: ignore[arg-type]
+    assert size.output_px(100_000, 50_000) == (40, 20)
+    assert size.label == "40x30px"
+
+
 @pytest.mark.parametrize("label", SIZES)
 def test_names_of_outputs_end_in_the_size(label: str) -> None:
     size = TargetSize(**SIZES[label])

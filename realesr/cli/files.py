@@ -75,13 +75,16 @@ def find_images(
     """Return the images at these paths, each once, and what was named or found and cannot be read, with its reason.
 
     A file stands for itself, a folder for the images in it, without hidden files, outputs of an earlier run that lie
-    beside their sources (unless `with_outputs` is true), and the folder `output`.
+    beside their sources (unless `with_outputs` is true), and the folder `output`. Of an image and links to it, all of
+    which were named or found, it is the image.
     """
     found: dict[str, Found] = {}
     failures: Failures = []
     for path in paths:
         for image in _images_at(path, recursive, output, failures, with_outputs=with_outputs):
-            found.setdefault(os.path.realpath(image.path), image)
+            known = found.setdefault(os.path.realpath(image.path), image)
+            if os.path.islink(known.path) and not os.path.islink(image.path):
+                found[os.path.realpath(image.path)] = image
     return list(found.values()), failures
 
 

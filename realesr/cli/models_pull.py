@@ -92,6 +92,8 @@ def pull(
         for entry in entries:
             with messages.download(entry.name) as on_download:
                 network = pulling.pull(entry, accept_licence=True, on_progress=on_download)
+            if entry.scale not in (None, network.network.scale):
+                messages.say(f"{entry.name}: the list says x{entry.scale}, but the file is x{network.network.scale}")
             if json:
                 console.json_line(pulled_record(network))
             else:

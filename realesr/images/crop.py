@@ -87,9 +87,11 @@ def checked_region(region: tuple[int, int, int, int], source: Path, info: ImageI
     left, top, width, height = (int(number) for number in region)
     asked = f"got the region {left},{top},{width},{height}"
     if not (1 <= width <= MAX_REGION_PX and 1 <= height <= MAX_REGION_PX):
-        raise UsageError(f"{asked}, expected a width and a height of 1 to {MAX_REGION_PX:,} px")
+        raise UsageError(f"{asked}, expected a width and a height of 1 to {MAX_REGION_PX:,} px", option="region")
     if left < 0 or top < 0 or left + width > info.width_px or top + height > info.height_px:
-        raise UsageError(f"{asked}, which is not within {source} of {info.width_px} x {info.height_px} px")
+        raise UsageError(
+            f"{asked}, which is not within {source} of {info.width_px} x {info.height_px} px", option="region"
+        )
     return Region(left, top, width, height)
 
 

@@ -25,7 +25,7 @@ from realesr.errors import OutputError, UsageError
 from realesr.images.file_target import FileTarget
 from realesr.images.info import ImageInfo, OutputFormat
 from realesr.images.libvips import EncoderTurn, own_messages, own_settings, pyvips, vips_message
-from realesr.images.metadata.chunks import exif_chunk, exif_segment, jfif_segment, xmp_chunk
+from realesr.images.metadata.chunks import exif_chunk, exif_segment, jfif_segment, xmp_chunk, xmp_segment
 from realesr.images.metadata.exif import append_to_tiff, with_resolution, without_missing
 from realesr.images.metadata.exif_in_avif import add_exif_to_avif
 from realesr.images.metadata.exif_in_webp import add_exif_to_webp
@@ -206,6 +206,7 @@ class ImageWriter:
             resolution = info.pixels_per_mm
             if resolution and not (any(parts) and with_resolution(info.exif, resolution) == info.exif):
                 parts.insert(0, jfif_segment(resolution))
+            parts += [xmp_segment(info.xmp)] if info.xmp else []
         else:
             parts = [exif_chunk(info.exif)] if info.exif else []
             parts += [xmp_chunk(info.xmp)] if info.xmp else []
@@ -262,7 +263,7 @@ def _with_metadata(image: Any, info: ImageInfo, fmt: OutputFormat) -> tuple[Any,
         keep |= _KEEP_ICC
         if info.is_grey and fmt in ("webp", "avif"):
             image = image.icc_transform("srgb", embedded=True, intent="relative", depth=8)
-    if info.xmp is not None and fmt != "png":  # see `xmp_chunk`
+    if info.xmp is not None and fmt not in _INSERTED_AT:  # see `realesr.images.metadata.chunks`
         image.set_type(pyvips.GValue.blob_type, "xmp-data", info.xmp)
         keep |= _KEEP_XMP
     if info.pixels_per_mm is not None:

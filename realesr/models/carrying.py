@@ -83,6 +83,8 @@ def import_networks(folder: Path, names: Sequence[str] = ()) -> list[CarriedNetw
         OutputError: the cache cannot be written, or the disk is full. Each network is there whole or not at all.
     """
     records = read_manifest(folder)
+    if not records:
+        raise ModelError(f"{folder / MANIFEST} lists no network: export the networks again")
     missing = [name for name in names if name not in records]
     if missing:
         raise ModelError(f"{folder} has no network {printable(missing[0])}: it has {', '.join(records) or 'none'}")

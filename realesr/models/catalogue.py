@@ -35,6 +35,8 @@ _NAME = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9_.-]{0,98}[A-Za-z0-9_-])?")
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _MOST_DESCRIPTION_CHARACTERS = 5000
+_MOST_NAMED = 3
+"""Most names that a message proposes."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -134,7 +136,7 @@ def find(catalogue: Catalogue, name: str) -> CatalogueEntry:
     found = found or [entry for entry in catalogue.entries.values() if entry.title.casefold() == wanted]
     if len(found) == 1:
         return found[0]
-    near = [entry.name for entry in found] or _near_names(catalogue, wanted)
+    near = [entry.name for entry in found[:_MOST_NAMED]] or _near_names(catalogue, wanted)
     advice = f"did you mean {', '.join(near)}?" if near else "search the list for words of its name"
     raise ModelError(f"no network of {printable(catalogue.source)} is called {printable(name)}: {advice}")
 
@@ -160,7 +162,7 @@ def _searched(entry: CatalogueEntry) -> str:
 
 def _near_names(catalogue: Catalogue, wanted: str) -> list[str]:
     names = {name.casefold(): name for name in catalogue.entries}
-    return [names[near] for near in difflib.get_close_matches(wanted, names, n=3, cutoff=0.6)]
+    return [names[near] for near in difflib.get_close_matches(wanted, names, n=_MOST_NAMED, cutoff=0.6)]
 
 
 def _file_bytes(path: Path) -> bytes:
@@ -272,5 +274,5 @@ def _description(value: Any) -> str:
 
 
 def _count(value: Any) -> int | None:
-    """Return a whole number above 0, or None where the value is none; true is none."""
-    return value if type(value) is int and value > 0 else None
+    """Return a whole number of 1 to 64 bit, or None where the value is none; true is none."""
+    return value if type(value) is int and 0 < value < 2**64 else None

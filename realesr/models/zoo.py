@@ -329,7 +329,7 @@ def load_model(
         )
     if not 0 <= denoise <= 1:
         raise UsageError(f"got a denoise strength of {denoise}: expected 0 (keep noise) to 1 (remove it)")
-    partner = denoise_with or _released_partner(name_or_path)
+    partner = _released_partner(name_or_path) if denoise_with is None else denoise_with
     network = _load_one(name_or_path, on_progress)
     if denoise == 1 and denoise_with is None:
         return network

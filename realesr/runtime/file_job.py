@@ -192,7 +192,7 @@ def _plan(
     file: FileOptions,
 ) -> _Plan:
     """Decide what is read, enlarged and written, and check that it can be; raises what `upscale_file` does."""
-    preview = preview_of(whole, file.region, image, pool, source) if file.region else None
+    preview = None if file.region is None else preview_of(whole, file.region, image, pool, source)
     reader, options = (preview.reader, preview.options) if preview else (whole, image)
     sizes = sizes_for(reader.info, pool.spec.scale, options)
     output = _plan_output(

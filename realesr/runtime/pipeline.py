@@ -92,8 +92,8 @@ def check_target_size(info: ImageInfo, options: ImageOptions, name: str) -> None
     scale = max(output) / max(width, height)
     if scale > MAX_SCALE:
         raise UsageError(
-            f"{name} is {width} x {height} px, and {size.in_words} would enlarge it {scale:.1f} times, expected at "
-            f"most {MAX_SCALE:g}: choose a smaller size",
+            f"{name} is {width} x {height} px, and {size.in_words} would enlarge it {math.ceil(10 * scale) / 10:.1f} "
+            f"times, expected at most {MAX_SCALE:g}: choose a smaller size",
         )
 
 

@@ -5,7 +5,7 @@ reader --RegionReader--> rows of the region and its surroundings --network--> ro
 
 import math
 import time
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,9 +17,16 @@ from realesr.options import MAX_SCALE, ImageOptions, Region
 from realesr.progress import AmountCallback
 from realesr.runtime.engine_pool import EnginePool
 from realesr.runtime.pipeline import EnlargeJob, Rows, sizes_for
+from realesr.runtime.strength import whole_cells
 
 if TYPE_CHECKING:
+    from realesr.images import crop
     from realesr.images.reader import ImageReader
+
+EDGES_TRIED = 16
+"""Places of each edge of a region that are tried, pixel by pixel, until it falls on a whole output pixel."""
+CELLS_TRIED = 4
+"""Likewise where edges are those of cells."""
 
 
 class RegionReader:
@@ -90,6 +97,7 @@ def preview_of(reader: "ImageReader", region: Region, options: ImageOptions, poo
     scale = max(sizes.output) / max(sizes.input) if options.size else options.scale or float(pool.spec.scale)
     if not 1 <= scale <= MAX_SCALE:
         raise UsageError(f"{name} would become smaller, expected a size that enlarges it: of it there is no preview")
+    outer = _on_grids(outer, info, scale, options.strength)
     top, bottom = _enlarged_span(inner.top_px - outer.top_px, inner.height_px, scale)
     left, right = _enlarged_span(inner.left_px - outer.left_px, inner.width_px, scale)
     return Preview(
@@ -100,6 +108,29 @@ def preview_of(reader: "ImageReader", region: Region, options: ImageOptions, poo
         size=(bottom - top, right - left),
         input_px=(inner.width_px, inner.height_px),
     )
+
+
+def _on_grids(region: "crop.Region", info: ImageInfo, scale: float, strength: float) -> "crop.Region":
+    """Return a region widened until its edges fall on whole output pixels, as nearly as a few more px allow.
+
+    Resampled alone it then has the pixels that it has in the whole image, not some that lie between them. Where low
+    frequencies are mixed, its edges are those of cells of their grid, too; see `realesr.runtime.strength`.
+    """
+
+    def off_grid(edge_px: int, length_px: int) -> float:
+        return 0.0 if edge_px == length_px else abs(edge_px * scale - round(edge_px * scale))
+
+    def widened(start_px: int, stop_px: int, length_px: int) -> tuple[int, int]:
+        starts: Sequence[int] = range(start_px, max(-1, start_px - EDGES_TRIED), -1)
+        stops: Sequence[int] = range(stop_px, min(length_px + 1, stop_px + EDGES_TRIED))
+        if 0 < strength < 1:
+            starts, stops = (edges[:CELLS_TRIED] for edges in whole_cells(start_px, stop_px, length_px))
+        start, stop = (min(edges, key=lambda edge: off_grid(edge, length_px)) for edges in (starts, stops))
+        return start, stop
+
+    left, right = widened(region.left_px, region.left_px + region.width_px, info.width_px)
+    top, bottom = widened(region.top_px, region.top_px + region.height_px, info.height_px)
+    return region._replace(left_px=left, top_px=top, width_px=right - left, height_px=bottom - top)
 
 
 def _enlarged_span(start_px: int, length_px: int, scale: float) -> tuple[int, int]:

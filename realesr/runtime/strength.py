@@ -101,6 +101,18 @@ def waiting_rows(scale: float) -> int:
     return int(4 * CELL_PX * scale) + 16 * ROWS_A_CHUNK
 
 
+def whole_cells(start_px: int, stop_px: int, length_px: int) -> tuple[list[int], list[int]]:
+    """Return where cells begin up to `start_px` and where they end from `stop_px` on, the nearest first.
+
+    What is mixed between two of these places alone has the low frequencies that it has in the whole image, as its cells
+    are the same to a pixel; but for nearly all of a side, which may come to one cell less.
+    """
+    cells = -(-length_px // CELL_PX)
+    first, last = start_px * cells // length_px, -(-stop_px * cells // length_px)
+    starts = [-(-cell * length_px // cells) for cell in range(first, -1, -1)]
+    return starts, [cell * length_px // cells for cell in range(last, cells + 1)]
+
+
 def _cell_edges(length: int, to_length: int) -> NDArray[np.intp]:
     """Return where the cells of the grid begin along one side of the enlarged image, and where the last one ends."""
     cells = -(-length // CELL_PX)

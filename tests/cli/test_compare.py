@@ -182,6 +182,9 @@ def test_pictures_of_an_earlier_run_are_no_photos(realesr: Command, picture: Pat
     assert realesr("compare", ".", *DRY).stdout.splitlines() == ["photo_compare.html", "photo_compare.png"]
     result = realesr("compare", ".", *DRY, "--overwrite")
     assert result.stdout.splitlines() == ["photo_compare.html", "photo_compare.png"]
+    named = realesr("compare", "photo_compare.png", *DRY)
+    assert (named.exit_code, named.stdout) == (0, "")
+    assert named.stderr == "photo_compare.png is the picture of an earlier comparison: skipped\n"
 
 
 def test_what_is_there_is_kept_unless_it_may_be_overwritten(realesr: Command, picture: Path) -> None:
@@ -238,6 +241,27 @@ def test_a_photo_that_cannot_be_read_does_not_stop_the_others(realesr: Command, 
     records = list(map(json.loads, result.stdout.splitlines()))
     assert [record["source"] for record in records] == ["missing.png", "broken.png", "photo.png"]
     assert ["error" in record for record in records] == [True, True, False]
+
+
+def test_a_network_that_fails_is_named_and_does_not_stop_the_others(realesr: Command, picture: Path) -> None:
+    Path("broken.safetensors").write_bytes(b"broken")
+    result = realesr("compare", picture, "--engine", "nearest", "-m", "broken.safetensors,span-x2", "--json", "--quiet")
+    assert result.exit_code == 1
+    assert "broken.safetensors gave nothing" in result.stderr
+    (record,) = map(json.loads, result.stdout.splitlines())
+    assert [network["name"] for network in record["networks"]] == ["span-x2"]
+    assert [failed["name"] for failed in record["failed"]] == ["broken.safetensors"]
+    assert "broken.safetensors gave nothing: " in Path("photo_compare.html").read_text("utf-8")
+
+
+def test_networks_that_all_fail_are_an_error_of_each_photo(realesr: Command, picture: Path) -> None:
+    Path("broken.safetensors").write_bytes(b"broken")
+    Image.fromarray(photo(20, 20)).save("b.png")
+    result = realesr("compare", picture, "b.png", "-m", "broken.safetensors", "--engine", "nearest", "--json")
+    assert result.exit_code == 1
+    assert ["error" in json.loads(line) for line in result.stdout.splitlines()] == [True, True]
+    with pytest.raises(ModelError, match=r"no readable \.safetensors file"):
+        library.compare(picture, ["broken.safetensors"], engine="nearest")
 
 
 def test_a_place_that_cannot_be_written_is_named_and_nothing_half_written_is_left(

@@ -104,6 +104,19 @@ def test_nothing_is_wider_than_the_window(shown: Shown) -> None:
     assert max(shown.tab.evaluate(rights)) <= width
 
 
+@pytest.mark.parametrize("size_px", [(1, 80), (80, 1)])
+def test_a_photo_of_a_line_of_pixels_can_be_compared(browser: Any, tmp_path: Path, size_px: tuple[int, int]) -> None:
+    Image.fromarray(photo(80, 80)).resize(size_px).save(tmp_path / "line.png")
+    target = tmp_path / "line.html"
+    target.write_text(page(realesr.compare(tmp_path / "line.png", NAMES, engine="nearest")), encoding="utf-8")
+    shown = Shown(browser.new_page(viewport={"width": 390, "height": 844}))
+    shown.tab.goto(target.as_uri())
+    _, _, width, height = shown.box("#stage")
+    assert width >= 90 and 30 <= height <= 844
+    assert shown.tab.evaluate("getComputedStyle(document.getElementById('left-image')).objectFit") == "contain"
+    shown.tab.close()
+
+
 def test_the_line_follows_the_mouse(shown: Shown) -> None:
     x, y, width, height = shown.box("#stage")
     assert shown.divider == 50

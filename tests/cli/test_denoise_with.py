@@ -12,7 +12,7 @@ from safetensors.numpy import save
 
 from realesr import Upscaler
 from realesr import upscale as upscale_array
-from realesr.errors import UsageError
+from realesr.errors import ModelError, UsageError
 from realesr.models import zoo
 from realesr.models.architecture import Architecture
 from realesr.models.compact import Compact
@@ -164,6 +164,11 @@ def test_a_partner_that_is_not_there_names_the_near_ones(realesr: Command, pair:
     result = realesr("upscale", "photo.png", *words)
     assert result.exit_code == 1
     assert "no network is called realesrgan-x4pluss" in result.stderr
+
+
+def test_an_empty_name_is_no_partner_and_not_the_default_one(folder: Path) -> None:
+    with pytest.raises(ModelError, match="is a folder without"):
+        load_model("realesr-general-x4v3", denoise=0.5, denoise_with="")
 
 
 def test_it_arrives(realesr: Command, fake: FakeUpscaler, folder: Path) -> None:

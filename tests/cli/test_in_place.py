@@ -230,6 +230,17 @@ def test_a_link_is_not_replaced_by_a_file(realesr: Command, fake: FakeUpscaler, 
     assert (folder / "a.png").is_symlink()
 
 
+@posix_only
+@pytest.mark.parametrize("words", [["in"], ["in/a.png", "in/b.png"], ["in/b.png", "in/a.png"]])
+def test_a_link_to_a_photo_does_not_stand_for_it(realesr: Command, folder: Path, words: list[str]) -> None:
+    picture(folder / "in" / "b.png")
+    (folder / "in" / "a.png").symlink_to("b.png")
+    result = realesr("upscale", *words, "--in-place", "--no-backup", *NEAREST)
+    assert (result.exit_code, result.stdout) == (0, "in/b.png\n")
+    assert size_of(folder / "in" / "b.png") == size_of(folder / "in" / "a.png") == (24, 16)
+    assert (folder / "in" / "a.png").is_symlink()
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
@@ -241,6 +252,7 @@ def test_a_link_is_not_replaced_by_a_file(realesr: Command, fake: FakeUpscaler, 
         ("a.png --backup kept", "got --backup without --in-place"),
         ("a.png --no-backup", "got --no-backup without --in-place"),
         ("a.png --in-place --backup a.png", "got --backup a.png, which is no folder"),
+        ("a.png --in-place --backup a.png/kept/deep", "got --backup a.png/kept/deep, which is no folder"),
         ("a.png --in-place --backup .", "got --backup ., where a.png lies itself: name another folder"),
         ("a.png in/a.png --in-place --backup kept", "a.png and in/a.png would both be kept as kept/a.png"),
     ],
@@ -260,7 +272,7 @@ def test_errors_name_the_input_and_never_the_hidden_file(
     realesr: Command, fake: FakeUpscaler, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(source: Path, target: Path, **_: object) -> None:
-        raise OutputError(f"{target} cannot be written")
+        raise OutputError(f"{target} cannot be written", option="output")  # which in place has no -o to name another
 
     picture(folder / "a.png")
     monkeypatch.setattr(fake, "upscale_file", fail)

@@ -46,6 +46,8 @@ def test_names_in_a_list_are_bytes(tmp_path: Path) -> None:
         (["--files-from", "empty"], 1, "the list empty is empty: expected one path a line"),
         (["--files-from", "-", "-0"], 1, "the list on stdin is empty: expected one path a NUL"),
         (["a.jpg", "-0"], 2, "got -0 without --files-from"),
+        ([""], 2, "got an empty path, expected an image or a folder"),
+        (["a.jpg", "", "--in-place", "--no-backup"], 2, "got an empty path"),
     ],
 )
 def test_a_list_that_names_nothing_is_one_line(

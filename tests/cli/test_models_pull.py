@@ -66,6 +66,13 @@ def test_a_pulled_network_enlarges_a_photo_by_its_name(
         assert large.size == (16, 16)
 
 
+def test_a_scale_that_is_not_the_lists_is_told(realesr: Command, server: ListServer) -> None:
+    url = server.publish({"8x-Made": server.entry(network_bytes(), scale=8)})
+    result = realesr("models", "pull", "8x-Made", "--list", url)
+    assert result.exit_code == 0
+    assert "8x-Made: the list says x8, but the file is x2" in result.stderr
+
+
 def test_it_is_listed_with_the_others(realesr: Command, url: str) -> None:
     realesr("models", "pull", "2x-Made", "--list", url)
     rows = [line.split("\t") for line in realesr("models").stdout.splitlines()]

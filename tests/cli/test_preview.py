@@ -132,11 +132,11 @@ def test_it_is_scaled_and_named_as_the_whole_would_be(
 @pytest.mark.parametrize(
     ("region", "message"),
     [
-        ("569,0,32,32", "got the region 569,0,32,32, which is not within photo.png of 600 x 400 px"),
+        ("569,0,32,32", "region 569,0,32,32, which is not within photo.png of 600 x 400 px; --region sets it"),
         ("0,390,1,11", "which is not within photo.png"),
         ("0,0,0,32", "got region 0,0,0,32, expected left and top of 0 px or more, and width and height of 1 px"),
         ("-1,0,32,32", "got region -1,0,32,32, expected left and top of 0 px or more"),
-        ("0,0,1025,1", "expected a width and a height of 1 to 1,024 px"),
+        ("0,0,1025,1", "expected a width and a height of 1 to 1,024 px; --region sets it"),
         ("0,0,32", "got --region 0,0,32, expected left,top,width,height"),
         ("a,b,c,d", "got --region a,b,c,d, expected left,top,width,height"),
     ],

@@ -165,7 +165,7 @@ def test_an_image_too_small_for_its_size_fails_and_the_others_go_on(realesr: Com
     assert result.exit_code == 1
     assert result.stdout == "b_65px.png\n"
     assert (
-        "error: small.png is 4 x 3 px, and a long side of 65 px would enlarge it 16.2 times, expected at most 16: "
+        "error: small.png is 4 x 3 px, and a long side of 65 px would enlarge it 16.3 times, expected at most 16: "
         "choose a smaller size\n"
     ) in result.stderr
     assert not Path("small_65px.png").exists()
@@ -191,3 +191,15 @@ def test_outputs_of_an_earlier_run_are_known_by_their_size(realesr: Command, fol
     stems = source_stems(["a.png"])
     for name in ("a_1080.png", "a_2.png", "a_px.png", "a_1920x1080.png", "a_x.png", "a_30x20.png"):
         assert source_of(name, stems) is None, name
+
+
+def test_no_network_is_opened_where_all_images_are_large_enough(
+    realesr: Command, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("realesr.cli.upscaling.run.open_upscaler", lambda *_: pytest.fail("opened"))
+    picture("a.png", 40, 30)
+    picture("b.png", 50, 30)
+    result = realesr("upscale", "a.png", "b.png", "--long-side", "40", "--json")
+    assert result.exit_code == 0
+    assert all("large enough" in json.loads(line)["skipped"] for line in result.stdout.splitlines())
+    assert "0 done, 0 failed, 2 skipped" in result.stderr

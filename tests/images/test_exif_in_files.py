@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from PIL import ExifTags, Image
 
 from realesr.images.info import ImageInfo, OutputFormat
-from realesr.images.metadata.chunks import MOST_EXIF_BYTES_IN_JPEG
+from realesr.images.metadata.chunks import MOST_EXIF_BYTES_IN_JPEG, MOST_XMP_BYTES_IN_JPEG
 from realesr.images.metadata.output_metadata import enlarged_info
 from realesr.images.output_format import check_output
 from realesr.images.writer import open_writer
@@ -138,6 +138,13 @@ def test_exif_of_jpeg_is_a_segment_right_behind_the_start(tmp_path: Path) -> Non
     data = (tmp_path / "a.jpg").read_bytes()
     assert data[:12] == b"\xff\xd8\xff\xe1" + struct.pack(">H", len(exif_block()) + 8) + b"Exif\0\0"
     assert data[12 : 12 + len(exif_block())] == exif_block()
+
+
+def test_xmp_that_fills_a_segment_of_jpeg_is_kept(tmp_path: Path) -> None:
+    xmp = XMP.ljust(MOST_XMP_BYTES_IN_JPEG)
+    write(tmp_path / "a.jpg", "jpeg", photo(9, 8), exif=exif_block(), xmp=xmp, icc=ICC)
+    with Image.open(tmp_path / "a.jpg") as image:
+        assert (image.info["xmp"], image.info["icc_profile"]) == (xmp, ICC)
 
 
 @pytest.mark.parametrize(("per_inch", "has_jfif"), [(300, True), (72, True), (0.5, False), (100_000, False)])

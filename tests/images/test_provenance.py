@@ -125,6 +125,59 @@ def test_a_picture_that_a_network_made_stays_one(before: str, after: str, form: 
     assert values(root, f"{IPTC}DigitalSourceType") == [TYPES + after]
 
 
+MADE_BY_A_NETWORK = TYPES + "trainedAlgorithmicMedia"
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "trainedAlgorithmicMedia",
+        "digsrctype:trainedAlgorithmicMedia",
+        MADE_BY_A_NETWORK.replace("http:", "https:"),
+        MADE_BY_A_NETWORK.replace("/", "&#x2F;"),
+        f" {MADE_BY_A_NETWORK}/\n",
+    ],
+)
+def test_that_a_network_made_it_is_seen_in_every_form(value: str) -> None:
+    root = told(packet(f"<Iptc4xmpExt:DigitalSourceType>{value}</Iptc4xmpExt:DigitalSourceType>"))
+    assert values(root, f"{IPTC}DigitalSourceType") == [value.replace("&#x2F;", "/")]
+
+
+def test_that_a_network_made_it_is_seen_as_a_resource() -> None:
+    root = told(packet(f'<Iptc4xmpExt:DigitalSourceType rdf:resource="{MADE_BY_A_NETWORK}"/>'))
+    (kept,) = root.iter(f"{IPTC}DigitalSourceType")
+    assert kept.attrib == {f"{RDF}resource": MADE_BY_A_NETWORK}
+
+
+def test_a_source_type_that_only_begins_like_one_is_replaced() -> None:
+    root = told(packet("", f'Iptc4xmpExt:DigitalSourceType="{MADE_BY_A_NETWORK}Not"'))
+    assert values(root, f"{IPTC}DigitalSourceType") == [ENLARGED_BY_A_NETWORK.decode()]
+
+
+def test_a_history_as_a_bag_goes_on() -> None:
+    bag = "<xmpMM:History><rdf:Bag><rdf:li>scanned</rdf:li></rdf:Bag></xmpMM:History>"
+    first, second = told(packet(bag)).iter(f"{RDF}li")
+    assert first.text == "scanned"
+    assert second.findtext(f"{EVENT}action") == "resized"
+
+
+def test_a_program_whose_name_ends_character_data_stays_xml() -> None:
+    (parameters,) = told(packet("", 'xmp:CreatorTool="a ]]> b"')).iter(f"{EVENT}parameters")
+    assert parameters.text == "realesrgan-x4plus, x4; xmp:CreatorTool was: a ]]> b"
+
+
+def test_a_packet_may_be_padded_with_zeros() -> None:
+    padded = packet("<xmp:Rating>4</xmp:Rating>") + bytes(20)
+    found, notices = xmp_with_provenance(padded, PROVENANCE, "png")
+    assert notices == ()
+    assert found is not None and found.endswith(bytes(20)) and ENLARGED_BY_A_NETWORK in found
+
+
+def test_an_empty_rdf_is_filled() -> None:
+    xmp = f'<x:xmpmeta xmlns:x="adobe:ns:meta/"><r:RDF xmlns:r="{RDF[1:-1]}" /></x:xmpmeta>'.encode()
+    assert events(told(xmp)) == [("resized", "realesr 9.9")]
+
+
 def test_what_an_ingredient_says_about_itself_stays() -> None:
     pantry = (
         '<xmpMM:Pantry><rdf:Bag><rdf:li rdf:parseType="Resource"><xmp:CreatorTool>Other</xmp:CreatorTool></rdf:li>'
@@ -155,6 +208,25 @@ def test_the_photos_own_xmp_is_not_lost_where_jpeg_has_no_room_for_more() -> Non
     found, (notice,) = xmp_with_provenance(full, PROVENANCE, "jpeg")
     assert found == full and "as long as JPEG allows" in notice
     assert xmp_with_provenance(full, PROVENANCE, "png")[1] == ()
+
+
+def test_the_padding_gives_way_where_jpeg_has_no_room_for_more() -> None:
+    end = b'<?xpacket end="w"?>'
+    padded = packet("<xmp:Label>x</xmp:Label>").replace(end, b" " * 64_500 + end)
+    assert len(padded) <= MOST_XMP_BYTES_IN_JPEG
+    found, notices = xmp_with_provenance(padded, PROVENANCE, "jpeg")
+    assert notices == ()
+    assert found is not None and len(found) < 3000 and found.endswith(end) and b"<xmp:Label>x<" in found
+
+
+def test_an_image_whose_xmp_jpeg_cannot_hold_gets_a_packet_of_its_own() -> None:
+    large = packet("<xmp:Label>" + "x" * MOST_XMP_BYTES_IN_JPEG + "</xmp:Label>")
+    assert xmp_with_provenance(large, PROVENANCE, "jpeg") == xmp_with_provenance(None, PROVENANCE, "jpeg")
+
+
+def test_a_picture_of_the_same_size_was_not_resized() -> None:
+    root = told(None, Provenance(software="realesr 9.9", network="a", scale=1.0))
+    assert events(root) == [("filtered", "realesr 9.9")]
 
 
 def test_a_hostile_packet_takes_no_time() -> None:

@@ -228,6 +228,12 @@ def test_a_list_that_is_damaged_is_refused(tmp_path, text):
     assert str(caught.value).isprintable()
 
 
+def test_a_list_of_nothing_is_told(tmp_path):
+    (tmp_path / MANIFEST).write_text('{"format": 1, "networks": []}')
+    with pytest.raises(ModelError, match="lists no network: export the networks again"):
+        import_networks(tmp_path)
+
+
 @pytest.mark.parametrize(
     ("name", "changes"),
     [

@@ -135,6 +135,11 @@ def test_fields_of_other_types_count_as_missing(server):
     assert (file.type, file.bytes, file.sha256, file.urls) == ("", None, None, ())
 
 
+def test_numbers_that_no_file_can_have_count_as_missing(server):
+    entry = listed(server, scale=10**400, file={"size": 10**400})
+    assert (entry.scale, entry.files[0].bytes) == (None, None)
+
+
 def test_texts_hold_nothing_that_a_terminal_obeys(server):
     entry = listed(server, name="a\x1b[2Jb", author="c\u202ed", tags=["e\rf"], description="g\x07h", license="MIT\x1b")
     texts = (entry.title, entry.author, *entry.tags, entry.description, entry.licence)
@@ -152,6 +157,12 @@ def test_every_word_has_to_be_somewhere(server):
     assert [entry.name for entry in search(found, ["film", "tests"])] == ["4x-Other"]
     assert search(found, ["photo", "anime"]) == []
     assert len(search(found, [])) == 2
+
+
+def test_few_of_many_networks_of_one_title_are_told(server):
+    found = read_catalogue(server.publish({f"2x-{number}": server.entry(network_bytes()) for number in range(9)}))
+    with pytest.raises(ModelError, match=r"did you mean 2x-0, 2x-1, 2x-2\?"):
+        find(found, "made up")
 
 
 def test_names_are_found_by_title_too_and_near_ones_are_told(server):

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 LANCZOS = "original (Lanczos)"
 """Name of the original, enlarged without a network."""
+NARROWEST, WIDEST = 1 / 4, 10
+"""Least and largest width by height of the field in which pictures are compared; narrower and wider ones have bars."""
 
 
 def page(comparison: "Comparison", missing: Sequence[str] = ()) -> str:
@@ -43,7 +45,7 @@ def page(comparison: "Comparison", missing: Sequence[str] = ()) -> str:
         "place": _text(place_in_words(comparison)),
         "caption": f"The same region, enlarged by {networks}",
         "width_px": f"{width}",
-        "ratio": f"{width / height:.6g}",
+        "ratio": f"{min(max(width / height, NARROWEST), WIDEST):.6g}",
         "options": "".join(f'<option value="{index}">{_text(name)}</option>' for index, name in enumerate(names)),
         "rows": "\n".join([_original_row(comparison), *map(_row, range(1, count + 1), comparison.networks)]),
         "notices": _list(notices(comparison, missing)),
@@ -63,7 +65,7 @@ def place_in_words(comparison: "Comparison") -> str:
 
 def notices(comparison: "Comparison", missing: Sequence[str]) -> list[str]:
     """Return what a reader of the page should know, one line each."""
-    lines = list(comparison.notices)
+    lines = [*comparison.notices, *failures(comparison)]
     if any(network.niqe is not None for network in comparison.networks):
         lines.append(
             "NIQE tells without a reference how much a picture looks like clean photos: the lower, the more; it often "
@@ -73,6 +75,11 @@ def notices(comparison: "Comparison", missing: Sequence[str]) -> list[str]:
     if missing:
         lines.append(f"not on disk, and left out: {', '.join(missing)}")
     return lines
+
+
+def failures(comparison: "Comparison") -> list[str]:
+    """Return one line for each network that gave nothing."""
+    return [f"{name} gave nothing: {reason}" for name, reason in comparison.failed]
 
 
 def measured_in_words(seconds: float) -> str:

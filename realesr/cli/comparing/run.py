@@ -9,7 +9,7 @@ from realesr.cli import stopping
 from realesr.cli.estimate import duration_in_words
 from realesr.cli.files import find_images
 from realesr.cli.names import quoted_names, shown
-from realesr.errors import EngineError, InputError, OutputError
+from realesr.errors import EngineError, InputError, MissingDependency, ModelError, OutputError
 from realesr.options import FileOptions, NetworkOptions
 
 from .files import Target, output_folder, targets_for, without_sheets, write
@@ -40,7 +40,11 @@ class CompareRun:
         """Compare the networks on every photo; return the exit code."""
         folder = output_folder(output, many=len(photos) > 1 or any(os.path.isdir(photo) for photo in photos))
         found, failures = find_images(photos, recursive=recursive, output=folder)
-        targets = targets_for(without_sheets(found), Path(output) if output and folder is None else None, folder)
+        compared = without_sheets(found)
+        for image in found:
+            if image not in compared:
+                self._messages.say(f"{shown(image.path)} is the picture of an earlier comparison: skipped")
+        targets = targets_for(compared, Path(output) if output and folder is None else None, folder)
         self._check_regions(targets)
         names = self._networks(model) if targets else []
         for path, error in failures:
@@ -86,7 +90,7 @@ class CompareRun:
         try:
             comparison = self._compared(target.source, names)
             write(comparison, target, self._missing)
-        except (InputError, OutputError, EngineError) as error:
+        except (InputError, OutputError, ModelError, EngineError, MissingDependency) as error:
             self._fail(target.source, error)
         else:
             self._report(comparison, target)
@@ -117,11 +121,14 @@ class CompareRun:
         """Report a comparison: notices and a line per network, and its files or JSON on stdout."""
         from realesr.cli import console
 
-        from .page import measured_in_words
+        from .page import failures, measured_in_words
 
         name = shown(target.source.name)
         for notice in comparison.notices:
             self._messages.say(f"{name}: {quoted_names(notice, (target.source,))}")
+        for failure in failures(comparison):
+            self._messages.error(EngineError(failure), (target.source,))
+        self._failed += bool(comparison.failed)
         for network in comparison.networks:
             score = "" if network.niqe is None else f", NIQE {network.niqe:.2f}"
             whole = duration_in_words(network.photo_seconds)
@@ -164,6 +171,7 @@ def record(comparison: "Comparison", target: Target, missing: Sequence[str]) -> 
         "scale": comparison.scale,
         "lanczos_niqe": comparison.lanczos_niqe,
         "networks": [{field: getattr(network, field) for field in fields} for network in comparison.networks],
+        "failed": [{"name": name, "error": reason} for name, reason in comparison.failed],
         "not_on_disk": list(missing),
         "notices": comparison.notices,
     }

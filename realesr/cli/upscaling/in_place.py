@@ -71,9 +71,15 @@ def in_place_from(
         raise UsageError(
             f"got --in-place with {what}: expected --backup FOLDER for the originals, or --no-backup to lose them"
         )
-    if backup is not None and (not backup or (os.path.lexists(backup) and not os.path.isdir(backup))):
+    if backup is not None and not _can_be_folder(backup):
         raise UsageError(f"got --backup {backup}, which is no folder: name one, which is made if it is missing")
     return InPlace(None if backup is None else Path(backup))
+
+
+def _can_be_folder(name: str) -> bool:
+    """Return whether a folder of this name is there, or could be made: what is there of its path are folders."""
+    path = Path(name)
+    return bool(name) and os.path.isdir(next((place for place in (path, *path.parents) if os.path.lexists(place)), "."))
 
 
 def plan_in_place(found: Sequence[Found], in_place: InPlace, *, folds_case: bool = FOLDS_CASE) -> list[Job]:
@@ -164,7 +170,8 @@ def replace_input(job: Job, enlarge: Enlarge, file: FileOptions, manifest: Manif
         result = enlarge(part, replace(file, format=fmt, quality=quality, overwrite=True))
         _put_in_place(part, job, facts, result.seconds, manifest)
     except RealesrError as error:
-        raise type(error)(str(error).replace(str(part), str(source)), option=error.option) from error
+        option = None if error.option == "output" else error.option  # it cannot be named here
+        raise type(error)(str(error).replace(str(part), str(source)), option=option) from error
     finally:
         with contextlib.suppress(OSError):
             part.unlink(missing_ok=True)

@@ -45,11 +45,13 @@ def inputs_from(words: Sequence[str], list_name: str | None, *, is_null_separate
         is_null_separated: whether a NUL ends each path of the list, not a line break.
 
     Raises:
-        UsageError: stdin beside other inputs, or a list that is not there.
+        UsageError: stdin beside other inputs, an empty path, or a list that is not there.
         InputError: a list without a path in it.
     """
     if is_null_separated and list_name is None:
         raise UsageError("got -0 without --files-from: name the list that has a NUL after each path")
+    if "" in words:  # Path takes it for the current folder
+        raise UsageError("got an empty path, expected an image or a folder; the current folder is .")
     if STREAM not in words:
         listed = () if list_name is None else _listed_paths(list_name, is_null_separated=is_null_separated)
         return Inputs((*map(Path, words), *listed))

@@ -14,7 +14,7 @@ from realesr.cli.advice import ADVICE, message_with_advice
 from realesr.cli.estimate import Estimate, facts_of
 from realesr.cli.files import Found, Job, Output, find_images, job_state, make_folder, plan_jobs, without_outputs
 from realesr.cli.names import shown
-from realesr.errors import InputError, LargeEnough, OutputError, OutputExists, UsageError
+from realesr.errors import InputError, LargeEnough, OutputError, OutputExists, RealesrError, UsageError
 from realesr.images.info import OutputFormat
 from realesr.images.output_format import DEFAULT_QUALITY, PREVIEW_ENDING, format_of
 from realesr.options import FileOptions, ImageOptions, NetworkOptions
@@ -147,9 +147,26 @@ class UpscaleRun:
             self._fail(job, error)
             return True
         if reason is None:
-            return self._has_failed_before(job)
+            return self._has_failed_before(job) or self._is_large_enough(job)
         self._skip(job, reason)
         return True
+
+    def _is_large_enough(self, job: Job) -> bool:
+        """Return whether an image has the size that is asked for, and report it: it needs no network."""
+        if self._request.image.size is None or self._request.is_preview:
+            return False
+        from realesr.images.crop import opened
+        from realesr.runtime.pipeline import check_target_size
+
+        try:
+            with opened(job.source, self._request.file) as reader:
+                check_target_size(reader.info, self._request.image, str(job.source))
+        except LargeEnough as error:
+            self._skip_large(job, source_facts(job.source), error)
+            return True
+        except RealesrError:
+            return False  # told when it is its turn
+        return False
 
     def _is_left_to_others(self, job: Job, claim: "LockFile") -> bool:
         """Return whether another process has done a job, or failed at it, since this run began, and report it."""

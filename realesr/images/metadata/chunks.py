@@ -1,7 +1,7 @@
 """Makes the parts of JPEG and PNG files that hold EXIF and XMP, which libvips does not write, or not as they are.
 
 libvips rewrites EXIF through libexif, which drops the fields that it does not know and moves the others. It writes XMP
-to PNG as zTXt, where other programs do not look.
+to PNG as zTXt, where other programs do not look, and leaves it out of JPEG above 60,000 bytes.
 """
 
 import struct
@@ -34,6 +34,17 @@ def exif_segment(exif: bytes) -> bytes:
     if len(exif) > MOST_EXIF_BYTES_IN_JPEG:
         return b""
     return b"\xff\xe1" + struct.pack(">H", len(exif) + 8) + b"Exif\0\0" + exif
+
+
+def xmp_segment(xmp: bytes) -> bytes:
+    """Return XMP as a segment of JPEG; nothing where it is too long for one.
+
+    Source: XMP specification, part 3, 1.1.3.
+    """
+    if len(xmp) > MOST_XMP_BYTES_IN_JPEG:
+        return b""
+    head = b"http://ns.adobe.com/xap/1.0/\0"
+    return b"\xff\xe1" + struct.pack(">H", 2 + len(head) + len(xmp)) + head + xmp
 
 
 def exif_chunk(exif: bytes) -> bytes:

@@ -9,6 +9,7 @@ stEvt); IPTC Photo Metadata 2023.2, Digital Source Type, and IPTC's NewsCodes of
 
 import re
 from dataclasses import dataclass
+from html import unescape
 from xml.sax.saxutils import escape
 
 from realesr.images.info import OutputFormat
@@ -32,15 +33,19 @@ _USUAL_PREFIXES = {
     b"Iptc4xmpExt": _IPTC,
 }
 
-_SOURCE_TYPES = b"http://cv.iptc.org/newscodes/digitalsourcetype/"
-ENLARGED_BY_A_NETWORK = _SOURCE_TYPES + b"compositeWithTrainedAlgorithmicMedia"
-_SAYS_MORE = (_SOURCE_TYPES + b"trainedAlgorithmicMedia", ENLARGED_BY_A_NETWORK)
-"""Source types that stay: a picture that a network made as a whole is that still when another one has enlarged it."""
+ENLARGED_BY_A_NETWORK = b"http://cv.iptc.org/newscodes/digitalsourcetype/compositeWithTrainedAlgorithmicMedia"
+_SAYS_MORE = re.compile(r"(?:.*[/:])?(?:trainedAlgorithmicMedia|compositeWithTrainedAlgorithmicMedia)/?")
+"""Source types that stay: a picture that a network made as a whole is that still when another one has enlarged it.
+
+Programs write them as IPTC's address, by https too, as a code ("digsrctype:..."), or by their name alone.
+"""
 
 _ROOT: Name = (_RDF, b"RDF")
 _DESCRIPTION: Name = (_RDF, b"Description")
 _CREATOR_TOOL: Name = (_XMP, b"CreatorTool")
 _HISTORY: Name = (_MEDIA_MANAGEMENT, b"History")
+_LISTS = ((_RDF, b"Seq"), (_RDF, b"Bag"))
+"""Forms of a history: XMP has the first one; what a program has written as the other one stays, too."""
 _SOURCE_TYPE: Name = (_IPTC, b"DigitalSourceType")
 
 _NOT_IN_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
@@ -75,7 +80,7 @@ class Provenance:
 
     def parameters(self, former_tool: bytes | None) -> bytes:
         """Return network, scale and the program that the image named before, as XML text."""
-        former = b"" if former_tool is None else b"; xmp:CreatorTool was: " + former_tool
+        former = b"" if former_tool is None else b"; xmp:CreatorTool was: " + _as_element(former_tool)
         return _xml_text(self._by) + former
 
 
@@ -92,13 +97,18 @@ def xmp_with_provenance(
         fmt: format of the file that the packet goes into; JPEG bounds its length.
 
     Returns:
-        The packet; the one that was given where it cannot be edited or would not fit into the file any more.
+        The packet: a new one where JPEG cannot hold the one that was given; that one where it cannot be edited or would
+        not fit any more, even without the spaces at its end.
     """
+    if fmt == "jpeg" and xmp is not None and len(xmp) > MOST_XMP_BYTES_IN_JPEG:
+        xmp = None  # JPEG cannot hold it, as `realesr.images.output_format.check_output` says
     try:
         told = _told(_NEW_PACKET if xmp is None else xmp, provenance)
     except UneditableError as error:
         return xmp, (f"the XMP packet {error}: that the image was enlarged by a network is not written into it",)
-    if fmt == "jpeg" and xmp is not None and len(xmp) <= MOST_XMP_BYTES_IN_JPEG < len(told):
+    if fmt == "jpeg" and len(told) > MOST_XMP_BYTES_IN_JPEG:
+        told = _without_padding(told)
+    if fmt == "jpeg" and len(told) > MOST_XMP_BYTES_IN_JPEG:
         full = "the XMP is as long as JPEG allows: that the image was enlarged by a network is not written into it"
         return xmp, (full,)
     return told, ()
@@ -114,16 +124,18 @@ def _told(xmp: bytes, provenance: Provenance) -> bytes:
     find_structures(xmp, _USUAL_PREFIXES, places.extend)
     parents = _parents(places)
     root = next((place for place in places if place.name == _ROOT), None)
-    if root is None or root.value_end == root.end:
-        raise UneditableError("has no rdf:RDF with content")
+    if root is None:
+        raise UneditableError("has no rdf:RDF")
+    if root.value_end == root.end:  # "<rdf:RDF .../>"
+        return _told(_with_end_tag(xmp, root), provenance)
     top = [place for place in places if _is_top_level(place, parents)]
     tool = next((place for place in top if place.name == _CREATOR_TOOL and place.is_simple), None)
     former = None if tool is None else xmp[tool.value_start : tool.value_end].strip() or None
     event = _event(provenance, former)
     properties = [b"<xmp:CreatorTool>" + _xml_text(provenance.summary) + b"</xmp:CreatorTool>"]
     edits: list[Edit] = [(place.start, place.end, b"") for place in top if place.name == _CREATOR_TOOL]
-    kept_type = [place for place in top if place.name == _SOURCE_TYPE and _says_more(xmp, place)]
-    if not kept_type:
+    types = [place for place in places if _is_source_type(place, parents)]
+    if not any(_says_more(xmp[place.value_start : place.value_end]) for place in types):
         edits += [(place.start, place.end, b"") for place in top if place.name == _SOURCE_TYPE]
         source_type = ENLARGED_BY_A_NETWORK
         properties.append(b"<Iptc4xmpExt:DigitalSourceType>" + source_type + b"</Iptc4xmpExt:DigitalSourceType>")
@@ -135,6 +147,18 @@ def _told(xmp: bytes, provenance: Provenance) -> bytes:
         edits.append((events_end, events_end, event))
     edits.append((root.value_end, root.value_end, _description(_about(xmp, places, parents), properties)))
     return replaced(xmp, edits)
+
+
+def _without_padding(xmp: bytes) -> bytes:
+    """Return the packet without the spaces before its end, which are there for programs that edit it in its file."""
+    end = xmp.rfind(b"<?xpacket end")
+    return xmp if end < 0 else xmp[:end].rstrip() + b"\n" + xmp[end:]
+
+
+def _with_end_tag(xmp: bytes, place: Place) -> bytes:
+    """Return the packet with "<a:b></a:b>" instead of the "<a:b/>" of a place."""
+    qualified = re.split(rb"[\s/]", xmp[place.start + 1 : place.end], maxsplit=1)[0]
+    return xmp[: place.end - 2] + b"></" + qualified + b">" + xmp[place.end :]
 
 
 def _parents(places: list[Place]) -> dict[int, Place]:
@@ -162,15 +186,22 @@ def _end_of_history(places: list[Place], parents: dict[int, Place], top: list[Pl
     histories = {place.start for place in top if place.name == _HISTORY}
     for place in places:
         parent = parents.get(place.start)
-        is_list = place.name == (_RDF, b"Seq") and place.value_end < place.end
+        is_list = place.name in _LISTS and place.value_end < place.end
         if is_list and parent is not None and parent.start in histories:
             return place.value_end
     return None
 
 
-def _says_more(xmp: bytes, place: Place) -> bool:
+def _is_source_type(place: Place, parents: dict[int, Place]) -> bool:
+    """Return whether a place is the image's source type, or its rdf:resource, where an address may stand as well."""
+    if place.name == (_RDF, b"resource") and place.start in parents:
+        place = parents[place.start]
+    return place.name == _SOURCE_TYPE and _is_top_level(place, parents)
+
+
+def _says_more(value: bytes) -> bool:
     """Return whether a source type says already that a network made the picture or a part of it."""
-    return any(each in xmp[place.start : place.end] for each in _SAYS_MORE)
+    return _SAYS_MORE.fullmatch(unescape(value.decode("utf-8", "replace")).strip()) is not None
 
 
 def _about(xmp: bytes, places: list[Place], parents: dict[int, Place]) -> bytes:
@@ -191,12 +222,18 @@ def _description(about: bytes, properties: list[bytes]) -> bytes:
 
 def _event(provenance: Provenance, former_tool: bytes | None) -> bytes:
     """Return an entry of the history."""
+    action = b"filtered" if provenance.scale == 1 else b"resized"
     return (
-        b'<rdf:li xmlns:rdf="%s" xmlns:stEvt="%s" rdf:parseType="Resource"><stEvt:action>resized</stEvt:action>'
+        b'<rdf:li xmlns:rdf="%s" xmlns:stEvt="%s" rdf:parseType="Resource"><stEvt:action>%s</stEvt:action>'
         b"<stEvt:softwareAgent>%s</stEvt:softwareAgent><stEvt:parameters>%s</stEvt:parameters></rdf:li>"
-    ) % (_RDF, _EVENT, _xml_text(provenance.software), provenance.parameters(former_tool))
+    ) % (_RDF, _EVENT, action, _xml_text(provenance.software), provenance.parameters(former_tool))
 
 
 def _xml_text(text: str) -> bytes:
     """Return text as it stands in an XML element, without the characters that XML cannot hold."""
     return escape(_NOT_IN_XML.sub("", text)).encode()
+
+
+def _as_element(value: bytes) -> bytes:
+    """Return a value of an element or an attribute as an element may have it: "]]>" only where that ends a CDATA."""
+    return value if b"<" in value else value.replace(b">", b"&gt;")

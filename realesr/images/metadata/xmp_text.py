@@ -67,7 +67,7 @@ def find_structures(xmp: bytes, conventional: Mapping[bytes, bytes], visit: Call
     """
     if len(xmp) > MOST_BYTES:
         raise UneditableError(f"has {len(xmp):,} bytes, more than {MOST_BYTES:,}")
-    if b"\0" in xmp:
+    if b"\0" in xmp.rstrip(b"\0"):  # some programs pad packets with zeros, or end them as strings of C
         raise UneditableError("is not in UTF-8")
     namespaces: dict[bytes, list[bytes]] = {prefix: [uri] for prefix, uri in conventional.items()}
     root = _Open(b"", (b"", b""), 0, 0, [])
