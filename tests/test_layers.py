@@ -36,7 +36,9 @@ ALLOWED = {
     "api": {"engines", "export", "runtime", "images", "models", "machine", *SHARED},
     "comparing": {"api", "scores", "images", "models", *SHARED},
     "face": {"api", "comparing", "runtime", "errors", "options", "target_size"},
+    "server": {"api", "face", "runtime", "images", "models", "machine", *SHARED},
     "cli": {
+        "server",
         *("api", "comparing", "face", "engines", "export", "train", "train.data", "train.degrade"),
         *("runtime", "scores", "images", "models", "machine", *SHARED),
     },

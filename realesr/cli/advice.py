@@ -50,6 +50,13 @@ ADVICE = {
     "limit_minutes": "'realesr export --limit-minutes' sets the limit",
     "timing_cache": "--timing-cache sets it",
     "fp16": "leave out --fp16",
+    # server.settings.ServerSettings
+    "port": "--port sets it",
+    "queue_length": "--queue sets it",
+    "most_upload_bytes": "--max-upload sets it",
+    "most_pixels": "--max-pixels sets it",
+    "keep_seconds": "--keep sets it",
+    "grace_seconds": "--grace sets it",
     # train.request.Request, and the command `train`
     "data": "--data names photos, --gt and --lq name pairs",
     "gt": "--gt and --lq name them",

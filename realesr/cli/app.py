@@ -22,6 +22,8 @@ from .help import CommandHelp, GroupHelp
 from .models import models
 from .score import EXAMPLES as SCORE_EXAMPLES
 from .score import score
+from .serve import EXAMPLES as SERVE_EXAMPLES
+from .serve import serve
 from .train import train
 from .tune import EXAMPLES as TUNE_EXAMPLES
 from .tune import tune
@@ -34,6 +36,7 @@ realesr upscale holiday -o large -s 2  # every image of a folder, twice
 realesr upscale --help                 # all options, each with an example
 realesr export --fp16                  # a network as an ONNX file
 realesr compare photo.jpg              # which network suits it?
+realesr serve --open                   # a page in the browser
 realesr models                         # the networks, and which are on disk
 realesr doctor                         # what works on this machine
 realesr --version"""
@@ -76,6 +79,7 @@ def build_app() -> typer.Typer:
     app.command(cls=CommandHelp, epilog=UPSCALE_EXAMPLES)(upscale)
     app.command(cls=CommandHelp, epilog=COMPARE_EXAMPLES)(compare)
     app.command(cls=CommandHelp, epilog=SCORE_EXAMPLES)(score)
+    app.command(cls=CommandHelp, epilog=SERVE_EXAMPLES)(serve)
     app.add_typer(models, name="models")
     app.command(cls=CommandHelp, epilog=EXPORT_EXAMPLES)(export)
     app.add_typer(train, name="train")

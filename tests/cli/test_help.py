@@ -20,6 +20,7 @@ COMMANDS = [
     ("upscale",),
     ("compare",),
     ("score",),
+    ("serve",),
     ("models",),
     ("models", "fetch"),
     ("models", "info"),
