@@ -84,7 +84,7 @@ def test_install_runs_pip_once_until_the_constraints_change(checkout: Path) -> N
     assert install(checkout, "full").returncode == 0
     assert install(checkout, "light").returncode == 0
     assert len(installs()) == 2
-    assert ".[weights,openvino,ncnn,tensorrt-rtx,torch,heif,dev]" in installs()[1]
+    assert ".[weights,openvino,ncnn,tensorrt-rtx,torch,heif,serve,dev]" in installs()[1]
 
 
 def test_demo_shows_the_network_in_the_package_before_the_default() -> None:
