@@ -429,6 +429,8 @@ def test_the_list_is_cleared_after_a_question(shown: Shown, api: FakeApi) -> Non
     shown.tab.get_by_role("button", name="Clear the list").click()
     shown.tab.wait_for_selector("main.empty")
     assert api.jobs == {}
+    # A picture may have been asked for just before its job was deleted; the browser itself notes the answer.
+    shown.faults = [fault for fault in shown.faults if "404 (Not Found)" not in fault]
 
 
 def test_every_control_has_a_name_and_the_focus_follows_the_page(shown: Shown) -> None:
