@@ -18,13 +18,7 @@ import report
 from numpy.typing import NDArray
 from PIL import Image
 
-BORDER_PX = 4
-
-
-def luma(rgb: NDArray[np.float64]) -> NDArray[np.float64]:
-    """(h, w, 3) RGB in [0, 255] -> (h, w) Y in [16, 235]. Source: MATLAB rgb2ycbcr, ITU-R BT.601."""
-    y: NDArray[np.float64] = 16 + rgb @ np.array([65.481, 128.553, 24.966]) / 255
-    return y
+from realesr.scores.reference import BORDER_PX, psnr_y
 
 
 def psnr(a: NDArray[np.float64], b: NDArray[np.float64]) -> float:
@@ -50,11 +44,11 @@ def measure(low: Path, high: Path, options: list[str]) -> dict[str, Any]:
             *options,
         ]
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
-        result = np.asarray(Image.open(target).convert("RGB"), np.float64)
-    truth = np.asarray(Image.open(high).convert("RGB"), np.float64)[: result.shape[0], : result.shape[1]]
+        result = np.asarray(Image.open(target).convert("RGB"))
+    truth = np.asarray(Image.open(high).convert("RGB"))[: result.shape[0], : result.shape[1]]
     inner = np.s_[BORDER_PX:-BORDER_PX, BORDER_PX:-BORDER_PX]
-    result, truth = result[inner], truth[inner]
-    return {"image": low.stem, "psnr_y_db": psnr(luma(result), luma(truth)), "psnr_rgb_db": psnr(result, truth)}
+    on_rgb = psnr(result[inner].astype(np.float64), truth[inner].astype(np.float64))
+    return {"image": low.stem, "psnr_y_db": psnr_y(result, truth), "psnr_rgb_db": on_rgb}
 
 
 def main() -> None:

@@ -13,9 +13,10 @@ from numpy.typing import NDArray
 
 from realesr.api import Upscaler
 from realesr.errors import EngineError, InputError, MissingDependency, ModelError, RealesrError, UsageError
-from realesr.images.crop import Crop, Region, checked_region, opened, part_of, read_crop
+from realesr.images.crop import Crop, Region, checked_region, part_of, read_crop
 from realesr.images.detail import most_detailed_region
 from realesr.images.display import displayed
+from realesr.images.reader import open_with
 from realesr.models.pulled import find_pulled, pulled_networks
 from realesr.models.zoo import ZOO, find_file, near_names
 from realesr.options import FileOptions
@@ -170,7 +171,7 @@ def region_of(source: Path, region: tuple[int, int, int, int] | None, file: File
         UsageError: the region is none of this photo; see `realesr.images.crop.checked_region`.
         InputError: the photo cannot be read.
     """
-    with opened(source, file) as reader:
+    with open_with(source, file) as reader:
         return most_detailed_region(reader) if region is None else checked_region(region, source, reader.info)
 
 

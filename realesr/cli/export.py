@@ -10,7 +10,7 @@ import typer
 from realesr.errors import UsageError
 from realesr.models.graph_options import DEFAULT_OPSET, NEWEST_OPSET, OLDEST_OPSET
 
-from .options import OUTPUT, Debug, Json, Quiet
+from .options import DENOISE_HELP, OUTPUT, Debug, Json, Quiet
 
 if TYPE_CHECKING:
     from realesr.export.proof import Proof
@@ -113,8 +113,7 @@ Denoise = Annotated[
         metavar="0..1",
         show_default=False,
         rich_help_panel=GRAPH,
-        help="For realesr-general-x4v3: 0 keeps the noise, 1 removes the most. Default: 1. For any other network "
-        "with --denoise-with.",
+        help=DENOISE_HELP,
     ),
 ]
 DenoiseWith = Annotated[

@@ -255,14 +255,17 @@ Model = Annotated[
         "realesr-general-x4v3, which comes with realesr.",
     ),
 ]
+DENOISE_HELP = (
+    "For realesr-general-x4v3: 0 keeps the noise, 1 removes the most. Default: 1. For any other network with "
+    "--denoise-with."
+)
 Denoise = Annotated[
     float | None,
     typer.Option(
         metavar="0..1",
         show_default=False,
         rich_help_panel=NETWORK,
-        help="For realesr-general-x4v3: 0 keeps the noise, 1 removes the most. Default: 1. For any other network "
-        "with --denoise-with.",
+        help=DENOISE_HELP,
     ),
 ]
 DenoiseWith = Annotated[

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from realesr.errors import UsageError
 from realesr.images.info import ImageInfo
-from realesr.images.reader import ImageReader, open_image
+from realesr.images.reader import open_with
 from realesr.options import FileOptions
 
 MAX_REGION_PX = 1024
@@ -59,7 +59,7 @@ def read_crop(source: Path, region: Region, context_px: int, file: FileOptions) 
     Raises:
         InputError: the photo cannot be read.
     """
-    with opened(source, file) as reader:
+    with open_with(source, file) as reader:
         place = region.widened(context_px, Region(0, 0, reader.info.width_px, reader.info.height_px))
         pixels = reader.read_area(*place)
         return Crop(pixels=pixels, place=place, region=region, info=reader.info, notices=reader.notices)
@@ -93,8 +93,3 @@ def checked_region(region: tuple[int, int, int, int], source: Path, info: ImageI
             f"{asked}, which is not within {source} of {info.width_px} x {info.height_px} px", option="region"
         )
     return Region(left, top, width, height)
-
-
-def opened(source: Path, file: FileOptions) -> ImageReader:
-    """Open a photo for reading as `file` says: `page`, `max_pixels` and `allow_damaged`."""
-    return open_image(source, page=file.page, max_pixels=file.max_pixels, allow_damaged=file.allow_damaged)

@@ -6,6 +6,7 @@ from numpy.typing import NDArray
 from realesr.images.colour import is_srgb
 from realesr.images.colour_conversion import to_srgb
 from realesr.images.decoded import image_from_array
+from realesr.images.depth import rounded_to_8_bit
 from realesr.images.info import ImageInfo
 from realesr.images.libvips import own_messages
 
@@ -30,15 +31,8 @@ def displayed(pixels: NDArray[np.uint8] | NDArray[np.uint16], info: ImageInfo, *
         with own_messages():
             image = to_srgb(image_from_array(colour), "grey" if info.is_grey else "rgb", info.icc, info.bits)
             colour = np.asarray(image.numpy()).reshape(colour.shape)
-    rgb = np.broadcast_to(_8_bit(colour), (*colour.shape[:2], 3))
-    return _over_checkerboard(rgb, _8_bit(pixels[:, :, -1:]), square_px) if info.has_alpha else np.array(rgb)
-
-
-def _8_bit(pixels: NDArray[np.uint8] | NDArray[np.uint16]) -> NDArray[np.uint8]:
-    """Return pixels of 16 bit rounded to 8, and those of 8 bit as they are."""
-    if pixels.dtype == np.uint8:
-        return pixels.astype(np.uint8, copy=False)
-    return ((pixels.astype(np.uint32) + 128) // 257).astype(np.uint8)
+    rgb = np.broadcast_to(rounded_to_8_bit(colour), (*colour.shape[:2], 3))
+    return _over_checkerboard(rgb, rounded_to_8_bit(pixels[:, :, -1:]), square_px) if info.has_alpha else np.array(rgb)
 
 
 def _over_checkerboard(rgb: NDArray[np.uint8], alpha: NDArray[np.uint8], square_px: int) -> NDArray[np.uint8]:

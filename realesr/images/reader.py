@@ -25,8 +25,9 @@ from realesr.images.file_source import FileSource
 from realesr.images.info import ImageInfo
 from realesr.images.kinds import IMAGE_SUFFIXES, find_kind, mislabel_notice
 from realesr.images.libvips import own_messages, pyvips, vips_message
+from realesr.options import FileOptions
 
-__all__ = ["IMAGE_SUFFIXES", "MAX_PIXELS", "ImageReader", "open_image"]
+__all__ = ["IMAGE_SUFFIXES", "MAX_PIXELS", "ImageReader", "open_image", "open_with"]
 
 _ROWS_AT_ONCE = 256
 _SAMPLES_AT_ONCE = 16_000_000
@@ -55,6 +56,11 @@ def open_image(
     mislabelled = mislabel_notice(path, kind)
     notices = (mislabelled,) if mislabelled else ()
     return ImageReader(path, options, image, decoded.sources, notices, decoded.check_rows)
+
+
+def open_with(path: Path, file: FileOptions) -> "ImageReader":
+    """Open an image file with `page`, `max_pixels` and `allow_damaged` of `file`; see `open_image`."""
+    return open_image(path, page=file.page, max_pixels=file.max_pixels, allow_damaged=file.allow_damaged)
 
 
 class ImageReader:

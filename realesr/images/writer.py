@@ -22,6 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from realesr.errors import OutputError, UsageError
+from realesr.images.depth import rounded_to_8_bit
 from realesr.images.file_target import FileTarget
 from realesr.images.info import ImageInfo, OutputFormat
 from realesr.images.libvips import EncoderTurn, own_messages, own_settings, pyvips, vips_message
@@ -105,7 +106,7 @@ class ImageWriter:
         if self._rows_written + len(rows) > info.height_px:
             raise ValueError(f"got row {self._rows_written + len(rows)} of an image of {info.height_px}")
         self._rows_written += len(rows)
-        if not self._source.write(rows if self._encoded.bits == info.bits else _rounded_to_8_bit(rows)):
+        if not self._source.write(rows if self._encoded.bits == info.bits else rounded_to_8_bit(rows)):
             self._raise_error()
 
     def __enter__(self) -> Self:
@@ -283,8 +284,3 @@ def _exif_to_write(info: ImageInfo, fmt: OutputFormat) -> bytes | None:
     if resolution is None or fmt in ("png", "tiff") or (fmt == "jpeg" and jfif_segment(resolution)):
         return exif
     return with_resolution(exif, resolution)
-
-
-def _rounded_to_8_bit(rows: NDArray[Any]) -> NDArray[np.uint8]:
-    """Return uint16 rows as uint8, 65535 as 255, rounded to the nearest."""
-    return ((rows.astype(np.uint32) * 255 + 32767) // 65535).astype(np.uint8)

@@ -110,10 +110,10 @@ def upscale_file(
         OutOfMemory: the image does not fit in the memory that is free, or the engine had none left.
         EngineError: the engine failed.
     """
-    from realesr.images.reader import open_image
+    from realesr.images.reader import open_with
 
     started = time.monotonic()
-    with open_image(source, page=file.page, max_pixels=file.max_pixels, allow_damaged=file.allow_damaged) as whole:
+    with open_with(source, file) as whole:
         check_target_size(whole.info, image, str(source))
         plan = _plan(source, target, whole, pool_for(whole.info.bits), facts, image, file)
         job, output = plan.job, plan.output

@@ -20,6 +20,7 @@ from realesr.images.reader import ImageReader, open_image
 from realesr.images.row_source import RowSource
 from realesr.machine.leaving import native_call
 from realesr.machine.whole_file import whole_file
+from realesr.runtime.resize import LANCZOS_SUPPORT_PX
 
 from .tile_grid import TILE_PX
 
@@ -31,8 +32,6 @@ DISPLAY_QUALITY = 88
 PYRAMID_QUALITY = 95
 TILE_QUALITY = 92
 """Of JPEG files: a tile is looked at closely, and has its colours at full resolution."""
-LANCZOS_SUPPORT_PX = 3
-"""Pixels on each side that Lanczos' filter reads when it enlarges."""
 
 
 def write_display(source: Path, target: Path, most_px: int) -> None:

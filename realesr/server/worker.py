@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from realesr.errors import OutOfMemory
 from realesr.options import FileOptions, NetworkOptions
+from realesr.progress import AmountCallback
 
 from .job_options import JobOptions
 from .server_link import Request, ServerLink
@@ -91,7 +92,7 @@ def _upscale(request: Request, link: ServerLink, networks: OpenNetworks) -> dict
     file = replace(_file_options(options, source), max_pixels=request["most_pixels"])
 
     def enlarge() -> "UpscaleResult":
-        on_progress = _progress_callback(link)
+        on_progress = _amount_callback(link, lambda done, total: {"progress": [done, total]})
         return upscaler.upscale_file(source, target, image=options.image_options, file=file, on_progress=on_progress)
 
     try:
@@ -130,36 +131,32 @@ def _file_options(options: JobOptions, source: Path) -> FileOptions:
     return file
 
 
-def _progress_callback(link: ServerLink) -> Callable[[int, int], None]:
-    """Return the callback of a run: it tells the server now and then, and ends the run once that is cancelled."""
+def _amount_callback(link: ServerLink, answer: Callable[[int, int], dict[str, Any]]) -> AmountCallback:
+    """Return a callback that tells the server an amount now and then, and ends the run once that is cancelled.
+
+    Args:
+        link: to the server.
+        answer: returns what is told of so much done and so much in all.
+    """
     told = 0.0
 
-    def on_progress(done_px: int, total_px: int) -> None:
-        nonlocal told
-        link.check()
-        now = time.monotonic()
-        if now - told >= SECONDS_BETWEEN_ANSWERS or done_px == total_px:
-            told = now
-            link.say({"progress": [done_px, total_px]})
-
-    return on_progress
-
-
-def _download_callback(model: str | None, link: ServerLink) -> Callable[[int, int], None]:
-    """Return the callback of a download, which does as `_progress_callback`'s does."""
-    from realesr.models.zoo import DEFAULT_MODEL
-
-    told = 0.0
-
-    def on_download(done: int, total: int) -> None:
+    def on_amount(done: int, total: int) -> None:
         nonlocal told
         link.check()
         now = time.monotonic()
         if now - told >= SECONDS_BETWEEN_ANSWERS or done == total:
             told = now
-            link.say({"download": [done, total], "model": model or DEFAULT_MODEL})
+            link.say(answer(done, total))
 
-    return on_download
+    return on_amount
+
+
+def _download_callback(model: str | None, link: ServerLink) -> AmountCallback:
+    """Return the callback of a download, which tells the name of the network, too."""
+    from realesr.models.zoo import DEFAULT_MODEL
+
+    name = model or DEFAULT_MODEL
+    return _amount_callback(link, lambda done, total: {"download": [done, total], "model": name})
 
 
 if __name__ == "__main__":

@@ -1,6 +1,5 @@
 """The page of `realesr compare` in a real browser: Debian's Chromium without a window, driven by Playwright."""
 
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,12 +9,10 @@ from PIL import Image
 
 import realesr
 from realesr.cli.comparing.page import LANCZOS, page
+from tests.browser import NEEDS_CHROMIUM, chromium
 from tests.images.image_files import photo
 
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium-headless-shell", "chromium", "google-chrome"))), None)
-pytestmark = pytest.mark.skipif(
-    CHROMIUM is None, reason="needs a browser: apt install chromium-headless-shell, or chromium"
-)
+pytestmark = NEEDS_CHROMIUM
 
 WIDTHS = {1440: 900, 390: 844}
 NAMES = ["realesrgan-x4plus", "realesrgan-x2plus", "realesr-general-x4v3"]
@@ -25,11 +22,8 @@ TRANSFORM = "new DOMMatrix(document.getElementById('left-image').style.transform
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
-    sync = pytest.importorskip("playwright.sync_api", reason="needs playwright: pip install playwright")
-    with sync.sync_playwright() as driver:
-        browser = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+    with chromium() as browser:
         yield browser
-        browser.close()
 
 
 @pytest.fixture(scope="module")

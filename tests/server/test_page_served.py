@@ -1,26 +1,20 @@
 """The page in a real browser, from a real server that needs a token."""
 
-import shutil
 from pathlib import Path
 from typing import Any
 
-import pytest
+from tests.browser import NEEDS_CHROMIUM, chromium
 
 from .test_app import png
 from .test_serving import NETWORK, running
 
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium-headless-shell", "chromium", "google-chrome"))), None)
-pytestmark = pytest.mark.skipif(
-    CHROMIUM is None, reason="needs a browser: apt install chromium-headless-shell, or chromium"
-)
+pytestmark = NEEDS_CHROMIUM
 
 
 def test_the_link_leads_to_the_page_and_a_photo_to_its_result(tmp_path: Path) -> None:
-    sync = pytest.importorskip("playwright.sync_api", reason="needs playwright: pip install playwright")
     (tmp_path / "my photo.png").write_bytes(png(60, 40))
     token = "correct-horse-battery-staple"
-    with running(tmp_path / "server", host="0.0.0.0", token=token) as server, sync.sync_playwright() as driver:
-        browser = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+    with running(tmp_path / "server", host="0.0.0.0", token=token) as server, chromium() as browser:
         tab = browser.new_page()
         faults: list[str] = []
         requests: list[str] = []
@@ -35,7 +29,6 @@ def test_the_link_leads_to_the_page_and_a_photo_to_its_result(tmp_path: Path) ->
         tab.set_input_files("#files", str(tmp_path / "my photo.png"))
         tab.wait_for_selector("text=/240 . 160 px/")
         cookies: list[Any] = tab.context.cookies()
-        browser.close()
         assert faults == []
         assert [url for url in requests if not url.startswith((here, "blob:", "data:"))] == []
         assert [url for url in requests if token in url] == [f"{here}?token={token}"]

@@ -168,11 +168,11 @@ def named_images(
 
 def _size_fields(path: Path, rule: SizeRule) -> dict[str, str | int]:
     """Return the fields that follow from an image's size; raise RealesrError where its header cannot be read."""
-    from realesr.images.reader import open_image
+    from realesr.images.reader import open_with
     from realesr.runtime.pipeline import sizes_for
 
     file = rule.file
-    with open_image(path, page=file.page, max_pixels=file.max_pixels, allow_damaged=file.allow_damaged) as reader:
+    with open_with(path, file) as reader:
         info = reader.info
     height_px, width_px = sizes_for(info, rule.network_scale, rule.image).output
     scale = rule.image.scale or (width_px / info.width_px if rule.image.size else rule.network_scale)

@@ -20,13 +20,14 @@ def named_as_previews(found: Iterable[Found]) -> list[Found]:
 
 def check_regions(jobs: Sequence[Job], file: FileOptions) -> None:
     """Raise UsageError where the region is not within one of the photos; files that cannot be read have their turn."""
-    from realesr.images.crop import checked_region, opened
+    from realesr.images.crop import checked_region
+    from realesr.images.reader import open_with
 
     if file.region is None:
         return
     for job in jobs:
         try:
-            with opened(job.source, file) as reader:
+            with open_with(job.source, file) as reader:
                 checked_region(file.region, job.source, reader.info)
         except InputError:
             continue
@@ -38,12 +39,12 @@ def with_region(file: FileOptions, source: Path) -> FileOptions:
     Raises:
         InputError: the photo cannot be read.
     """
-    from realesr.images.crop import opened
     from realesr.images.detail import most_detailed_region
+    from realesr.images.reader import open_with
 
     if file.region is not None:
         return file
-    with opened(source, file) as reader:
+    with open_with(source, file) as reader:
         return replace(file, region=most_detailed_region(reader))
 
 

@@ -155,11 +155,11 @@ class UpscaleRun:
         """Return whether an image has the size that is asked for, and report it: it needs no network."""
         if self._request.image.size is None or self._request.is_preview:
             return False
-        from realesr.images.crop import opened
+        from realesr.images.reader import open_with
         from realesr.runtime.pipeline import check_target_size
 
         try:
-            with opened(job.source, self._request.file) as reader:
+            with open_with(job.source, self._request.file) as reader:
                 check_target_size(reader.info, self._request.image, str(job.source))
         except LargeEnough as error:
             self._skip_large(job, source_facts(job.source), error)
