@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from realesr.machine import processor
 from realesr.machine.whole_file import write_whole
 
 RESULTS = Path(__file__).parent / "results"
@@ -22,23 +23,13 @@ PACKAGES = ("realesr", "numpy", "onnx", "onnxruntime", "openvino", "ncnn", "pyvi
 """Packages whose versions are recorded."""
 GPU_PACKAGES = ("triton", "onnxruntime-gpu", "tensorrt", "cuda-bindings", "pycuda")
 """Packages whose versions are recorded where they are installed."""
-
-
-def cpu_name() -> str:
-    """Return the processor's name, as the operating system reports it."""
-    cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.exists():
-        for line in cpuinfo.read_text().splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()
+INSTRUCTION_SETS = ("avx2", "fma", "avx512f", "avx512_bf16", "amx_tile", "amx_bf16", "amx_int8", "amx_fp16")
+"""Processor features, by Linux's names, that decide which way is fast."""
 
 
 def instruction_sets() -> list[str]:
     """Return those of the relevant vector instructions that the processor has."""
-    cpuinfo = Path("/proc/cpuinfo")
-    flags = cpuinfo.read_text() if cpuinfo.exists() else ""
-    return [name for name in ("avx2", "avx512f", "avx512_bf16", "amx_bf16") if f" {name} " in flags]
+    return [name for name in INSTRUCTION_SETS if name in processor.flags()]
 
 
 def facts() -> dict[str, Any]:
@@ -54,7 +45,7 @@ def facts() -> dict[str, Any]:
         "date": datetime.date.today().isoformat(),
         "command": "python " + " ".join([f"benchmarks/{Path(sys.argv[0]).name}", *map(_shown, sys.argv[1:])]),
         "commit": _commit(),
-        "cpu": cpu_name(),
+        "cpu": processor.name(),
         "instruction_sets": instruction_sets(),
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
         "system": f"{platform.system()} {platform.machine()}, Python {platform.python_version()}",

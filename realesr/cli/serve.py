@@ -19,6 +19,7 @@ ADDRESS = "Address and access"
 LIMITS = "Limits"
 
 LEAST_TOKEN_CHARS = 16
+TOKEN_VARIABLE = "REALESR_TOKEN"
 
 EXAMPLES = """\
 realesr serve --open                   # the page in the browser
@@ -48,7 +49,7 @@ Token = Annotated[
     typer.Option(
         "--token",
         metavar="TEXT",
-        envvar="REALESR_TOKEN",
+        envvar=TOKEN_VARIABLE,
         show_default=False,
         show_envvar=False,
         rich_help_panel=ADDRESS,
@@ -66,7 +67,8 @@ AllowHost = Annotated[
         metavar="NAME",
         show_default=False,
         rich_help_panel=ADDRESS,
-        help="A name by which requests may ask for this server, such as a reverse proxy's; may be given several times.",
+        help="A name by which requests may ask for this server, such as a reverse proxy's; may be given several times. "
+        "A token is then needed at 127.0.0.1, too, for others come in by that name.",
     ),
 ]
 Queue = Annotated[
@@ -128,12 +130,12 @@ def serve(
     with errors_reported(messages):
         check_installed()
         from realesr.options import NetworkOptions
-        from realesr.server.settings import ServerSettings
+        from realesr.server.settings import LOCAL_HOSTS, ServerSettings
 
         settings = ServerSettings(
             host=host,
             port=port,
-            token=checked_token(token, host, no_auth=no_auth),
+            token=checked_token(token, is_local=host in LOCAL_HOSTS and not allow_host, no_auth=no_auth),
             allowed_hosts=tuple(allow_host or ()),
             queue_length=queue,
             most_upload_bytes=bytes_from(max_upload, "--max-upload"),
@@ -145,7 +147,7 @@ def serve(
             precision=precision,
             threads=threads,
         )
-        run(settings, messages, open_page=open)
+        run(settings, messages, open_page=open, verbose=verbose)
 
 
 def check_installed() -> None:
@@ -157,15 +159,18 @@ def check_installed() -> None:
         raise MissingDependency(f"the server needs {', '.join(missing)}: pip install 'realesr[serve]'")
 
 
-def checked_token(token: str | None, host: str, *, no_auth: bool) -> str | None:
+def checked_token(token: str | None, *, is_local: bool, no_auth: bool) -> str | None:
     """Return the token that requests must have: the one given, or a new one where others can reach the server.
+
+    Args:
+        token: what was given.
+        is_local: whether only this machine can reach the server.
+        no_auth: whether there shall be none.
 
     Raises:
         UsageError: the token is too short, or there shall be none.
     """
     import secrets
-
-    from realesr.server.settings import LOCAL_HOSTS
 
     if token and no_auth:
         raise UsageError("got --token and --no-auth: expected one of them")
@@ -173,11 +178,12 @@ def checked_token(token: str | None, host: str, *, no_auth: bool) -> str | None:
         raise UsageError(
             f"got a token of {len(token)} characters, expected {LEAST_TOKEN_CHARS} or more, of ASCII and without spaces"
         )
-    return token or (None if no_auth or host in LOCAL_HOSTS else secrets.token_urlsafe(24))
+    return token or (None if no_auth or is_local else secrets.token_urlsafe(24))
 
 
-def run(settings: "ServerSettings", messages: "Messages", *, open_page: bool) -> None:
+def run(settings: "ServerSettings", messages: "Messages", *, open_page: bool, verbose: bool) -> None:
     """Serve until a signal comes, and say so."""
+    import os
     import threading
     import webbrowser
     from urllib.parse import urlsplit
@@ -193,11 +199,26 @@ def run(settings: "ServerSettings", messages: "Messages", *, open_page: bool) ->
             here = link(settings, urlsplit(address).port or settings.port, from_here=True)
             threading.Thread(target=webbrowser.open, args=(here,), daemon=True).start()
 
+    os.environ.pop(TOKEN_VARIABLE, None)  # the processes that read images need not know it
     faults = Faults(messages)
     logging.getLogger("uvicorn").addHandler(faults)
+    if not verbose:  # then the whole log is shown
+        logging.getLogger("realesr").addHandler(Warnings(messages))
     with messages.log_shown():
         serve(settings, on_ready)
     messages.say("ended")
+
+
+class Warnings(logging.Handler):
+    """Shows what those who run the server should know of, such as jobs that failed."""
+
+    def __init__(self, messages: "Messages") -> None:
+        super().__init__(logging.WARNING)
+        self._messages = messages
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Show a warning; called by logging."""
+        self._messages.say(record.getMessage())
 
 
 class Faults(logging.Handler):

@@ -2,9 +2,11 @@
 
 import asyncio
 import contextlib
+import json
 import mimetypes
+import re
 from collections import Counter
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -34,10 +36,13 @@ from .refusals import Refusal
 from .request_log import RequestLog
 from .settings import ServerSettings
 from .uploads import check_announced, read_upload
+from .while_kept import WhileKept
 
 PAGE = Path(__file__).parent / "page"
 KEPT = {"Cache-Control": "private, max-age=3600, immutable"}
 """For pictures of a job, which never change."""
+
+_NUMBER = re.compile(r"\d{1,9}", re.ASCII)
 
 
 def build_app(settings: ServerSettings, queue: JobQueue) -> Starlette:
@@ -60,6 +65,7 @@ def build_app(settings: ServerSettings, queue: JobQueue) -> Starlette:
             Exception: refusals.on_fault,
         },
     )
+    app.router.redirect_slashes = False  # the redirection would name http and a host that a proxy may not have
     app.state.settings, app.state.queue, app.state.answers = settings, queue, answers
     return app
 
@@ -81,7 +87,7 @@ def routes() -> list[Route | Mount]:
         Route(f"{job}/thumbnail", show_thumbnail),
         Route(f"{job}/source", show_source),
         Route(f"{job}/preview", show_preview),
-        Route(f"{job}/tiles/{{side}}/{{level:int}}/{{x:int}}_{{y:int}}.jpg", show_tile),
+        Route(f"{job}/tiles/{{side}}/{{level}}/{{x}}_{{y}}.jpg", show_tile),
         Route("/api/archive", download_archive),
         Route("/healthz", tell_health),
         Route("/readyz", tell_readiness),
@@ -100,7 +106,7 @@ async def submit(request: Request) -> Response:
     return JSONResponse(job.to_json(), 202, {"Location": address})
 
 
-async def upscale(request: Request) -> Response:
+async def upscale(request: Request) -> Response | WhileKept:
     """Take an upload, and answer with the enlarged image; or with its job, where the client prefers not to wait."""
     preferred = request.headers.get("prefer", "").lower()
     if "respond-async" in (part.partition(";")[0].strip() for part in preferred.split(",")):
@@ -113,7 +119,7 @@ async def upscale(request: Request) -> Response:
         await over_or_left(request, job)
         if job.state == "done":
             is_sent = True
-            return result_of(job, BackgroundTask(queue.remove, job))
+            return result_of(queue, job, BackgroundTask(queue.remove, job))
         raise refusal_of(job)
     finally:
         if not is_sent:
@@ -128,9 +134,13 @@ async def job_from(request: Request, owner: str) -> Job:
         RealesrError: the queue is full, an option makes no sense, or the image cannot be read.
     """
     queue, settings = queue_of(request), request.app.state.settings
+
+    async def check_fields(fields: Mapping[str, str]) -> None:
+        await queue.check_model(JobOptions.from_fields(fields).model)
+
     with queue.reserve(owner) as job:
         check_announced(request, settings.most_upload_bytes)
-        upload = await read_upload(request, job.source, settings.most_upload_bytes)
+        upload = await read_upload(request, job.source, settings.most_upload_bytes, check_fields)
         job.name, job.options = upload.name, JobOptions.from_fields(upload.fields)
         await queue.submit(job)
     return job
@@ -200,58 +210,80 @@ def job_of(request: Request, id: str | None = None) -> Job:
 # Pictures
 
 
-async def download_result(request: Request) -> Response:
+async def download_result(request: Request) -> WhileKept:
     """Answer with a result, as a download."""
-    return result_of(done_job(request))
+    return result_of(queue_of(request), done_job(request))
 
 
-async def show_thumbnail(request: Request) -> Response:
+async def show_thumbnail(request: Request) -> WhileKept:
     """Answer with a small picture of an upload."""
     job = job_with_files(request)
-    return await picture(queue_of(request).inspector.thumbnail(job))
+    return picture(request, job, queue_of(request).inspector.thumbnail(job))
 
 
-async def show_source(request: Request) -> Response:
+async def show_source(request: Request) -> WhileKept:
     """Answer with a picture of an upload for the screen."""
     job = job_with_files(request)
-    return await picture(queue_of(request).inspector.preview(job, "source"))
+    return picture(request, job, queue_of(request).inspector.preview(job, "source"))
 
 
-async def show_preview(request: Request) -> Response:
+async def show_preview(request: Request) -> WhileKept:
     """Answer with a picture of a result for the screen."""
     job = done_job(request)
-    return await picture(queue_of(request).inspector.preview(job, "result"))
+    return picture(request, job, queue_of(request).inspector.preview(job, "result"))
 
 
-async def show_tile(request: Request) -> Response:
+async def show_tile(request: Request) -> WhileKept:
     """Answer with a part of an upload or a result at a level of detail."""
     job, at = done_job(request), request.path_params
-    if at["side"] not in ("source", "result"):
-        raise Refusal(404, f"got tiles of {at['side'][:40]}, expected source or result", "NotFound")
-    return await picture(queue_of(request).inspector.tile(job, at["side"], at["level"], at["x"], at["y"]))
+    if at["side"] not in ("source", "result") or not all(_NUMBER.fullmatch(at[name]) for name in ("level", "x", "y")):
+        raise Refusal(
+            404, "there is no such tile: expected tiles/source or tiles/result, and LEVEL/X_Y.jpg", "NotFound"
+        )
+    level, x, y = (int(at[name]) for name in ("level", "x", "y"))
+    return picture(request, job, queue_of(request).inspector.tile(job, at["side"], level, x, y))
 
 
-async def download_archive(request: Request) -> Response:
+async def download_archive(request: Request) -> WhileKept:
     """Answer with results as one ZIP file."""
     ids = list(dict.fromkeys(filter(None, request.query_params.get("ids", "").split(","))))
     if not 1 <= len(ids) <= MOST_FILES:
         raise Refusal(400, f"got {len(ids)} ids, expected 1 to {MOST_FILES}, separated by commas", "UsageError")
     jobs = [done_job(request, id) for id in ids]
+    return WhileKept(queue_of(request), jobs, archive_of(jobs))
+
+
+async def archive_of(jobs: list[Job]) -> Response:
+    """Return the answer with the results of jobs as one ZIP file."""
     files = [(harmless_name(job.download_name), job.result) for job in jobs]
     headers = {"Content-Disposition": attachment("realesr.zip")}
     return StreamingResponse(zip_chunks(files), media_type="application/zip", headers=headers)
 
 
-async def picture(making: Awaitable[Path]) -> Response:
-    """Return the answer with a picture that the inspector makes, or has made before."""
-    return FileResponse(await making, media_type="image/jpeg", headers=KEPT)
+def picture(request: Request, job: Job, making: Awaitable[Path]) -> WhileKept:
+    """Return the answer with a picture of a job that the inspector makes, or has made before."""
+
+    async def made() -> Response:
+        return FileResponse(await making, media_type="image/jpeg", headers=KEPT)
+
+    return WhileKept(queue_of(request), [job], made())
 
 
-def result_of(job: Job, background: BackgroundTask | None = None) -> Response:
+def result_of(queue: JobQueue, job: Job, background: BackgroundTask | None = None) -> WhileKept:
     """Return the answer with a result, as a download."""
-    assert job.output is not None
-    headers = {"Content-Disposition": attachment(harmless_name(job.download_name)), **KEPT}
-    return FileResponse(job.result, media_type=job.output.media_type, headers=headers, background=background)
+
+    async def made() -> Response:
+        assert job.output is not None
+        headers = {"Content-Disposition": attachment(harmless_name(job.download_name)), **KEPT, **facts_of(job)}
+        return FileResponse(job.result, media_type=job.output.media_type, headers=headers, background=background)
+
+    return WhileKept(queue, [job], made())
+
+
+def facts_of(job: Job) -> dict[str, str]:
+    """Return headers that tell what a client has to know of a result: who waits for an image sees no job."""
+    notices = {"Realesr-Notices": json.dumps(job.notices)} if job.notices else {}
+    return {"Realesr-Model": job.model or "", **notices}
 
 
 def done_job(request: Request, id: str | None = None) -> Job:
@@ -273,7 +305,8 @@ def job_with_files(request: Request) -> Job:
 def refusal_of(job: Job) -> Refusal:
     """Return why there is no result of a job."""
     if job.error:
-        return Refusal(refusals.status_of(job.error.kind), job.error.message, job.error.kind)
+        status = refusals.status_of(job.error.kind, job.error.option)
+        return Refusal(status, job.error.message, job.error.kind)
     words = {
         "cancelled": "was cancelled: send the image again",
         "queued": "waits for its turn",

@@ -10,6 +10,8 @@ NAMELESS = "image"
 MOST_CHARS = 120
 
 _FORBIDDEN = re.compile(r'[/\\<>:"|?*%]')
+_EDGE = re.compile(r"^[\s.]+|[\s.]+$")
+"""White space of any kind and dots, with which no name may begin or end."""
 _DEVICE = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\.|$)", re.IGNORECASE)
 """Names of devices, with any suffix. Source: Win32's "Naming Files, Paths, and Namespaces"."""
 
@@ -21,13 +23,13 @@ def harmless_name(sent: str) -> str:
     """
     last = re.split(r"[/\\]", unicodedata.normalize("NFC", sent))[-1]
     seen = "".join(char for char in last if unicodedata.category(char) not in ("Cc", "Cf", "Cs", "Co", "Zl", "Zp"))
-    name = _FORBIDDEN.sub("_", seen).strip(" .")
+    name = _EDGE.sub("", _FORBIDDEN.sub("_", seen))
     if _DEVICE.match(name):
         name = f"_{name}"
     stem, dot, suffix = name.rpartition(".")
     if len(name) > MOST_CHARS and dot and len(suffix) <= 8:
         return f"{stem[: MOST_CHARS - len(suffix) - 1]}.{suffix}"
-    return name[:MOST_CHARS] or NAMELESS
+    return _EDGE.sub("", name[:MOST_CHARS]) or NAMELESS
 
 
 def attachment(name: str) -> str:

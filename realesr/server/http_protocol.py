@@ -1,4 +1,4 @@
-"""HTTP/1.1 by uvicorn and h11, for clients that cannot be trusted to finish what they begin to send."""
+"""HTTP/1.1 by uvicorn and h11, for clients that cannot be trusted to finish what they begin to send, or to read."""
 
 import asyncio
 import socket
@@ -8,14 +8,17 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 HEADER_SECONDS = 15.0
 """How long a client may take from the connection, or from the first byte of a further request, to the last header."""
+READ_SECONDS = 300.0
+"""How long a client may read nothing of an answer: as long as a download is paused, the files that it is of stay."""
 MOST_HEADER_BYTES = 64 * 1024
 """Headers may be this long: the address of a ZIP file has an id for each of its results."""
 
 
 class PatientProtocol(H11Protocol):
-    """One connection; it is closed where the headers of a request take too long."""
+    """One connection; it is closed where the headers of a request take too long, or nobody reads the answer."""
 
     _deadline: asyncio.TimerHandle | None = None
+    _reading_deadline: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Begin to wait for a request; called by asyncio."""
@@ -32,9 +35,20 @@ class PatientProtocol(H11Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Stop waiting; called by asyncio."""
-        if self._deadline:
-            self._deadline.cancel()
+        for deadline in filter(None, (self._deadline, self._reading_deadline)):
+            deadline.cancel()
         super().connection_lost(exc)
+
+    def pause_writing(self) -> None:
+        """Begin to wait for a client that does not read; called by asyncio."""
+        super().pause_writing()
+        self._reading_deadline = self.loop.call_later(READ_SECONDS, self.transport.abort)
+
+    def resume_writing(self) -> None:
+        """Go on once the client has read; called by asyncio."""
+        if self._reading_deadline:
+            self._reading_deadline.cancel()
+        super().resume_writing()
 
     def send_400_response(self, msg: str) -> None:
         """Answer what is no HTTP, or close the connection where another answer is being sent; called by uvicorn."""

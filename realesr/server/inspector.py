@@ -1,6 +1,7 @@
 """The process that looks at files: `python -m realesr.server.inspector`, a child of the server.
 
     {"do": "models"}                                                 {"done": {"models": [...]}}
+    {"do": "check_model", "model"}                                   {"done": {}}
     {"do": "probe", "source", "options", "most_pixels", ...}         {"done": {"width", "height", "kind", ...}}
     {"do": "display", "source", "target", "most_px"}                 {"done": {}}
     {"do": "tile", "source", "target", "folder", "side", "size", "level", "x", "y"}     {"done": {}}
@@ -27,6 +28,7 @@ def main() -> None:
     link.serve(
         {
             "models": lambda _: {"models": _models()},
+            "check_model": _check_model,
             "probe": _probe,
             "display": _display,
             "tile": _tile,
@@ -79,6 +81,12 @@ def _scale_of(model: str | None) -> int:
     if pulled is None:
         raise UsageError(f"got model {name!r}, expected one of {', '.join(near_names(name))}", option="model")
     return pulled.network.scale
+
+
+def _check_model(request: Request) -> dict[str, Any]:
+    """Raise UsageError where there is no network of this name."""
+    _scale_of(request["model"])
+    return {}
 
 
 def _probe(request: Request) -> dict[str, Any]:

@@ -1,14 +1,16 @@
 """The queue: which job runs next, where, and what becomes of it.
 
 First come, first served; but a job that the estimate puts under ten seconds goes before longer ones that have not
-started, and one without an estimate counts as longer. The estimate is the network's measured speed, which a worker
-tells when it has opened the network, by the pixels that the network has to read.
+started and that came less than a minute before it. So a long job waits for no job that came more than a minute after
+it, however many short ones come. A job without an estimate counts as long. The estimate is the network's measured
+speed, which a worker tells when it has opened the network, by the pixels that the network has to read.
 """
 
 import asyncio
 import contextlib
+import logging
 import time
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import AsyncGenerator, Iterator, Sequence
 from contextlib import aclosing, asynccontextmanager, contextmanager
 from typing import Any
@@ -24,11 +26,15 @@ from .storage import JOB_PREFIX, LEAST_FREE_BYTES, Storage, open_storage
 
 SHORT_SECONDS = 10.0
 """Jobs that take less by the estimate go before longer ones."""
+HEAD_START_SECONDS = 60.0
+"""A short job goes before longer ones that came at most this much earlier; earlier ones keep their turn."""
 RETRY_SECONDS = 10
 """When to try again where the queue is full and no estimate tells more."""
 LEAST_SECONDS_BETWEEN_CHANGES = 0.2
 _EXPIRY_SECONDS = 30.0
 """How often files that are kept no longer are looked for."""
+
+_log = logging.getLogger(__name__)
 
 
 class QueueFull(RealesrError):  # noqa: N818
@@ -57,6 +63,8 @@ class JobQueue:
         self._waiting: list[Job] = []
         self._running: dict[Job, Worker] = {}
         self._uploading: set[Job] = set()
+        self._readers: Counter[Job] = Counter()
+        """How many answers are being sent, or pictures made, from the files of a job."""
         self._speeds: dict[str | None, float] = {}
         """Seconds per pixel of the network's input, by the name that was asked for."""
         self._measured: set[str | None] = set()
@@ -123,8 +131,14 @@ class JobQueue:
 
     def _retry_seconds(self) -> int:
         """Return when a place will be free, by the estimates of the jobs that run: 1 s to a minute."""
-        left = [job.seconds_left for job in self._running if job.seconds_left is not None]
+        known = (job.estimate_seconds if job.seconds_left is None else job.seconds_left for job in self._running)
+        left = [seconds for seconds in known if seconds is not None]
         return max(1, min(60, round(min(left)))) if left else RETRY_SECONDS
+
+    async def check_model(self, name: str | None) -> None:
+        """Raise UsageError where there is no network of this name; one may have been pulled since the start."""
+        if name is not None and all(name != model["name"] for model in self.models):
+            await self.inspector.check_model(name)
 
     async def submit(self, job: Job) -> None:
         """Look at a job's upload, and let the job wait for its turn.
@@ -137,6 +151,7 @@ class JobQueue:
             self._check_takes_jobs()
         job.input_px = facts["width"], facts["height"]
         job.work_px = job.pixels_total = facts["work_px"]
+        job.queued_s = time.monotonic()
         self._jobs[job.id] = job
         self._waiting.append(job)
         self._reorder()
@@ -165,6 +180,19 @@ class JobQueue:
             await changed.wait()
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(job.over.wait(), LEAST_SECONDS_BETWEEN_CHANGES)
+
+    @asynccontextmanager
+    async def reading(self, job: Job) -> AsyncGenerator[None]:
+        """Keep the files of a job while the block runs, though the job be cancelled or forgotten meanwhile."""
+        self._readers[job] += 1
+        try:
+            yield
+        finally:
+            self._readers[job] -= 1
+            if not self._readers[job]:
+                del self._readers[job]
+            if self._is_waste(job):
+                await asyncio.to_thread(self.storage.remove, job.folder)
 
     @property
     def counts(self) -> dict[str, float]:
@@ -196,15 +224,12 @@ class JobQueue:
         else:
             self._waiting.remove(job)
             self._reorder()
-            self.storage.remove(job.folder)
+            self._tidy(job)
 
     async def remove(self, job: Job) -> None:
         """Forget a job with its files; one that waits or runs is cancelled first."""
         await self.cancel(job)
-        if job in self._running:
-            self._jobs.pop(job.id, None)
-            return  # its files are removed once the worker has given it up
-        if self._jobs.pop(job.id, None):
+        if self._jobs.pop(job.id, None) and self._is_waste(job):
             await asyncio.to_thread(self.storage.remove, job.folder)
 
     async def close(self, grace_seconds: float | None = None) -> None:
@@ -250,9 +275,18 @@ class JobQueue:
                 self._tidy(job)
 
     def _tidy(self, job: Job) -> None:
-        """Delete the files of a job that was cancelled or is forgotten; a failed upload can still be looked at."""
-        if job.state == "cancelled" or job.id not in self._jobs:
+        """Delete a job's files where nobody needs them any more."""
+        if self._is_waste(job):
             self.storage.remove(job.folder)
+
+    def _is_waste(self, job: Job) -> bool:
+        """Return whether a job's files are needed no more: it was cancelled or is forgotten, and nobody uses them.
+
+        Whoever uses them looks again afterwards: the worker, once it has given the job up, and `reading`. A failed
+        upload can still be looked at.
+        """
+        is_wanted = job.state != "cancelled" and job.id in self._jobs
+        return not is_wanted and job not in self._running and job not in self._readers
 
     async def _run(self, worker: Worker, job: Job) -> None:
         """Enlarge one image on a worker, and note how it ended."""
@@ -305,10 +339,13 @@ class JobQueue:
 
     def _fail(self, job: Job, error: RealesrError) -> None:
         """Note why a job failed."""
+        if job.is_over:
+            return
+        _log.warning("job %s failed: %s", job.id, error)
         message = job.in_public_words(str(error))
         if isinstance(error, OutputError) and self.storage.free_bytes < LEAST_FREE_BYTES:
             message = f"the server's disk is full: {message}"
-        self._end(job, "failed", JobError(message=message, kind=type(error).__name__))
+        self._end(job, "failed", JobError(message=message, kind=type(error).__name__, option=error.option))
 
     def _end(self, job: Job, state: State, error: JobError | None) -> None:
         """Note how a job ended, unless it had ended before."""
@@ -329,8 +366,8 @@ class JobQueue:
         return 0.0 if not job.work_px else None if speed is None else speed * job.work_px
 
     def _in_order(self) -> list[Job]:
-        """Return the waiting jobs, the next one first: short ones, then the others, each in the order they came."""
-        return sorted(self._waiting, key=lambda job: not _is_short(job))
+        """Return the waiting jobs, the next one first, as if short ones had come earlier by their head start."""
+        return sorted(self._waiting, key=lambda job: job.queued_s - (HEAD_START_SECONDS if _is_short(job) else 0.0))
 
     def _reorder(self) -> None:
         """Set the estimate and the place of each waiting job, and wake a worker."""
@@ -356,7 +393,7 @@ class JobQueue:
 
     def _sweep(self) -> None:
         """Delete folders of jobs that are forgotten: a file may have come into one while it was being deleted."""
-        in_use = {job.folder for job in (*self._jobs.values(), *self._running, *self._uploading)}
+        in_use = {job.folder for job in (*self._jobs.values(), *self._running, *self._uploading, *self._readers)}
         for folder in self.storage.job_folders():
             if folder not in in_use:
                 self.storage.remove(folder)

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from .file_names import MOST_CHARS
 from .job_options import JobOptions
 from .tile_grid import TILE_PX, highest_level
 
@@ -36,6 +37,8 @@ class JobError:
     message: str
     kind: str
     """Name of the class of the error: "InputError", "UsageError", "ChildDied", ..."""
+    option: str | None = None
+    """Option that would help, such as "format"."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,6 +83,8 @@ class Job:
     created: float = field(default_factory=time.time)
     """In seconds since 1970; likewise `ended`."""
     ended: float | None = None
+    queued_s: float = 0.0
+    """When it was submitted, by the monotonic clock."""
     state: State = "queued"
     place: int | None = None
     """Place among the waiting jobs: 1 is next."""
@@ -137,8 +142,8 @@ class Job:
         ending = self.options.image_options.ending
         if ending is None and self.output and self.input_px:
             ending = f"x{self.output.width_px / self.input_px[0]:.2g}"
-        suffix = SUFFIXES[self.output.format] if self.output else ""
-        return f"{stem}_{ending or 'enlarged'}{suffix}"
+        tail = f"_{ending or 'enlarged'}" + (SUFFIXES[self.output.format] if self.output else "")
+        return stem[: MOST_CHARS - len(tail)] + tail
 
     def mark_changed(self) -> None:
         """Wake those who watch the job."""

@@ -22,9 +22,9 @@ REASONS = {
     "409": "The job is not done yet, or has failed.",
     "413": "The upload is too large.",
     "415": "The body is not multipart/form-data.",
-    "422": "The image cannot be read, or it is too large.",
-    "500": "The engine, the network or the server failed.",
-    "503": "The queue is full, or the server is ending; Retry-After says when to try again.",
+    "422": "The image cannot be read, is too large, or does not fit into the format.",
+    "500": "The engine or the server failed.",
+    "503": "The queue is full, or the server is ending: Retry-After says when to try again. Or the network cannot be had.",
     "507": "The server's disk is full.",
 }
 """HTTP status -> what it means."""
@@ -38,7 +38,8 @@ DETAILS = {
     "tile": "A part of 512 px a side, fewer at the right and lower edges. The highest level is 100 % of the result, "
     "each level below it half of that. Tiles of the source are the input enlarged to the result's size.",
     "order": "Jobs run first come, first served, but one that is estimated to take less than ten seconds goes before "
-    "longer ones that have not started; `place` says how many are before it.",
+    "longer ones that came less than a minute before it and have not started; `place` says when it is a job's turn: 1 "
+    "is next.",
 }
 
 
@@ -81,7 +82,7 @@ def upscale_paths(settings: ServerSettings) -> Schema:
         "parameters": [prefer],
         "requestBody": form(settings),
         "responses": {
-            "200": {"description": "The enlarged image.", "content": {each: {} for each in MEDIA_TYPES.values()}},
+            "200": result("The enlarged image."),
             "202": accepted(),
             **errors("400", "408", "413", "415", "422", "500", "503", "507"),
         },
@@ -115,9 +116,8 @@ def job_paths(settings: ServerSettings) -> Schema:
 
 def image_paths() -> Schema:
     """Return the paths of images and parts of them."""
-    result = {"description": "The result.", "content": {each: {} for each in MEDIA_TYPES.values()}}
     pictures = {
-        "result": ("downloadResult", "Download the result", result),
+        "result": ("downloadResult", "Download the result", result("The result.")),
         "thumbnail": ("thumbnail", "Show the input small, at most 320 px a side", jpeg()),
         "source": ("showSource", "Show the input, at most 2048 px a side", jpeg()),
         "preview": ("showPreview", "Show the result, at most 2048 px a side", jpeg()),
@@ -250,6 +250,17 @@ def accepted() -> Schema:
     """Return the answer of a job that waits."""
     location = {"Location": {"description": "Address of the job.", "schema": {"type": "string"}}}
     return json_answer("The job; it waits for its turn.", reference("Job")) | {"headers": location}
+
+
+def result(description: str) -> Schema:
+    """Return the answer that is an enlarged image, with what is told of it."""
+    model = {"description": "The network that did it.", "schema": {"type": "string"}}
+    notices = {"description": "Lines about the result, where there are any.", "content": {"application/json": {}}}
+    return {
+        "description": description,
+        "headers": {"Realesr-Model": model, "Realesr-Notices": notices},
+        "content": {each: {} for each in MEDIA_TYPES.values()},
+    }
 
 
 def json_answer(description: str, schema: Schema) -> Schema:

@@ -1,7 +1,9 @@
 """The server's side of its child processes: a `Worker` enlarges, an `Inspector` looks at files."""
 
 import asyncio
+import contextlib
 import json
+import time
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from pathlib import Path
@@ -17,6 +19,7 @@ from .storage import Storage
 
 CANCEL_SECONDS = 10.0
 """How long a worker may take to give a job up; most engines cannot be interrupted within a tile."""
+SECONDS_BETWEEN_CANCELS = 0.2
 INSPECTION_SECONDS = 120.0
 """How long looking at one file may take; then the process is killed, for the file may be made to take long."""
 
@@ -56,11 +59,16 @@ class Worker:
                 yield answer
 
     async def cancel(self, job: Job) -> None:
-        """Make the worker give up the job that it is at; a process that does not within a while is killed."""
-        self.child.cancel()
-        try:
-            await asyncio.wait_for(job.given_up.wait(), CANCEL_SECONDS)
-        except TimeoutError:
+        """Make the worker give up the job that it is at; a process that does not within a while is killed.
+
+        It is told again and again: a process that is being started has not been asked for the job yet.
+        """
+        last = time.monotonic() + CANCEL_SECONDS
+        while not job.given_up.is_set() and time.monotonic() < last:
+            self.child.cancel()
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(job.given_up.wait(), SECONDS_BETWEEN_CANCELS)
+        if not job.given_up.is_set():
             self.child.kill()
 
 
@@ -82,6 +90,10 @@ class Inspector:
         """Return the networks that may be asked for: name, scale, purpose, licence, bytes, on_disk, is_default."""
         found: list[dict[str, Any]] = (await self._done(self.child, {"do": "models"}))["models"]
         return found
+
+    async def check_model(self, name: str) -> None:
+        """Raise UsageError, which names those that are alike, where there is no network of this name."""
+        await self._done(self.child, {"do": "check_model", "model": name})
 
     async def probe(self, job: Job) -> dict[str, Any]:
         """Return width, height, kind and work_px of a job's upload, and the width and height of its result.

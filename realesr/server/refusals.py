@@ -7,7 +7,14 @@ from starlette.responses import JSONResponse, Response
 
 from .job_queue import QueueFull
 
-STATUSES = {"UsageError": 400, "InputError": 422, "LargeEnough": 422, "QueueFull": 503, "OutputError": 507}
+STATUSES = {
+    "UsageError": 400,
+    "InputError": 422,
+    "LargeEnough": 422,
+    "QueueFull": 503,
+    "ModelError": 503,  # most often it cannot be fetched now
+    "OutputError": 507,
+}
 """Class of an error -> HTTP status; every other one is 500."""
 
 
@@ -33,12 +40,15 @@ class Refusal(Exception):  # noqa: N818 - not every refusal is an error of the c
 
 
 def error_response(status: int, message: str, kind: str, headers: Mapping[str, str] | None = None) -> JSONResponse:
-    """Return an error as the API answers it."""
-    return JSONResponse({"error": {"message": message, "kind": kind}}, status, dict(headers or {}))
+    """Return an error as the API answers it; what a client has sent is told without its control characters."""
+    shown = "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in message)
+    return JSONResponse({"error": {"message": shown, "kind": kind}}, status, dict(headers or {}))
 
 
-def status_of(kind: str) -> int:
-    """Return the HTTP status that stands for an error, by the name of its class."""
+def status_of(kind: str, option: str | None = None) -> int:
+    """Return the HTTP status that stands for an error, by the name of its class and the option that would help."""
+    if kind == "OutputError" and option == "format":  # the format cannot hold the image, and the disk has room
+        return 422
     return STATUSES.get(kind, 500)
 
 
@@ -52,7 +62,7 @@ async def on_own_error(_: Request, error: Exception) -> Response:
     """Answer by an error of realesr's own, in its words; called by starlette."""
     kind = type(error).__name__
     headers = {"Retry-After": str(error.retry_seconds)} if isinstance(error, QueueFull) else {}
-    return error_response(status_of(kind), str(error), kind, headers)
+    return error_response(status_of(kind, getattr(error, "option", None)), str(error), kind, headers)
 
 
 async def on_leaving(_: Request, __: Exception) -> Response:

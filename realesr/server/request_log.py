@@ -9,6 +9,9 @@ from collections import Counter
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+MOST_SHOWN = 200
+"""Characters of an address that are logged."""
+
 _log = logging.getLogger(__name__)
 
 
@@ -37,4 +40,4 @@ class RequestLog:
             await self._app(scope, receive, send_and_note)
         finally:
             status, ms = statuses[0] if statuses else "no answer", (time.monotonic() - begun_s) * 1000
-            _log.info("%s %s: %s in %.0f ms", scope["method"], ascii(scope["path"])[1:-1], status, ms)
+            _log.info("%s %s: %s in %.0f ms", scope["method"], ascii(scope["path"][:MOST_SHOWN])[1:-1], status, ms)

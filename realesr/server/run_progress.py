@@ -25,8 +25,9 @@ class RunProgress:
         if "download" in answer:
             done, total = answer["download"]
             job.fetching = {"model": job.model, "done": done, "total": total}
-        elif "progress" in answer:
-            job.fetching = None
+            return
+        job.fetching = None
+        if "progress" in answer:
             job.pixels_done, job.pixels_total = answer["progress"]
             job.seconds_left = self._seconds_left()
 

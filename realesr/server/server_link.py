@@ -40,7 +40,8 @@ class ServerLink:
         self._requests: queue.SimpleQueue[Request | None] = queue.SimpleQueue()
         self._writing = threading.Lock()
         self._at_hand = 0
-        self._cancelled: set[int] = set()
+        self._last_cancelled = 0
+        """Id of the last request that was cancelled; all before it are over."""
         self._is_ended = False
 
     def serve(self, handlers: Mapping[str, Handler]) -> None:
@@ -53,7 +54,6 @@ class ServerLink:
             except Exception as error:  # whatever fails, the server learns why, and the next request is answered
                 answer = _failure(error)
             self.say(answer)
-            self._cancelled.clear()
 
     def say(self, answer: Mapping[str, Any]) -> None:
         """Send one answer to the request at hand, from any thread; where the server is gone, end this process."""
@@ -67,7 +67,7 @@ class ServerLink:
 
     def check(self) -> None:
         """Raise Cancelled, in whichever thread calls this, where the request at hand is wanted no more."""
-        if self._is_ended or self._at_hand in self._cancelled:
+        if self._is_ended or self._at_hand <= self._last_cancelled:
             raise Cancelled("cancelled")
 
     def _read(self) -> None:
@@ -75,13 +75,18 @@ class ServerLink:
         for line in self._requests_in:
             request = json.loads(line)
             if request["do"] == "cancel":
-                self._cancelled.add(request["id"])
+                self._last_cancelled = request["id"]
             else:
                 self._requests.put(request)
         self._is_ended = True
         self._requests.put(None)
         time.sleep(END_SECONDS)
         os._exit(1)
+
+
+def _public_class(error: RealesrError) -> str:
+    """Return the name of the class in `realesr.errors` that an error is one of: the server knows no other."""
+    return next(kind.__name__ for kind in type(error).__mro__ if kind.__module__ == RealesrError.__module__)
 
 
 def _failure(error: Exception) -> dict[str, Any]:
@@ -91,6 +96,6 @@ def _failure(error: Exception) -> dict[str, Any]:
     elif isinstance(error, OSError):
         error = OutputError(f"the server's files cannot be read or written ({error.strerror or error}): try again")
     if isinstance(error, RealesrError):
-        return {"failed": str(error), "kind": type(error).__name__, "option": error.option}
+        return {"failed": str(error), "kind": _public_class(error), "option": error.option}
     traceback.print_exception(error, file=sys.stderr)
     return {"failed": f"realesr failed ({type(error).__name__}: {error})", "kind": "EngineError"}

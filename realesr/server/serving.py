@@ -40,6 +40,7 @@ def serve(settings: ServerSettings, on_ready: Callable[[str], None]) -> None:
         OutputError: temporary files cannot be written.
         ChildDied: a process that is needed cannot be started.
     """
+    logging.getLogger("python_multipart").setLevel(logging.ERROR)  # what clients do wrong is no news
     with bound_socket(settings) as bound:
         asyncio.run(_serve(settings, bound, on_ready))
 

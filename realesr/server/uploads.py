@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,6 +22,8 @@ LEAST_BYTES_PER_S = 5_000.0
 
 WRITE_BYTES = 1 << 20
 """Bytes that are gathered before they are written."""
+
+FieldsCheck = Callable[[Mapping[str, str]], Awaitable[None]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,13 +56,17 @@ def check_announced(request: Request, most_file_bytes: int) -> bytes:
     return boundary
 
 
-async def read_upload(request: Request, target: Path, most_file_bytes: int) -> Upload:
+async def read_upload(
+    request: Request, target: Path, most_file_bytes: int, check_fields: FieldsCheck | None = None
+) -> Upload:
     """Write the file of an upload to `target`, and return what else it says.
 
     Args:
         request: the request, whose body has not been read.
         target: path of a new file. Where this fails, what has been written is left to the caller.
         most_file_bytes: cap of the file.
+        check_fields: called with the fields that have come so far, each time that there are more: what it raises ends
+            the upload, before its file has been read where the fields come first.
 
     Raises:
         Refusal: the form is malformed, incomplete, too large or too slow, or the disk is full.
@@ -69,7 +75,7 @@ async def read_upload(request: Request, target: Path, most_file_bytes: int) -> U
     form = Form(check_announced(request, most_file_bytes), most_file_bytes)
     try:
         with target.open("xb") as file:
-            async for content in gathered(request, form):
+            async for content in gathered(request, form, check_fields):
                 await asyncio.to_thread(file.write, content)
     except OSError as error:
         reason = error.strerror or str(error)
@@ -79,15 +85,18 @@ async def read_upload(request: Request, target: Path, most_file_bytes: int) -> U
     return Upload(name=harmless_name(form.file_name or ""), fields=form.fields, file_bytes=form.file_bytes)
 
 
-async def gathered(request: Request, form: Form) -> AsyncIterator[bytes]:
+async def gathered(request: Request, form: Form, check_fields: FieldsCheck | None) -> AsyncIterator[bytes]:
     """Yield the content of the form's file in pieces of about a megabyte.
 
     Raises:
         Refusal: see `read_upload`.
     """
-    content, form_bytes = bytearray(), 0
+    content, form_bytes, fields_checked = bytearray(), 0, 0
     async for chunk in in_time(request):
         part = form.feed(chunk)
+        if check_fields is not None and len(form.fields) > fields_checked:
+            fields_checked = len(form.fields)
+            await check_fields(form.fields)
         content += part
         form_bytes += len(chunk) - len(part)
         if form_bytes > MOST_FORM_BYTES:

@@ -8,6 +8,7 @@
 """
 
 import json
+import os
 import sys
 import time
 from collections.abc import Callable
@@ -15,7 +16,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from realesr.errors import OutOfMemory
+from realesr.errors import OutOfMemory, RealesrError
 from realesr.options import FileOptions, NetworkOptions
 from realesr.progress import AmountCallback
 
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
 
 SECONDS_BETWEEN_ANSWERS = 0.1
 """Progress is told no more often."""
+SECONDS_BEFORE_NEXT_FETCH = 300.0
+"""How long another network stands in for the default one that could not be fetched, before that is tried again."""
 
 
 def main() -> None:
@@ -47,25 +50,44 @@ class OpenNetworks:
         """Open nothing yet; `options` are those of all networks."""
         self._options = options
         self._open: dict[str | None, Upscaler] = {}
+        self._next_fetch_s = 0.0
+        """By the monotonic clock."""
 
-    def get(self, model: str | None, on_download: Callable[[int, int], None]) -> "Upscaler":
-        """Return the open network of this name; None is the default one.
+    def get(self, model: str | None, on_download: AmountCallback) -> "Upscaler":
+        """Return the open network of this name; None is the default one, or what stands in for it.
+
+        Args:
+            model: name of the network, which is fetched where it is not on disk.
+            on_download: called with the bytes of the download, first with 0, before anything is asked for.
 
         Raises:
-            ModelError: the network is unknown or cannot be had.
+            ModelError: the network is unknown or cannot be had; the message has no path of this machine.
             EngineError: the engine cannot run here.
         """
-        from realesr.api import Upscaler
-
+        found = self._open.get(model)
+        if found and found.substitution and time.monotonic() >= self._next_fetch_s:
+            self._open.pop(model).close()
         if model not in self._open:
-            options = replace(self._options, model=model)
             try:
-                self._open[model] = Upscaler.from_options(options, on_download)
+                self._open[model] = self._opened(model, on_download)
             except OutOfMemory:
                 if not self.close_others(model):
                     raise
-                self._open[model] = Upscaler.from_options(options, on_download)
+                self._open[model] = self._opened(model, on_download)
+            if self._open[model].substitution:
+                self._next_fetch_s = time.monotonic() + SECONDS_BEFORE_NEXT_FETCH
         return self._open[model]
+
+    def _opened(self, model: str | None, on_download: AmountCallback) -> "Upscaler":
+        """Return a network that is opened now; see `get`."""
+        from realesr.api import Upscaler
+
+        options = replace(self._options, model=model)
+        try:
+            _tell_fetch(options, on_download)
+            return Upscaler.from_options(options, on_download)
+        except RealesrError as error:
+            raise type(error)(_in_public_words(str(error)), option=error.option) from error
 
     def close_others(self, model: str | None) -> bool:
         """Close all networks but this one, to free memory; return whether there were any."""
@@ -108,10 +130,29 @@ def _upscale(request: Request, link: ServerLink, networks: OpenNetworks) -> dict
         "format": find_kind(target),
         "bytes": target.stat().st_size,
         "seconds": result.seconds,
-        "notices": result.notices,
+        "notices": [_in_public_words(notice) for notice in result.notices],
         "engine": result.engine,
         "device": result.device,
     }
+
+
+def _tell_fetch(options: NetworkOptions, on_download: AmountCallback) -> None:
+    """Tell of a download that is about to begin: until its server answers, or says no, a minute may pass."""
+    from realesr.models.zoo import DEFAULT_MODEL, ZOO, find_file
+
+    entry = ZOO.get(options.model or DEFAULT_MODEL)
+    if entry and entry.url and options.engine != "nearest" and find_file(entry) is None:
+        on_download(0, entry.bytes or 0)
+
+
+def _in_public_words(text: str) -> str:
+    """Return a message about a network without the folders of this machine, which are nothing for clients to know."""
+    from realesr.models.zoo import cache_folder
+
+    text = text.replace(str(cache_folder()), "the server's cache")
+    for folder in filter(None, os.environ.get("REALESR_MODELS", "").split(os.pathsep)):
+        text = text.replace(str(Path(folder).expanduser()), "the server's REALESR_MODELS")
+    return text
 
 
 def _speed(upscaler: "Upscaler") -> dict[str, float]:

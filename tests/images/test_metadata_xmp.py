@@ -184,10 +184,10 @@ def test_a_packet_that_cannot_be_false_stays_even_if_it_is_damaged(xmp: bytes) -
 @pytest.mark.parametrize("front", [b"", b"<a tiff:ImageWidth='1' ", b"<a "])
 def test_time_grows_with_the_length_at_most(hostile: bytes, front: bytes) -> None:
     xmp = front + hostile * (2**20 // len(hostile))
-    started = time.perf_counter()
+    started = time.process_time()
     xmp_resized(xmp, (60, 40), (240, 160))
     xmp_upright(xmp)
-    assert time.perf_counter() - started < 4
+    assert time.process_time() - started < 4
 
 
 def test_a_packet_of_very_many_properties_is_not_edited() -> None:

@@ -12,7 +12,6 @@ import secrets
 import socket
 import threading
 import time
-import zipfile
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -72,6 +71,9 @@ class FakeApi:
         """Duration of a job."""
         self.hold = False
         self.queue_length = 64
+        self.answer_seconds = 0.0
+        """How long an upload waits for its answer."""
+        self.models_seconds = 0.0
         self.enlarge: Callable[[Image.Image, float], Image.Image] = enlarge
         self.upload_bytes = 200_000_000
         self.fields: list[dict[str, str]] = []
@@ -146,7 +148,7 @@ class FakeApi:
 
         pictures = [
             Route(f"/api/jobs/{{id}}/{name}", getattr(self, f"get_{name}"))
-            for name in ("events", "result", "thumbnail", "source", "preview")
+            for name in ("events", "thumbnail", "source", "preview")
         ]
         return Starlette(
             lifespan=lifespan,
@@ -157,7 +159,6 @@ class FakeApi:
                 Route("/api/jobs", self.post_job, methods=["POST"]),
                 Route("/api/jobs", self.get_jobs),
                 Route("/api/jobs/{id}", self.delete_job, methods=["DELETE"]),
-                Route("/api/archive", self.get_archive),
                 Route("/api/jobs/{id}/tiles/{side}/{level:int}/{x:int}_{y:int}.jpg", self.get_tile),
                 *pictures,
                 Mount("/static", StaticFiles(directory=PAGE)),
@@ -171,6 +172,7 @@ class FakeApi:
         return FileResponse(PAGE / "index.html", headers={"Content-Security-Policy": CSP})
 
     async def get_models(self, _: Request) -> Response:
+        await asyncio.sleep(self.models_seconds)
         names = ("name", "scale", "purpose", "licence", "bytes", "on_disk")
         models = [
             dict(zip(names, model, strict=True)) | {"is_default": place == 0} for place, model in enumerate(MODELS)
@@ -184,6 +186,7 @@ class FakeApi:
             assert isinstance(upload, UploadFile)
             name, content = upload.filename or "image", await upload.read()
             fields = {key: value for key, value in form.items() if isinstance(value, str)}
+        await asyncio.sleep(self.answer_seconds)
         if len(self.waiting) >= self.queue_length:
             return refused(503, f"the queue is full: {self.queue_length} wait", "QueueFull", {"Retry-After": "1"})
         self.fields.append(fields)
@@ -251,13 +254,6 @@ class FakeApi:
 
         return StreamingResponse(changes(), media_type="text/event-stream")
 
-    async def get_result(self, request: Request) -> Response:
-        job = self.jobs[request.path_params["id"]]
-        file = io.BytesIO()
-        self.results[job["id"]].convert("RGB").save(file, job["output"]["format"])
-        name = f"{Path(job['name']).stem}_x4.{job['output']['format']}"
-        return Response(file.getvalue(), headers={"Content-Disposition": f'attachment; filename="{name}"'})
-
     async def get_thumbnail(self, request: Request) -> Response:
         return jpeg(self.images[request.path_params["id"]], 320)
 
@@ -279,13 +275,6 @@ class FakeApi:
             self.levels[id_, side, number] = level
         left, top = (request.path_params[name] * TILE_PX for name in ("x", "y"))
         return jpeg(level.crop((left, top, min(left + TILE_PX, level.width), min(top + TILE_PX, level.height))))
-
-    async def get_archive(self, request: Request) -> Response:
-        file = io.BytesIO()
-        with zipfile.ZipFile(file, "w") as archive:
-            for id_ in request.query_params["ids"].split(","):
-                archive.writestr(f"{Path(self.jobs[id_]['name']).stem}_x4.png", b"result")
-        return Response(file.getvalue(), headers={"Content-Disposition": 'attachment; filename="realesr.zip"'})
 
 
 @contextlib.contextmanager

@@ -10,7 +10,7 @@ from typing import Any
 import httpx
 from PIL import Image
 
-from realesr.errors import InputError
+from realesr.errors import InputError, UsageError
 from realesr.server.app import build_app
 from realesr.server.job_queue import JobQueue
 from realesr.server.jobs import Job
@@ -78,6 +78,11 @@ class FakeInspector:
     async def models(self) -> list[dict[str, Any]]:
         """Return the networks."""
         return [MODEL]
+
+    async def check_model(self, name: str) -> None:
+        """Say that there is no network of this name, or one that has been pulled meanwhile."""
+        if name != "pulled":
+            raise UsageError(f"got model {name!r}, expected one of net", option="model")
 
     async def probe(self, job: Job) -> dict[str, Any]:
         """Return the size of an upload."""

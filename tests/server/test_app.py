@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 import zipfile
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -101,7 +102,7 @@ def test_a_job_that_fails_is_answered_by_its_reason(tmp_path: Path) -> None:
         site.worker.failure = {"failed": "the network is broken", "kind": "ModelError"}
         async with site.client() as client:
             answer = await client.post("/v1/images/upscale", files=upload())
-            assert (answer.status_code, kind(answer)) == (500, "ModelError")
+            assert (answer.status_code, kind(answer)) == (503, "ModelError")
             assert answer.json()["error"]["message"] == "the network is broken"
             assert site.folders == []
 
@@ -250,6 +251,37 @@ def test_what_cannot_be_done_is_refused_and_nothing_is_left(
     visited(tmp_path, visit)
 
 
+@pytest.mark.parametrize("address", ["/api/jobs", "/v1/images/upscale"])
+def test_an_unknown_network_is_refused_before_the_file_is_read(tmp_path: Path, address: str) -> None:
+    read: list[str] = []
+
+    async def form() -> AsyncIterator[bytes]:
+        yield b'--b\r\nContent-Disposition: form-data; name="model"\r\n\r\nunknown\r\n--b\r\n'
+        read.append("file")
+        yield b'Content-Disposition: form-data; name="image"; filename="a.png"\r\n\r\n' + png() + b"\r\n--b--\r\n"
+
+    async def visit(site: Site) -> None:
+        async with site.client() as client:
+            headers = {"Content-Type": "multipart/form-data; boundary=b"}
+            asked: list[int] = []
+            monkeyed = site.inspector.check_model
+
+            async def check_model(name: str) -> None:
+                asked.append(len(read))
+                await monkeyed(name)
+
+            site.inspector.check_model = check_model  # type: ignore[method-assign]
+            answer = await client.post(address, content=form(), headers=headers)
+            assert (answer.status_code, kind(answer)) == (400, "UsageError")
+            assert answer.json()["error"]["message"] == "got model 'unknown', expected one of net"
+            assert asked == [0]
+            assert site.folders == []
+            answer = await client.post("/api/jobs", files=upload(), data={"model": "pulled"})
+            assert answer.status_code == 202
+
+    visited(tmp_path, visit)
+
+
 @pytest.mark.parametrize("name", ["../../../etc/passwd", "/etc/passwd", "..\\..\\boot.ini", "a/b", "..", "con", "x\0y"])
 def test_a_name_never_becomes_a_path(tmp_path: Path, name: str) -> None:
     async def visit(site: Site) -> None:
@@ -365,8 +397,20 @@ def test_pictures_are_asked_of_the_inspector(tmp_path: Path) -> None:
                 "tiles/source/x/0_0.jpg",
                 "tiles/source/0/-1_0.jpg",
                 "tiles/source/0/0.jpg",
+                f"tiles/source/{'9' * 5000}/0_0.jpg",  # more digits than Python turns into a number
+                f"tiles/source/0/0_{'9' * 5000}.jpg",
             ):
                 assert (await client.get(f"{address}/{end}")).status_code == 404
+
+    visited(tmp_path, visit)
+
+
+@pytest.mark.parametrize("address", ["/api/jobs/", "/api/models/", "/static", "/healthz/"])
+def test_an_address_with_another_ending_is_none_and_leads_nowhere(tmp_path: Path, address: str) -> None:
+    async def visit(site: Site) -> None:
+        async with site.client() as client:
+            answer = await client.get(address)
+            assert (answer.status_code, kind(answer)) == (404, "NotFound")
 
     visited(tmp_path, visit)
 
@@ -420,6 +464,43 @@ def test_errors_are_json_in_our_words(tmp_path: Path) -> None:
             assert kind(await client.get("/static/%2e%2e/app.py")) == "NotFound"
             answer = await client.post("/api/jobs", json={})
             assert (answer.status_code, kind(answer)) == (415, "UsageError")
+
+    visited(tmp_path, visit)
+
+
+def test_errors_tell_no_control_characters_that_were_sent(tmp_path: Path) -> None:
+    async def visit(site: Site) -> None:
+        async with site.client() as client:
+            for answer in (
+                await client.get("/static/%00%1b[31m"),
+                await client.post("/api/jobs", content=b"x", headers={"Content-Type": "\x7f"}),
+            ):
+                assert answer.json()["error"]["message"].isprintable()
+
+    visited(tmp_path, visit)
+
+
+@pytest.mark.parametrize("is_deleted_while", ["made", "sent"])
+def test_what_is_being_fetched_comes_whole_though_its_job_is_deleted(tmp_path: Path, is_deleted_while: str) -> None:
+    async def visit(site: Site) -> None:
+        async with site.browser() as client:
+            id = await sent_and_done(site, client)
+            address = f"/api/jobs/{id}"
+            made = site.inspector.thumbnail
+
+            async def thumbnail(job: Job) -> Path:
+                if is_deleted_while == "made":
+                    await client.delete(address)
+                path = await made(job)
+                if is_deleted_while == "sent":
+                    await client.delete(address)
+                return path
+
+            site.inspector.thumbnail = thumbnail  # type: ignore[method-assign]
+            answer = await client.get(f"{address}/thumbnail")
+            assert (answer.status_code, Image.open(io.BytesIO(answer.content)).size) == (200, (8, 8))
+            assert (await client.get(address)).status_code == 404
+            assert site.folders == []
 
     visited(tmp_path, visit)
 

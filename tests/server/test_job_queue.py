@@ -70,6 +70,18 @@ def test_jobs_are_reordered_when_the_speed_becomes_known(temporary: Path) -> Non
     run(test())
 
 
+def test_a_long_job_does_not_wait_for_short_ones_that_come_a_minute_after_it(temporary: Path) -> None:
+    async def test() -> None:
+        async with fake_queue(workers=0) as (queue, _):
+            early, later = await submitted(queue, "early 5000"), await submitted(queue, "later 5000")
+            early.queued_s -= job_queue.HEAD_START_SECONDS + 1
+            queue._learn(early, 0.1)
+            short = [await submitted(queue, f"short {px}") for px in (5, 6, 7)]
+            assert [job.place for job in (early, *short, later)] == [1, 2, 3, 4, 5]
+
+    run(test())
+
+
 def test_where_a_worker_measures_nothing_the_last_job_tells_the_speed(temporary: Path) -> None:
     async def test() -> None:
         async with fake_queue() as (queue, (worker,)):
@@ -109,7 +121,11 @@ def test_a_full_queue_refuses_before_the_upload_and_says_when_to_try_again(tempo
             with pytest.raises(QueueFull) as error, queue.reserve(), queue.reserve():
                 pass
             assert error.value.retry_seconds == 3
-            assert queue.counts["refused_total"] == 2
+            running.seconds_left, running.estimate_seconds = None, 5.4  # before the first progress
+            with pytest.raises(QueueFull) as error, queue.reserve(), queue.reserve():
+                pass
+            assert error.value.retry_seconds == 5
+            assert queue.counts["refused_total"] == 3
 
     run(test())
 
@@ -132,6 +148,21 @@ def test_a_full_disk_refuses_uploads(temporary: Path, monkeypatch: pytest.Monkey
             monkeypatch.setattr(type(queue.storage), "free_bytes", 1000)
             with pytest.raises(QueueFull, match="disk is full"), queue.reserve():
                 pass
+
+    run(test())
+
+
+def test_files_that_are_being_read_stay_until_the_last_reader_has_ended(temporary: Path) -> None:
+    async def test() -> None:
+        async with fake_queue(workers=0) as (queue, _):
+            for end in (queue.cancel, queue.remove):
+                job = await submitted(queue, "a 1")
+                async with queue.reading(job):
+                    async with queue.reading(job):
+                        await end(job)
+                    queue._sweep()
+                    assert job.source.exists()
+                assert folders(temporary) == []
 
     run(test())
 
@@ -316,8 +347,8 @@ def test_a_killed_servers_files_are_deleted_by_the_next_one(temporary: Path) -> 
     run(test())
 
 
-def test_what_breaks_in_the_server_fails_its_job_and_the_next_one_runs(
-    temporary: Path, monkeypatch: pytest.MonkeyPatch
+def test_what_breaks_in_the_server_fails_its_job_is_logged_and_the_next_one_runs(
+    temporary: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     async def test() -> None:
         async with fake_queue() as (queue, (worker,)):
@@ -334,6 +365,9 @@ def test_what_breaks_in_the_server_fails_its_job_and_the_next_one_runs(
             await second.over.wait()
             assert first.state == "failed"
             assert "oops" in first.error.message
+            (record,) = (record for record in caplog.records if record.name == job_queue.__name__)
+            assert record.levelname == "WARNING"
+            assert first.id in record.getMessage() and "oops" in record.getMessage()
             assert second.state == "done"
 
     run(test())

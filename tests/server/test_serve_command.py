@@ -6,6 +6,8 @@ import subprocess
 import sys
 from typing import Any
 
+import httpx
+import psutil
 import pytest
 import typer
 from typer.testing import CliRunner
@@ -16,6 +18,9 @@ from realesr.cli.quantities import bytes_from, seconds_from
 from realesr.errors import UsageError
 from realesr.server import serving
 from realesr.server.settings import ServerSettings
+
+from .core_queues import png
+from .test_app import upload
 
 START = """
 import typer
@@ -98,6 +103,11 @@ def test_for_other_machines_a_token_is_made_that_cannot_be_guessed(given: Any, h
     assert all(len(token) >= 32 for token in tokens)
 
 
+def test_behind_a_reverse_proxy_a_token_is_made_too(given: Any) -> None:
+    assert len(given("--allow-host", "photos.example.org")[0].token) >= 32
+    assert given("--allow-host", "photos.example.org", "--no-auth")[0].token is None
+
+
 def test_no_token_is_needed_where_one_says_so(given: Any) -> None:
     assert given("--host", "0.0.0.0", "--no-auth")[0].token is None
 
@@ -178,3 +188,37 @@ def test_the_command_prints_the_link_and_ends_by_0(number: int, tmp_path: Any, m
             server.kill()
     assert (server.returncode, stderr.splitlines()) == (0, ["serving; Ctrl-C ends it", "ended"])
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(("option", "times"), [("", 1), ("--verbose", 1), ("--quiet", 0)])
+def test_a_job_that_failed_is_told_to_those_who_run_the_server(
+    option: str, times: int, tmp_path: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    command = [sys.executable, "-c", START, "--port", "0", "--engine", "nearest", *filter(None, [option])]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as server:
+        try:
+            address = server.stdout.readline().strip()
+            fields = {"model": "realesr-general-x4v3"}
+            cut = png(64, 64)[:-5000]
+            answer = httpx.post(f"{address}v1/images/upscale", files=upload(content=cut), data=fields, trust_env=False)
+            assert answer.status_code == 422
+            server.terminate()
+            _, stderr = server.communicate(timeout=20)
+        finally:
+            server.kill()
+    assert len(re.findall(r"job [\w-]{22} failed: \S+", stderr)) == times
+
+
+def test_processes_that_read_images_do_not_know_the_token(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    monkeypatch.setenv("REALESR_TOKEN", "correct-horse-battery")
+    command = [sys.executable, "-c", START, "--port", "0", "--engine", "nearest"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as server:
+        try:
+            assert server.stdout.readline().endswith("?token=correct-horse-battery\n")
+            children = psutil.Process(server.pid).children()
+            assert len(children) >= 2
+            assert not any("REALESR_TOKEN" in child.environ() for child in children)
+        finally:
+            server.terminate()

@@ -213,6 +213,9 @@ def test_a_full_disk_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
         ("写真.png", "写真.png"),
         ("x" * 500 + ".png", "x" * 116 + ".png"),
         ("x" * 500, "x" * 120),
+        ("\xa0", "image"),
+        ("\u2003 a.png \xa0", "a.png"),
+        ("a" * 119 + " b", "a" * 119),
     ],
 )
 def test_names_are_made_harmless(sent: str, name: str) -> None:

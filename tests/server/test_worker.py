@@ -1,6 +1,7 @@
 """The process that runs networks: results, cancelling, death, a full disk."""
 
 import asyncio
+import json
 import os
 import signal
 import subprocess
@@ -17,6 +18,8 @@ from realesr.errors import ModelError, OutOfMemory, UsageError
 from realesr.options import NetworkOptions
 from realesr.server.child import Child, ChildDied
 from realesr.server.job_queue import JobQueue
+from realesr.server.jobs import Job
+from realesr.server.run_progress import RunProgress
 from realesr.server.worker import OpenNetworks
 
 from .core_queues import is_alive, large_ppm, png, real_queue, run, submitted, temporary, until
@@ -105,6 +108,59 @@ def test_a_running_job_is_cancelled_within_a_second_and_the_next_one_runs(tempor
             assert not job.folder.exists()
 
     run(test())
+
+
+def test_a_job_is_cancelled_while_the_worker_is_being_started(temporary: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def test() -> None:
+        async with real_queue() as queue:
+            child = queue.workers[0].child
+            os.kill(pid_of(queue), signal.SIGKILL)
+            await until(lambda: child.pid is None)
+            answers: list[dict[str, Any]] = []
+            note = queue._note
+
+            def noted(job: Job, progress: RunProgress, answer: dict[str, Any]) -> None:
+                answers.append(answer)
+                note(job, progress, answer)
+
+            def cancel_all() -> None:
+                for job in queue._running:
+                    queue._cancel(job, None)
+
+            monkeypatch.setattr(queue, "_note", noted)
+            monkeypatch.setattr(child, "_on_start", cancel_all)
+            job = await submitted(queue, "large.ppm", content=large_ppm())
+            await job.given_up.wait()
+            assert "failed" in answers[-1]  # it was told, neither killed nor left to go on
+            assert (job.state, child.starts) == ("cancelled", 2)
+
+    run(test())
+
+
+LINK = """
+import time
+from realesr.server.server_link import ServerLink
+link = ServerLink()
+
+def work(request):
+    time.sleep(0.3)  # until the lines behind have been read
+    if request["id"] > 1:
+        link.check()
+    return {}
+
+link.serve({"work": work})
+"""
+
+
+def test_a_request_that_is_cancelled_before_it_is_begun_is_cancelled() -> None:
+    sent = [{"id": 1, "do": "work"}, {"id": 2, "do": "cancel"}, {"id": 2, "do": "work"}, {"id": 3, "do": "work"}]
+    with subprocess.Popen([sys.executable, "-c", LINK], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdin is not None and process.stdout is not None
+        process.stdin.write(b"".join(json.dumps(message).encode() + b"\n" for message in sent))
+        process.stdin.flush()
+        answers = [json.loads(process.stdout.readline()) for _ in range(3)]
+        process.stdin.close()
+    assert ["failed" in answer for answer in answers] == [False, True, False]
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSEGV])
@@ -301,6 +357,7 @@ class FakeUpscaler:
     """Opens like a network, where there is memory for one."""
 
     are_open: ClassVar[list[str | None]] = []
+    substitution = ""
 
     def __init__(self, options: NetworkOptions) -> None:
         if options.model == "unknown":

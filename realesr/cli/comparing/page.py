@@ -34,6 +34,7 @@ def page(comparison: "Comparison", missing: Sequence[str] = ()) -> str:
         missing: names of networks that were left out because they are not on disk.
     """
     template = (files("realesr.cli.comparing") / "page.html").read_text("utf-8")
+    gestures = (files("realesr.server") / "page" / "gestures.js").read_text("utf-8")
     height, width = comparison.lanczos.shape[:2]
     count = len(comparison.networks)
     networks = "1 network" if count == 1 else f"{count} networks"
@@ -49,6 +50,7 @@ def page(comparison: "Comparison", missing: Sequence[str] = ()) -> str:
         "options": "".join(f'<option value="{index}">{_text(name)}</option>' for index, name in enumerate(names)),
         "rows": "\n".join([_original_row(comparison), *map(_row, range(1, count + 1), comparison.networks)]),
         "notices": _list(notices(comparison, missing)),
+        "gestures": gestures,
     }
     return _filled(template, values)
 

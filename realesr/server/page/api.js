@@ -1,6 +1,8 @@
 // The requests of the page. Addresses are relative, so that the page works below any path of a reverse proxy.
 
 const NO_ANSWER = "The server does not answer";
+const NO_JSON = "The server's answer is not JSON";
+const PATIENCE_MS = 30000;
 
 /** What the server refused, in its own words; `status` 0 means that it did not answer. */
 export class ApiError extends Error {
@@ -25,16 +27,20 @@ function refusal(status, text, retryAfter) {
 async function request(path, options = {}) {
   let answer, text;
   try {
-    answer = await fetch(path, { cache: "no-store", ...options });
+    answer = await fetch(path, { cache: "no-store", signal: AbortSignal.timeout(PATIENCE_MS), ...options });
     text = await answer.text();
   } catch {
     throw new ApiError(NO_ANSWER, 0);
   }
   if (!answer.ok) throw refusal(answer.status, text, answer.headers.get("Retry-After"));
+  return parsed(text);
+}
+
+function parsed(text) {
   try {
     return JSON.parse(text);
   } catch {
-    throw new ApiError("The server's answer is not JSON", 0);
+    throw new ApiError(NO_JSON, 0);
   }
 }
 
@@ -56,14 +62,15 @@ export function submit(file, name, fields, onProgress, signal) {
     sending.open("POST", "api/jobs");
     sending.upload.onprogress = (event) => onProgress(event.total ? Math.min(1, event.loaded / event.total) : 0);
     sending.onload = () => {
-      if (sending.status >= 300) reject(refusal(sending.status, sending.responseText, sending.getResponseHeader("Retry-After")));
-      else resolve(JSON.parse(sending.responseText));
+      const { status, responseText: text } = sending;
+      if (status >= 300) reject(refusal(status, text, sending.getResponseHeader("Retry-After")));
+      else resolve(text);
     };
     sending.onerror = () => reject(new ApiError(NO_ANSWER, 0));
     sending.onabort = () => reject(new ApiError("Cancelled", 0));
     signal.addEventListener("abort", () => sending.abort());
     sending.send(body);
-  });
+  }).then(parsed);
 }
 
 export const addressOf = {

@@ -1,6 +1,6 @@
 // Takes in files: dropped, chosen, in folders, or pasted.
 
-const IMAGE = /\.(jpe?g|jfif|png|tiff?|webp|avif|gif|bmp|p[bgpn]m|heic|heif)$/i;
+const IMAGE = /\.(jpe?g|jpe|jfif|png|tiff?|webp|avif|gif|bmp|dib|p[abgnp]m|hei[cf]|hif)$/i;
 
 const visible = (name) => !name.startsWith(".");
 
@@ -14,11 +14,13 @@ async function entriesOf(directory) {
   }
 }
 
+const inOrder = (some, nameOf) => some.sort((a, b) => nameOf(a).localeCompare(nameOf(b), undefined, { numeric: true }));
+
 async function filesBelow(entry) {
   if (entry.isFile) return [await new Promise((resolve, reject) => entry.file(resolve, reject))];
   const files = [];
-  for (const inner of await entriesOf(entry)) files.push(...(await filesBelow(inner)));
-  return files.sort((a, b) => a.name.localeCompare(b.name, undefined, { numeric: true }));
+  for (const inner of inOrder(await entriesOf(entry), ({ name }) => name)) files.push(...(await filesBelow(inner)));
+  return files;
 }
 
 /** Split the files of a folder into its images and the names of everything else. */
@@ -72,7 +74,7 @@ export function takeFiles(take, failed) {
     input.addEventListener("change", () => {
       const chosen = [...input.files];
       input.value = "";  // so that the same file can be chosen again
-      const found = input.webkitdirectory ? imagesOf(chosen) : { files: chosen, leftOut: [] };
+      const found = input.webkitdirectory ? imagesOf(inOrder(chosen, (file) => file.webkitRelativePath)) : { files: chosen, leftOut: [] };
       take(found.files, found.leftOut);
     });
   }

@@ -28,18 +28,24 @@ export class Follower extends EventTarget {
     const number = ++this.#looks;
     clearTimeout(this.#timer);
     const known = this.#items.all.filter((item) => item.id !== null);
+    let isSilent = true;
     try {
       const jobs = await api.jobs();
       if (number !== this.#looks) return;
       this.#take(jobs, known);
+      isSilent = false;
       this.dispatchEvent(new Event("answered"));
     } catch (error) {
       if (number !== this.#looks) return;
       this.dispatchEvent(new CustomEvent("silent", { detail: error }));
     }
-    const busy = this.#items.unfinished.length > 0;
-    this.#timer = setTimeout(() => this.look(), busy && !document.hidden ? BUSY_MS : IDLE_MS);
+    this.#timer = setTimeout(() => this.look(), this.#pauseMs(isSilent));
     this.#follow();
+  }
+
+  #pauseMs(isSilent) {
+    const isBusy = isSilent || this.#items.unfinished.length > 0;
+    return isBusy && !document.hidden ? BUSY_MS : IDLE_MS;
   }
 
   #take(jobs, known) {

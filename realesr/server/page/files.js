@@ -5,7 +5,7 @@ import { count, secondsInWords, shareOf, stateInWords, UNFINISHED } from "./word
 
 const FILTERS = {
   all: { label: "All", has: () => true },
-  unfinished: { label: "Under way", has: ({ state }) => UNFINISHED.has(state) },
+  unfinished: { label: "Active", has: ({ state }) => UNFINISHED.has(state) },
   done: { label: "Done", has: ({ state }) => state === "done" },
   failed: { label: "Failed", has: ({ state }) => state === "failed" || state === "gone" },
 };
@@ -28,8 +28,9 @@ export class FileList extends EventTarget {
     items.addEventListener("removed", ({ detail }) => this.#remove(detail));
     for (const [name, { label }] of Object.entries(FILTERS)) {
       const button = document.createElement("button");
-      Object.assign(button, { type: "button", textContent: label });
+      button.type = "button";
       button.dataset.filter = name;
+      button.append(`${label} `, document.createElement("span"));
       button.addEventListener("click", () => { this.#filter = name; this.#count(); });
       byId("filters").append(button);
     }
@@ -113,21 +114,29 @@ export class FileList extends EventTarget {
     byId("count").textContent = count(all.length, "photo", "photos");
     byId("remaining").textContent = remainingInWords(all, unfinished);
     byId("total").value = all.length ? (all.length - unfinished.length + sum(unfinished, shareOf)) / all.length : 0;
-    byId("total").hidden = unfinished.length === 0;
+    // What belongs to several photos keeps its room, so that nothing moves while they are worked on.
+    for (const id of ["filters", "all"]) byId(id).hidden = all.length < 2;
+    byId("total").hidden = all.length < 2 || unfinished.length === 0;
     for (const button of byId("filters").children) {
-      const { label, has } = FILTERS[button.dataset.filter], number = all.filter(has).length;
-      button.textContent = `${label} ${number}`;
-      button.setAttribute("aria-pressed", button.dataset.filter === this.#filter);
-      button.hidden = number === 0 && button.dataset.filter !== this.#filter;
+      const name = button.dataset.filter, number = all.filter(FILTERS[name].has).length;
+      button.lastElementChild.textContent = number;
+      button.lastElementChild.style.minWidth = `${String(all.length).length}ch`;
+      button.setAttribute("aria-pressed", name === this.#filter);
+      button.hidden = name === "failed" && number === 0 && name !== this.#filter;
     }
-    byId("filters").hidden = all.length < 2;
     byId("none").hidden = this.shown.length > 0;
-    byId("archive").hidden = done.length < 2;
-    if (done.length) byId("archive").href = api.addressOf.archive(done.map(({ id }) => id));
-    byId("archive").lastElementChild.textContent = `Save ${done.length} as ZIP`;
-    byId("cancel-all").hidden = unfinished.length < 2;
-    byId("clear").hidden = all.length - unfinished.length < 2;
+    this.#showArchive(done);
+    byId("cancel-all").disabled = unfinished.length === 0;
+    byId("clear").disabled = all.length === unfinished.length;
     document.title = unfinished.length ? `${all.length - unfinished.length} of ${all.length} \u2013 realesr` : "realesr";
+  }
+
+  #showArchive(done) {
+    const link = byId("archive");
+    if (done.length) link.href = api.addressOf.archive(done.map(({ id }) => id));
+    else link.removeAttribute("href");
+    link.setAttribute("aria-disabled", done.length === 0);
+    link.lastElementChild.textContent = `Save ${done.length} as ZIP`;
   }
 }
 

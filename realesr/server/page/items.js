@@ -6,9 +6,8 @@ let made = 0;
 
 /**
  * The files in the order in which they were added. An item has: key, name, bytes, file (null after a reload), fields (settings
- * it was added with), id and job (null until the server has it), state, sent (share of the upload), full (whether it waits for
- * the queue), tries (to
- * reach a server that does not answer), error.
+ * it was added with), id and job (null until the server has it), state, sent (share of the upload), refusal (why the server did not take it
+ * yet, or null), tries (that failed for want of an answer), error.
  * Events: "added", "changed", "removed", each with the item as `detail`.
  */
 export class Items extends EventTarget {
@@ -20,12 +19,12 @@ export class Items extends EventTarget {
   withId(id) { return this.all.find((item) => item.id === id); }
 
   addFile(file, name, fields) {
-    return this.#add({ name, bytes: file.size, file, fields, id: null, job: null, state: "waiting", sent: 0, full: false, tries: 0, error: null });
+    return this.#add({ name, bytes: file.size, file, fields, id: null, job: null, state: "waiting", sent: 0, refusal: null, tries: 0, error: null });
   }
 
   addJob(job) {
     return this.#add({
-      name: job.name, bytes: 0, file: null, fields: null, id: job.id, job, state: job.state, sent: 1, full: false, error: job.error,
+      name: job.name, bytes: 0, file: null, fields: null, id: job.id, job, state: job.state, sent: 1, refusal: null, tries: 0, error: job.error,
     });
   }
 

@@ -8,7 +8,7 @@ import { Items } from "./items.js";
 import { Settings } from "./settings.js";
 import { Uploads } from "./uploads.js";
 import { Viewer } from "./viewer.js";
-import { bytesInWords, count, UNFINISHED } from "./words.js";
+import { bytesInWords, count, sentence, UNFINISHED } from "./words.js";
 
 const NAMES_SHOWN = 3;
 
@@ -20,14 +20,20 @@ const follower = new Follower(items, uploads);
 const list = new FileList(items);
 const viewer = new Viewer(settings);
 const limits = { upload_bytes: Infinity };
+let tellOffered;
+const isOffered = new Promise((resolve) => { tellOffered = resolve; });  // networks, formats and limits are known
+
+/** Return a name that does not turn the direction of the words around it. */
+const isolated = (name) => `\u2068${name}\u2069`;
 
 /** Show a line that stays until it is put away. */
 function message(text) {
   const line = document.createElement("p"), close = document.createElement("button");
   Object.assign(close, { type: "button", className: "icon", title: "Put away", ariaLabel: "Put away this message", textContent: "\u00d7" });
-  close.addEventListener("click", () => line.remove());
+  close.addEventListener("click", () => { line.remove(); showWhatThereIs(); });
   line.append(text, close);
   byId("messages").append(line);
+  byId("files-section").hidden = false;
 }
 
 function banner(text) {
@@ -35,22 +41,26 @@ function banner(text) {
   byId("banner").hidden = !text;
 }
 
+function bannerOf(error) {
+  banner(`${sentence(error.message)}. This page tries again every few seconds.`);
+}
+
 function names(all) {
-  const shown = all.slice(0, NAMES_SHOWN).join(", ");
+  const shown = all.slice(0, NAMES_SHOWN).map(isolated).join(", ");
   return all.length > NAMES_SHOWN ? `${shown} and ${all.length - NAMES_SHOWN} more` : shown;
 }
 
-function take(files, leftOut) {
+async function take(files, leftOut) {
+  await isOffered;
   const large = files.filter(({ size }) => size > limits.upload_bytes);
   const fields = settings.fields();
-  if (fields === null) return;
+  if (fields === null) return message(`${sentence(count(files.length, "photo was", "photos were"))} not added: correct the settings, and add them again`);
   for (const file of files) if (!large.includes(file)) items.addFile(file, file.name, fields);
   if (leftOut.length) message(`Left out ${count(leftOut.length, "file that is no photo", "files that are no photos")}: ${names(leftOut)}`);
   for (const { name, size } of large) {
-    message(`${name} has ${bytesInWords(size)}, and this server takes at most ${bytesInWords(limits.upload_bytes)}`);
+    message(`${isolated(name)} has ${bytesInWords(size)}, and this server takes at most ${bytesInWords(limits.upload_bytes)}`);
   }
   if (files.length === 0 && leftOut.length === 0) message("There is no photo in that");
-  byId("files-section").hidden = items.all.length === 0 && byId("messages").children.length === 0;
 }
 
 async function stop(item) {
@@ -64,7 +74,7 @@ async function stop(item) {
     items.remove(item);
   } catch (error) {
     if (error.status === 404) items.change(item, { state: "gone" });
-    else message(`${item.name}: ${error.message}`);
+    else message(`${isolated(item.name)}: ${error.message}`);
   }
 }
 
@@ -118,6 +128,7 @@ items.addEventListener("added", showWhatThereIs);
 items.addEventListener("removed", showWhatThereIs);
 items.addEventListener("changed", ({ detail: item }) => {
   if (item === viewer.item) viewer.update();
+  if (item.state === "done") settings.noteOnDisk(item.job.model);
   if (UNFINISHED.has(item.state)) ended.delete(item.key);
   else if (!ended.has(item.key)) { ended.add(item.key); say(item); }
 });
@@ -125,13 +136,13 @@ items.addEventListener("changed", ({ detail: item }) => {
 list.addEventListener("open", ({ detail }) => { open(detail); viewer.focus(); });
 list.addEventListener("stop", ({ detail }) => stop(detail));
 viewer.addEventListener("again", ({ detail }) => again(detail));
+viewer.addEventListener("cancel", ({ detail }) => stop(detail));
 viewer.addEventListener("turn", ({ detail }) => turn(detail));
 viewer.addEventListener("closed", ({ detail }) => { list.mark(null); list.focus(detail); });
 viewer.addEventListener("arranged", showWhatThereIs);
-follower.addEventListener("answered", () => banner(""));
-follower.addEventListener("silent", ({ detail }) => {
-  banner(detail.status === 401 ? detail.message : `${detail.message}. It is tried again every few seconds.`);
-});
+follower.addEventListener("answered", () => { banner(""); uploads.hold(false); });
+follower.addEventListener("silent", ({ detail }) => { bannerOf(detail); uploads.hold(true); });
+uploads.addEventListener("unreached", () => follower.look());
 
 byId("cancel-all").addEventListener("click", () => {
   // Those that wait first, so that none of them starts when another ends.
@@ -158,13 +169,14 @@ async function begin() {
     const offered = await api.models();
     settings.offer(offered);
     Object.assign(limits, offered.limits);
+    tellOffered();
     byId("limits").textContent = `At most ${bytesInWords(limits.upload_bytes)} each.`;
     const hasMouse = matchMedia("(any-pointer: fine)").matches;
     byId("add-title").textContent = hasMouse ? "Drop photos or a folder here" : "Choose photos to enlarge";
     byId("add-hint").firstChild.data = hasMouse ? `or paste a picture by ${pasteKey}. ` : "";
     await follower.look();
   } catch (error) {
-    banner(error.message);
+    bannerOf(error);
     setTimeout(begin, 3000);
   }
 }

@@ -21,7 +21,7 @@ function load(address) {
 export class Pyramid {
   #id;
   #side;
-  #size;
+  #size = { width: 1, height: 1 };
   #changed;
   #preview = null;
   #tiles = new Map();  // address -> image, null while it is loaded or where it failed; the latest used are last
@@ -31,14 +31,11 @@ export class Pyramid {
   /**
    * @param {string} id of the job
    * @param {"source"|"result"} side
-   * @param {{width: number, height: number, tile_px?: number, highest_level?: number}} size of the result; with tiles of it where it
-   *   is done: `highest_level` is the result at 100 %, and each level below it is half as large
    * @param {() => void} changed is called when there is more to draw
    */
-  constructor(id, side, size, changed) {
+  constructor(id, side, changed) {
     this.#id = id;
     this.#side = side;
-    this.#size = size;
     this.#changed = changed;
     this.ready = load(side === "source" ? api.addressOf.source(id) : api.addressOf.preview(id)).then((image) => {
       this.#preview = image;
@@ -46,6 +43,13 @@ export class Pyramid {
       return image !== null;
     });
   }
+
+  /**
+   * Set how large the picture is drawn at a scale of 1.
+   * @param {{width: number, height: number, tile_px?: number, highest_level?: number}} size of the result; with tiles of it where it
+   *   is done: `highest_level` is the result at 100 %, and each level below it is half as large
+   */
+  resize(size) { this.#size = size; }
 
   /** Forget what has not been loaded yet. */
   close() {

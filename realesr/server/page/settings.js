@@ -16,16 +16,23 @@ const AMOUNTS = {
   box: { label: "Width of the box in pixels", usual: 3840, ...PX },
   megapixels: { label: "Area in megapixels", unit: "MP", least: 0.1, most: 100000, step: 0.1, usual: 24 },
 };
-const AT_FIRST = { model: null, size: "own", amounts: {}, boxHeight: 2160, strength: 100, format: "", quality: {} };
+const AT_FIRST = { open: null, model: null, size: "own", amounts: {}, boxHeight: 2160, strength: 100, format: "", quality: {} };
 
 const byId = (id) => document.getElementById(id);
+const SIZES = [...byId("size").options].map(({ value }) => value);
 
 function kept() {
+  const chosen = structuredClone(AT_FIRST);
   try {
-    return { ...AT_FIRST, ...JSON.parse(localStorage.getItem(KEPT_AS)) };
+    const stored = JSON.parse(localStorage.getItem(KEPT_AS)) ?? {};
+    for (const [name, value] of Object.entries(AT_FIRST)) {
+      if (value === null || (typeof stored[name] === typeof value && stored[name] !== null)) chosen[name] = stored[name] ?? value;
+    }
   } catch {
-    return { ...AT_FIRST };  // storage is forbidden, or holds something else
+    // Storage is forbidden, or holds something else.
   }
+  if (!SIZES.includes(chosen.size)) chosen.size = AT_FIRST.size;
+  return chosen;
 }
 
 export class Settings {
@@ -51,17 +58,29 @@ export class Settings {
     this.#models = models;
     const names = models.map(({ name }) => name);
     if (!names.includes(this.#chosen.model)) this.#chosen.model = (models.find((model) => model.is_default) ?? models[0]).name;
-    const group = (label, some) => {
-      const element = document.createElement("optgroup");
-      element.label = label;
-      element.append(...some.map(({ name }) => new Option(name, name)));
-      return element;
-    };
-    const onDisk = models.filter((model) => model.on_disk), others = models.filter((model) => !model.on_disk);
-    byId("model").replaceChildren(...(onDisk.length ? [group("On disk", onDisk)] : []), ...(others.length ? [group("Fetched when first used", others)] : []));
+    this.#fillNetworks();
     byId("format").replaceChildren(new Option("Like the photo", ""), ...formats.map((format) => new Option(FORMATS[format] ?? format, format)));
     if (!formats.includes(this.#chosen.format)) this.#chosen.format = "";
     AMOUNTS.scale.most = limits.scale;
+    this.#show();
+  }
+
+  #fillNetworks() {
+    const groups = { "On disk": [], "Fetched when first used": [] };
+    for (const { name, on_disk } of this.#models) groups[on_disk ? "On disk" : "Fetched when first used"].push(new Option(name, name));
+    byId("model").replaceChildren(...Object.entries(groups).filter(([, options]) => options.length).map(([label, options]) => {
+      const group = Object.assign(document.createElement("optgroup"), { label });
+      group.append(...options);
+      return group;
+    }));
+  }
+
+  /** Note that a network was used, so that it has been fetched by now. */
+  noteOnDisk(name) {
+    const model = this.#models.find((one) => one.name === name);
+    if (!model || model.on_disk) return;
+    model.on_disk = true;
+    this.#fillNetworks();
     this.#show();
   }
 

@@ -1,15 +1,16 @@
-// Draws one photo before and after, one over the other, with a divider, zoom and pan, by mouse, touch and keyboard.
+// Draws one photo before and after, one over the other, with a divider, zoom and pan.
 
+import { listenToGestures, STEP } from "./gestures.js";
 import { Pyramid } from "./pyramid.js";
 
 const MOST = 8;  // screen px per px of the result
-const STEP = Math.SQRT2;
 
 const byId = (id) => document.getElementById(id);
 const stage = byId("stage"), divider = byId("divider");
 
 /** Events: "drawn" after each change of the view. */
 export class Stage extends EventTarget {
+  id = null;  // of the job that is shown
   #size = { width: 1, height: 1 };
   #sides = {};  // "before" and "after" -> Pyramid
   #view = { scale: 1, x: 0, y: 0 };  // CSS px per px of the result; where its upper left corner is, in CSS px of the stage
@@ -23,18 +24,19 @@ export class Stage extends EventTarget {
     byId("in").addEventListener("click", () => this.zoomBy(STEP));
     byId("out").addEventListener("click", () => this.zoomBy(1 / STEP));
     byId("fit").addEventListener("click", () => this.fit());
-    byId("full").addEventListener("click", () => this.zoomTo(1 / devicePixelRatio));
-    listenToPointers(this);
-    listenToKeys(this);
+    byId("full").addEventListener("click", () => this.showFull());
+    listenToGestures(stage, byId("viewer"), byId("handle"), this);
   }
 
   /** Show the photo of a job, which is `size` large when it is `done`; until then only its source. */
   show(id, size, done) {
-    this.clear();
+    if (id !== this.id) this.clear();
+    this.id = id;
     this.#size = size;
     const redraw = () => this.#moved();
-    this.#sides.before = new Pyramid(id, "source", size, redraw);
-    if (done) this.#sides.after = new Pyramid(id, "result", size, redraw);
+    this.#sides.before ??= new Pyramid(id, "source", redraw);
+    if (done) this.#sides.after ??= new Pyramid(id, "result", redraw);
+    for (const side of Object.values(this.#sides)) side.resize(size);
     divider.value = 50;
     this.fit();
     return (this.#sides.after ?? this.#sides.before).ready;
@@ -42,11 +44,14 @@ export class Stage extends EventTarget {
 
   clear() {
     for (const side of Object.values(this.#sides)) side.close();
+    this.id = null;
     this.#sides = {};
     this.#moved();
   }
 
   get isZoomed() { return !this.#fitted; }
+  get divided() { return divider.value; }
+  set divided(percent) { divider.value = percent; this.#moved(); }
   get #fitScale() {
     const { width, height } = this.#size;
     return Math.min(stage.clientWidth / width, stage.clientHeight / height, 1);
@@ -69,6 +74,7 @@ export class Stage extends EventTarget {
     this.#moved();
   }
 
+  showFull(x, y) { this.zoomTo(1 / devicePixelRatio, x, y); }
   zoomBy(factor, x, y) { this.zoomTo(this.#view.scale * factor, x, y); }
 
   /** Zoom to `scale` CSS px per px of the result, so that the point x, y of the stage stays where it is. */
@@ -88,14 +94,10 @@ export class Stage extends EventTarget {
   /** Put the divider at x CSS px of the stage. */
   divideAt(x) {
     const { left, right } = this.#covered;
-    divider.value = (100 * (x - left)) / Math.max(1, right - left);
-    this.#moved();
+    this.divided = (100 * (x - left)) / Math.max(1, right - left);
   }
 
-  divideBy(percent) {
-    divider.value = Number(divider.value) + percent;
-    this.#moved();
-  }
+  divideBy(percent) { this.divided = Number(divider.value) + percent; }
 
   /** Keep the photo inside the stage, or in its middle where it is smaller, and draw it in the next frame. */
   #moved() {
@@ -126,68 +128,4 @@ export class Stage extends EventTarget {
     byId("full").setAttribute("aria-pressed", full);
     byId("zoom-value").value = `${Math.round(100 * scale * ratio)} %`;
   }
-}
-
-function place(event) {
-  const box = stage.getBoundingClientRect();
-  return { x: event.clientX - box.left, y: event.clientY - box.top };
-}
-
-function listenToPointers(view) {
-  const fingers = new Map();
-  let divides = false, dividedAt = divider.value;
-  stage.addEventListener("pointerdown", (event) => {
-    if (event.button !== 0) return;
-    stage.setPointerCapture(event.pointerId);
-    fingers.set(event.pointerId, place(event));
-    if (fingers.size === 1) dividedAt = divider.value;
-    else divider.value = dividedAt;  // the first finger was no stroke of the line
-    divides = fingers.size === 1 && (event.target.id === "handle" || !view.isZoomed);
-    if (divides) view.divideAt(place(event).x);
-  });
-  stage.addEventListener("pointermove", (event) => {
-    const before = fingers.get(event.pointerId), now = place(event);
-    if (!before) return;
-    fingers.set(event.pointerId, now);
-    if (fingers.size === 2) {
-      const [other] = [...fingers].filter(([id]) => id !== event.pointerId).map(([, point]) => point);
-      const apart = (point) => Math.hypot(point.x - other.x, point.y - other.y);
-      view.moveBy((now.x - before.x) / 2, (now.y - before.y) / 2);
-      view.zoomBy(apart(now) / Math.max(1, apart(before)), (now.x + other.x) / 2, (now.y + other.y) / 2);
-    } else if (divides) view.divideAt(now.x);
-    else view.moveBy(now.x - before.x, now.y - before.y);
-  });
-  for (const end of ["pointerup", "pointercancel"]) {
-    stage.addEventListener(end, (event) => { fingers.delete(event.pointerId); divides = false; });
-  }
-  stage.addEventListener("wheel", (event) => {
-    if (event.deltaY > 0 && !view.isZoomed && !event.ctrlKey) return;  // nothing smaller: the page scrolls
-    event.preventDefault();
-    const { x, y } = place(event);
-    view.zoomBy(2 ** (-event.deltaY / (event.ctrlKey ? 50 : 240)), x, y);
-  }, { passive: false });
-  stage.addEventListener("dblclick", (event) => {
-    const { x, y } = place(event);
-    if (view.isZoomed) view.fit();
-    else view.zoomTo(1 / devicePixelRatio, x, y);
-  });
-}
-
-function listenToKeys(view) {
-  byId("viewer").addEventListener("keydown", (event) => {
-    if (event.ctrlKey || event.metaKey || event.altKey) return;
-    const step = stage.clientWidth / 10;
-    const keys = {
-      "+": () => view.zoomBy(STEP), "=": () => view.zoomBy(STEP), "-": () => view.zoomBy(1 / STEP),
-      0: () => view.fit(), 1: () => view.zoomTo(1 / devicePixelRatio),
-    };
-    const moves = { ArrowLeft: [step, 0], ArrowRight: [-step, 0], ArrowUp: [0, step], ArrowDown: [0, -step] };
-    const turns = { ArrowLeft: -2, ArrowRight: 2 };
-    if (keys[event.key]) keys[event.key]();
-    else if (event.target !== stage) return;
-    else if (view.isZoomed && moves[event.key]) view.moveBy(...moves[event.key]);
-    else if (!view.isZoomed && turns[event.key]) view.divideBy(turns[event.key]);
-    else return;
-    event.preventDefault();
-  });
 }

@@ -3,14 +3,14 @@
 import * as api from "./api.js";
 import { showProgress } from "./files.js";
 import { Stage } from "./stage.js";
-import { bytesInWords, secondsInWords, sizeInWords, stateInWords, UNFINISHED } from "./words.js";
+import { bytesInWords, measuredInWords, sizeInWords, stateInWords, UNFINISHED } from "./words.js";
 
 const NARROW = "(max-width: 61.99rem)";  // as in style.css: there the panel lies over the page
 
 const byId = (id) => document.getElementById(id);
 const panel = byId("viewer");
 
-/** Events: "turn" (detail: -1 or 1, to the photo before or after), "again" (detail: an item), "closed" (detail: the item that was shown), "arranged". */
+/** Events: "turn" (detail: -1 or 1, to the photo before or after), "again" and "cancel" (detail: an item), "closed" (detail: the item that was shown), "arranged". */
 export class Viewer extends EventTarget {
   item = null;
   #settings;
@@ -29,7 +29,9 @@ export class Viewer extends EventTarget {
     });
     byId("back").addEventListener("click", () => history.back());
     addEventListener("popstate", () => { if (this.isOpen) this.close(); });
-    byId("again").addEventListener("click", () => this.dispatchEvent(new CustomEvent("again", { detail: this.item })));
+    for (const kind of ["again", "cancel"]) {
+      byId(kind).addEventListener("click", () => this.dispatchEvent(new CustomEvent(kind, { detail: this.item })));
+    }
     byId("skip").addEventListener("click", () => byId("stage").focus());
     for (const [id, step] of [["previous", -1], ["next", 1]]) byId(id).addEventListener("click", () => this.#turn(step));
     panel.addEventListener("keydown", (event) => {
@@ -73,6 +75,7 @@ export class Viewer extends EventTarget {
     byId("viewer-title").textContent = item.name;
     byId("facts").textContent = facts(item);
     byId("save").hidden = !done;
+    byId("cancel").hidden = !UNFINISHED.has(item.state);
     byId("again").hidden = item.file === null || UNFINISHED.has(item.state);
     if (done) byId("save").href = api.addressOf.result(item.id);
     this.#showNotices(item.job?.notices ?? []);
@@ -95,8 +98,14 @@ export class Viewer extends EventTarget {
     const drawn = item.id !== null && item.job.input ? `${item.id} ${done}` : "";
     if (drawn === this.#drawn || item.state === "gone") return;
     this.#drawn = drawn;
-    if (drawn) this.#stage.show(item.id, done ? item.job.output : this.#expected(item.job), done);
-    else this.#stage.clear();
+    if (!drawn) {
+      panel.classList.add("blank");
+      this.#stage.clear();
+      return;
+    }
+    if (item.id !== this.#stage.id) panel.classList.add("blank");
+    const isShown = this.#stage.show(item.id, done ? item.job.output : this.#expected(item.job), done);
+    isShown.then((shown) => { if (this.#drawn === drawn) panel.classList.toggle("blank", !shown); });
   }
 
   /** Return about how large the result will be, so that the photo does not change its size when it is done. */
@@ -125,11 +134,10 @@ export class Viewer extends EventTarget {
 
 function facts({ job, state }) {
   if (!job?.input) return "";
-  const size = sizeInWords(job.input);
-  if (state !== "done") return job.model ? `${size} \u00b7 ${job.model}` : size;
+  if (state !== "done") return job.model ? `${sizeInWords(job.input)} \u00b7 ${job.model}` : sizeInWords(job.input);
   const { output, model, seconds } = job;
-  const words = [`${size} \u2192 ${sizeInWords(output)}`, output.format.toUpperCase(), bytesInWords(output.bytes)];
+  const words = [`${job.input.width} \u00d7 ${job.input.height} \u2192 ${sizeInWords(output)}`, output.format.toUpperCase(), bytesInWords(output.bytes)];
   if (model) words.push(model);
-  if (seconds !== null) words.push(seconds < 99.5 ? `${seconds.toFixed(1)} s` : secondsInWords(seconds));
+  if (seconds !== null) words.push(measuredInWords(seconds));
   return words.join(" \u00b7 ");
 }

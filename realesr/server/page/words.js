@@ -2,27 +2,35 @@
 
 export const UNFINISHED = new Set(["waiting", "uploading", "queued", "running"]);
 
+const NBSP = "\u00a0";  // a number and its unit stay on one line
+
 function rounded(number) {
   return number < 100 ? number.toFixed(1) : Math.round(number);
 }
 
 export function bytesInWords(bytes) {
-  if (bytes < 1e3) return `${bytes} bytes`;
-  if (bytes < 1e6) return `${Math.round(bytes / 1e3)} kB`;
-  return bytes < 1e9 ? `${rounded(bytes / 1e6)} MB` : `${rounded(bytes / 1e9)} GB`;
+  if (bytes < 1e3) return `${bytes}${NBSP}bytes`;
+  if (bytes < 1e6) return `${Math.round(bytes / 1e3)}${NBSP}kB`;
+  return bytes < 1e9 ? `${rounded(bytes / 1e6)}${NBSP}MB` : `${rounded(bytes / 1e9)}${NBSP}GB`;
 }
 
 export function secondsInWords(seconds) {
-  if (seconds < 1) return "less than 1 s";
-  if (seconds < 99.5) return `about ${Math.round(seconds)} s`;
+  if (seconds < 1) return `less than 1${NBSP}s`;
+  if (seconds < 99.5) return `about ${Math.round(seconds)}${NBSP}s`;
   const minutes = Math.round(seconds / 60);
-  if (minutes < 100) return `about ${minutes} min`;
+  if (minutes < 100) return `about ${minutes}${NBSP}min`;
   const tens = Math.round(seconds / 600);
-  return `about ${Math.floor(tens / 6)} h ${(tens % 6) * 10} min`;
+  return `about ${Math.floor(tens / 6)}${NBSP}h ${(tens % 6) * 10}${NBSP}min`;
+}
+
+/** Return a time that was measured. */
+export function measuredInWords(seconds) {
+  if (seconds >= 99.5) return secondsInWords(seconds);
+  return `${seconds < 1 ? Number(seconds.toPrecision(2)) : seconds.toFixed(1)}${NBSP}s`;
 }
 
 export function sizeInWords({ width, height }) {
-  return `${width} \u00d7 ${height} px`;
+  return `${width} \u00d7 ${height}${NBSP}px`;
 }
 
 export function count(number, one, several) {
@@ -30,8 +38,8 @@ export function count(number, one, several) {
 }
 
 function amountOfPixels(done, total) {
-  if (total < 1e6) return `${done.toLocaleString("en")} of ${total.toLocaleString("en")} px`;
-  return `${rounded(done / 1e6)} of ${rounded(total / 1e6)} MP`;
+  if (total < 1e6) return `${done.toLocaleString("en")} of ${total.toLocaleString("en")}${NBSP}px`;
+  return `${rounded(done / 1e6)} of ${rounded(total / 1e6)}${NBSP}MP`;
 }
 
 function runningInWords(job) {
@@ -39,9 +47,8 @@ function runningInWords(job) {
     const { model, done, total } = job.fetching;
     return `Fetching ${model}: ${bytesInWords(done)} of ${total ? bytesInWords(total) : "an unknown size"}`;
   }
-  if (!job.pixels_done) return "Starting";
-  const left = job.seconds_left === null ? "" : `, ${secondsInWords(job.seconds_left)} left`;
-  return amountOfPixels(job.pixels_done, job.pixels_total) + left;
+  const seconds = job.seconds_left ?? job.estimate_seconds, left = seconds === null ? "" : `, ${secondsInWords(seconds)} left`;
+  return (job.pixels_done ? amountOfPixels(job.pixels_done, job.pixels_total) : "Starting") + left;
 }
 
 function queuedInWords(job) {
@@ -52,14 +59,19 @@ function queuedInWords(job) {
 /** Return why a file failed; its name, which errors begin with, stands beside it already. */
 function reasonOf({ error, name }) {
   const reason = error?.message ?? "failed, and the server gave no reason";
-  const short = reason.startsWith(`${name}: `) ? reason.slice(name.length + 2) : reason;
-  return short.charAt(0).toUpperCase() + short.slice(1);
+  if (reason.startsWith(`${name}: `)) return sentence(reason.slice(name.length + 2));
+  return reason.startsWith(name) ? reason : sentence(reason);
+}
+
+/** Return a message with a capital letter, unless it begins with something else than a word: an address, a file. */
+export function sentence(text) {
+  return text.replace(/^[a-z]+(?= )/, (word) => word.charAt(0).toUpperCase() + word.slice(1));
 }
 
 /** Return one line on where a file stands. */
 export function stateInWords(item) {
   switch (item.state) {
-    case "waiting": return item.full ? "Waits until the queue has a place" : "Waits to be sent";
+    case "waiting": return item.refusal ? `Waits to be sent: ${item.refusal}` : "Waits to be sent";
     case "uploading": return `Sending, ${bytesInWords(item.sent * item.bytes)} of ${bytesInWords(item.bytes)}`;
     case "queued": return queuedInWords(item.job);
     case "running": return runningInWords(item.job);
