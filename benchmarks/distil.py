@@ -1,8 +1,10 @@
 """Distils a small network from a large one in the seconds that there are: minutes on a large GPU.
 
+Where time is no matter, use `realesr train distill`. The runs on a GPU in benchmarks/results were made with this.
+
     python benchmarks/distil.py --make-crops crops --from PHOTOS... --megabytes 12
     python benchmarks/distil.py --crops crops --held-out others --out out --seconds 400 --device cuda
-    python benchmarks/distil_table.py out/log.jsonl
+    python benchmarks/bench_distill.py --photos judge out/*.safetensors
 
     teacher   17 %   its answers to small patches are made once and kept on the device as bytes
     A         31 %   the student learns L1 to these answers, which takes away noise and blur, and texture with them
@@ -12,9 +14,9 @@
 Two thirds of the patches are degraded as in training, the others are pixels of photos as they are: a teacher needs no
 truth. Patches of photos that no training patch is cut from are kept apart for the scores.
 
-OUT gets log.jsonl, patches.png, student-l1.safetensors (as stage A ends) and student.safetensors (the newest of B),
-both of which `realesr upscale -m` takes, and snapshots-1.safetensors and so on with several students of each arm of B:
-`distil_judge.py` takes them apart and scores them. All are written anew every 20 s.
+OUT gets log.jsonl, patches.png, student-l1.safetensors (as stage A ends), student.safetensors (the newest of B), which
+are written anew every 20 s, and student-1-0.29.safetensors and so on, as arm 1 was after 29 % of its time. `realesr
+upscale -m` takes each of them.
 """
 
 import argparse
@@ -45,7 +47,7 @@ from distil_patches import (
     split,
     window,
 )
-from distil_snapshots import Scores, Snapshots, scores
+from distil_scores import Scores, scores
 from distil_steps import Learner, Rates, learn
 from distil_steps import Weights as LossWeights
 from torch import Tensor, nn
@@ -218,7 +220,7 @@ class Distillation:
         self._student.load_state_dict(student.ema.module.state_dict())
 
     def _arm(self, number: int, weights: LossWeights, patches: Patches) -> Iterator[Row]:
-        """Go on with other losses; the student is its mean afterwards, whose snapshots are kept."""
+        """Go on with other losses; the student is its mean afterwards, which is kept now and then."""
         sizes, arms, losses = self._sizes, len(self._sizes.arms), dict[str, Tensor]()
         name, warm_up = f"arm {number}", 0
         if weights.gan and self._discriminator is None:
@@ -226,7 +228,6 @@ class Distillation:
             self._discriminator = Learner(self._placed(build(sizes.discriminator)), ema_decay=0.0)
         discriminator = self._discriminator if weights.gan else None
         student = Learner(self._student, ema_decay=sizes.ema_decay)
-        snapshots = Snapshots(self._out / f"snapshots-{number}.safetensors")
         yield {"what": name, "weights": str(weights)}
         taken = self._clock.passed
         for iteration, passed in self._steps("student", student, self._clock.at(A_ENDS + (1 - A_ENDS) * number / arms)):
@@ -238,8 +239,8 @@ class Distillation:
             yield from self._progress(name, iteration + 1, losses)
             if self._clock.passed - taken > SAVE_SECONDS and not (iteration + 1) % CHECKED_EVERY:
                 taken = self._clock.passed
-                yield self._taken(snapshots, f"{name} at {passed:.2f}", student)
-        yield self._taken(snapshots, f"after {name}", student)
+                yield self._taken(f"{name} at {passed:.2f}", f"student-{number}-{passed:.2f}", student)
+        yield self._taken(f"after {name}", f"student-{number}", student)
         self._save(student.ema.module, "student")
         self._student.load_state_dict(student.ema.module.state_dict())
         self._see(self._student)
@@ -276,10 +277,10 @@ class Distillation:
             values = {key: round(value, 5) for key, value in values.items()}
             yield {"what": stage, "iterations": iterations, "iterations_s": rate, **values}
 
-    def _taken(self, snapshots: Snapshots, name: str, student: Learner) -> Row:
-        """Keep the mean of a student, and score it."""
-        snapshots.add(name, student.ema.module.state_dict())
-        return self._row(name, self._enlarged(student.ema.module))
+    def _taken(self, who: str, name: str, student: Learner) -> Row:
+        """Write the mean of a student as a file of this name, and score it."""
+        write_network(self._out / f"{name}.safetensors", student.ema.module.state_dict(), self._architecture)
+        return self._row(who, self._enlarged(student.ema.module))
 
     def _held_out(self) -> HeldOut:
         half = self._sizes.held_out // 2

@@ -99,9 +99,9 @@ def test_a_distillation_in_small_goes_through_all_stages_in_its_time(
     assert any((made.state[key] != value).any() for key, value in student.state.items())
     assert sorted(path.name for path in out.iterdir()) == [
         "patches.png",
-        "snapshots-1.safetensors",
-        "snapshots-2.safetensors",
-        "snapshots-3.safetensors",
+        "student-1.safetensors",
+        "student-2.safetensors",
+        "student-3.safetensors",
         "student-l1.safetensors",
         "student.safetensors",
     ]
@@ -213,37 +213,15 @@ def test_each_network_learns_from_its_own_loss_alone(module: Any) -> None:
     assert changed(1e-3, 0.0) == (True, False, {"l1", "laplacian", "fft", "gan"} | d_losses)
 
 
-def test_snapshots_give_way_and_come_back_by_their_names(
-    module: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    snapshots = module("distil_snapshots")
-    monkeypatch.setattr(snapshots, "MOST", 2)
-    kept = snapshots.Snapshots(tmp_path / "snapshots.safetensors")
-    for number in range(3):
-        kept.add(f"arm 1 at 0.{number}", {"body.0.weight": torch.full((2,), float(number))})
-    found = snapshots.read_snapshots(tmp_path / "snapshots.safetensors")
-    assert sorted(found) == ["arm 1 at 0.1", "arm 1 at 0.2"]
-    first, second = (found[name] for name in sorted(found))
-    assert torch.equal(second["body.0.weight"], torch.full((2,), 2.0))
-    assert torch.equal(snapshots.blended(first, second, 0.25)["body.0.weight"], torch.full((2,), 1.25))
-
-
 def test_scores_are_shares_of_the_teacher(module: Any) -> None:
-    patches, snapshots = module("distil_patches"), module("distil_snapshots")
+    patches, scores = module("distil_patches"), module("distil_scores")
     answers = torch.randint(0, 256, (3, 3, 32, 32), dtype=torch.uint8)
     held = patches.HeldOut(patches=patches.Patches(lr=answers[:, :, ::4, ::4], answers=answers), truth=answers[:2] // 2)
-    own = snapshots.scores(answers / 255, held)
+    own = scores.scores(answers / 255, held)
     assert (own["psnr_to_teacher_degraded"], own["psnr_to_teacher_native"], own["laplacian"]) == (99, 99, 1)
-    grey = snapshots.scores(torch.full((3, 3, 32, 32), 0.5), held)
+    grey = scores.scores(torch.full((3, 3, 32, 32), 0.5), held)
     assert (grey["laplacian"], grey["laplacian_degraded"]) == (0, 0)
     assert max(grey["psnr_to_teacher_degraded"], grey["psnr_to_truth"]) < 20
-
-
-def test_a_table_of_a_log_shows_the_scored_rows_alone(module: Any) -> None:
-    rows = [{"what": "end"}, {"what": "held-out patches", "who": "teacher", "laplacian": 1.0, "psnr_to_truth": 23.456}]
-    lines = module("distil_table").table(rows).splitlines()
-    assert len(lines) == 3
-    assert lines[-1] == "| teacher |  |  | 23.456 | 1.000 |  |"
 
 
 def test_a_picture_has_fewer_rows_where_it_would_be_too_large(

@@ -32,7 +32,10 @@ ALLOWED = {
     "export": {"engines", "runtime", "images", "models", "machine", "networks", *SHARED},
     "train.degrade": {"images", "machine", "errors"},
     "train.data": {"train.degrade", "images", "machine", "errors"},
-    "train": {"train.data", "train.degrade", "runtime", "images", "models", "machine", "networks", *SHARED},
+    "train": {
+        *("train.data", "train.degrade"),
+        *("runtime", "scores", "images", "models", "machine", "networks", *SHARED),
+    },
     "api": {"engines", "export", "runtime", "images", "models", "machine", *SHARED},
     "comparing": {"api", "scores", "images", "models", *SHARED},
     "face": {"api", "comparing", "runtime", "errors", "options", "target_size"},

@@ -18,10 +18,13 @@ FORM = 1
 """Version of the form of checkpoints. One with a higher number was written by a later realesr."""
 
 FOLDER = "checkpoints"
-_STATE = "state.pt"
+STATE = "state.pt"
 _FACTS = "facts.json"
 _SUMS = "sha256.txt"
 """Hashes of the other files, as sha256sum writes and checks them. Older checkpoints have none."""
+
+DISCRIMINATOR_ENDING = "-discriminator"
+"""End of the names of a discriminator's files, behind that of the generator beside it: last-discriminator.pth."""
 
 State = Mapping[str, Any]
 """Tensors, numbers, texts, and lists and dicts of them: what torch.load reads with `weights_only`."""
@@ -57,9 +60,9 @@ def write_checkpoint(run: Path, iteration: int, state: State, facts: Mapping[str
     try:
         remove_unfinished(folder.parent)  # of a process that was killed: each has the size of a checkpoint
         with whole_folder(folder) as part:
-            torch.save(dict(state), part / _STATE)
+            torch.save(dict(state), part / STATE)
             (part / _FACTS).write_text(json.dumps({"form": FORM, "iteration": iteration, **facts}, indent=1))
-            sums = [f"{file_sha256(part / name)}  {name}\n" for name in (_STATE, _FACTS)]
+            sums = [f"{file_sha256(part / name)}  {name}\n" for name in (STATE, _FACTS)]
             (part / _SUMS).write_text("".join(sums))
     except (OSError, RuntimeError) as error:
         raise OutputError(_disk_problem(folder, error)) from error
@@ -98,8 +101,8 @@ def read_state(checkpoint: Path) -> dict[str, Any]:
         InputError: it is damaged.
     """
     try:
-        _check_sum(checkpoint, _STATE)
-        state: dict[str, Any] = torch.load(checkpoint / _STATE, map_location="cpu", weights_only=True)
+        _check_sum(checkpoint, STATE)
+        state: dict[str, Any] = torch.load(checkpoint / STATE, map_location="cpu", weights_only=True)
     except InputError:
         raise
     except Exception as error:  # torch raises a dozen types for damaged files
@@ -146,6 +149,22 @@ def write_networks(run: Path, name: str, ema: State, raw: State, architecture: A
     path = write_network(run / f"{name}.safetensors", ema, architecture)
     mean, weights = _plain(ema), _plain(raw)
     write_file(run / f"{name}.pth", lambda part: _save_torch({"params": weights, "params_ema": mean}, part))
+    return path
+
+
+def write_discriminator(run: Path, name: str, state: State) -> Path:
+    """Write a discriminator as `name`-discriminator, .safetensors and .pth ("params", as BasicSR names them).
+
+    Returns:
+        Path of the .safetensors file.
+
+    Raises:
+        OutputError: the disk is full or cannot be written.
+    """
+    plain = _plain(state)
+    write_file(run / f"{name}{DISCRIMINATOR_ENDING}.pth", lambda part: _save_torch({"params": plain}, part))
+    path = run / f"{name}{DISCRIMINATOR_ENDING}.safetensors"
+    write_file(path, lambda part: part.write_bytes(save(plain)))
     return path
 
 

@@ -3,9 +3,15 @@
 import json
 import time
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from realesr.progress import AmountCallback, MessageCallback
 
 LOG = "log.jsonl"
 
@@ -13,25 +19,56 @@ LOG = "log.jsonl"
 class RunLog:
     """Appends records to the run's log."""
 
-    def __init__(self, run: Path) -> None:
+    def __init__(self, run: Path, iteration: int) -> None:
+        """Open the files; `iteration` have been done, and what TensorBoard has of later ones is hidden."""
         self._file = (run / LOG).open("a", encoding="utf-8")
-        self._board = _open_tensorboard(run)
+        self._board = _open_tensorboard(run, iteration)
 
     def write(self, kind: str, iteration: int, values: Mapping[str, Any]) -> None:
         """Append a record, and hand it to the system."""
         record = {"time": round(time.time(), 3), "kind": kind, "iteration": iteration, **values}
         self._file.write(json.dumps(record, default=str) + "\n")
         self._file.flush()
+        if self._board is not None and kind != "run":
+            for name, value in _numbers(values, kind):
+                self._board.add_scalar(name, value, iteration)
+
+    def picture(self, name: str, iteration: int, pixels: NDArray[np.uint8]) -> None:
+        """Show TensorBoard a picture, (H, W, 3) uint8 RGB; the log does not hold it."""
         if self._board is not None:
-            for name, value in values.items():
-                if isinstance(value, int | float):
-                    self._board.add_scalar(f"{kind}/{name}", value, iteration)
+            self._board.add_image(name, pixels, iteration, dataformats="HWC")
+
+    def text(self, name: str, iteration: int, values: Mapping[str, Any]) -> None:
+        """Show TensorBoard a table as JSON."""
+        if self._board is not None:
+            self._board.add_text(name, f"```json\n{json.dumps(values, indent=2)}\n```", iteration)
 
     def close(self) -> None:
         """Close the files."""
         self._file.close()
         if self._board is not None:
             self._board.close()
+
+
+class LossMeans:
+    """Sums up losses from one record to the next. Nothing waits for the device."""
+
+    def __init__(self) -> None:
+        self._sums: dict[str, Tensor] = {}
+        self._counts: dict[str, int] = {}
+
+    def add(self, losses: Mapping[str, Tensor]) -> None:
+        """Add the losses of an iteration; some have others, for example while only the discriminator learns."""
+        for name, loss in losses.items():
+            value = loss.detach().float()
+            self._sums[name] = self._sums[name] + value if name in self._sums else value
+            self._counts[name] = self._counts.get(name, 0) + 1
+
+    def take(self) -> dict[str, Tensor]:
+        """Return the mean of each loss over the iterations that have had it, and begin anew."""
+        means = {name: value / self._counts[name] for name, value in self._sums.items()}
+        self._sums, self._counts = {}, {}
+        return means
 
 
 class Throughput:
@@ -84,9 +121,35 @@ def words_of_time(seconds: float) -> str:
     return f"{seconds / 3600:.1f} h" if seconds < 172_800 else f"{seconds / 86_400:.1f} days"
 
 
-def _open_tensorboard(run: Path) -> Any:
+def amount_shown(what: str, show: MessageCallback) -> AmountCallback:
+    """Return a progress callback for a download, which shows a line like "fetching VGG19: 60 of 575 MB" now and then.
+
+    The first bytes show one, then each twentieth of the file (where its size is unknown, each 10 MB).
+    """
+    steps_shown = -1
+
+    def on_progress(done: int, total: int) -> None:
+        nonlocal steps_shown
+        steps = done * 20 // total if total else done // 10_000_000
+        if steps > steps_shown:
+            steps_shown = steps
+            show(f"{what}: {done / 1e6:.0f}{f' of {total / 1e6:.0f}' if total else ''} MB")
+
+    return on_progress
+
+
+def _numbers(values: Mapping[str, Any], where: str) -> Iterator[tuple[str, float]]:
+    """Yield the numbers of nested tables by names like "losses/seconds/data"."""
+    for name, value in values.items():
+        if isinstance(value, Mapping):
+            yield from _numbers(value, f"{where}/{name}")
+        elif isinstance(value, int | float) and not isinstance(value, bool):
+            yield f"{where}/{name}", value
+
+
+def _open_tensorboard(run: Path, iteration: int) -> Any:
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError:
         return None
-    return SummaryWriter(str(run / "tensorboard"))
+    return SummaryWriter(str(run / "tensorboard"), purge_step=iteration + 1 if iteration else None)

@@ -3,29 +3,33 @@
 import copy
 import dataclasses
 import importlib.resources
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from realesr.errors import UsageError
 from realesr.machine.tables import TableError, one_of_tables, range_problems, read_table, read_toml, set_key
 from realesr.models.architecture import Architecture
 from realesr.models.discriminator import UNetDiscriminator
 from realesr.models.recognition import FAMILIES
+from realesr.train.data.hold_out import HELD_OUT
 from realesr.train.degrade.recipe import CORRECTED, FAITHFUL, DegradeRecipe
+from realesr.train.distill.teacher_options import NO_TEACHER, TeacherOptions
 from realesr.train.stage_options import StageOptions
 
 VERSION = 1
 """Version of the form of recipes. A recipe with a higher one was written for a later realesr."""
 
 Stage = Literal["stage1", "stage2"]
+STAGES: tuple[Stage, ...] = ("stage1", "stage2")
 
 _LARGEST_FILE_BYTES = 1 << 20
 _MOST_SEED = 2**53 - 1
 """Largest seed: whole numbers up to here come through every reader of JSON unchanged."""
 _MOST_ITERATIONS = 10**9
 _MOST_PX = 8192
+_MOST_IMAGES = 10**9
 _NETWORK = (0, 4096)
 """Range of the numbers in which networks differ; what else they must be, the networks say."""
 
@@ -51,9 +55,13 @@ class DataOptions:
     """Processes that read images; 0 reads in the training process."""
     pair_share: float = 0.0
     """Share of a batch that is taken from given pairs where there are some; the rest is degraded. 1: pairs only."""
+    max_failures: int = 100
+    """Images that may be unreadable, or pairs whose sizes do not fit: each is named, and the next one takes its place.
+    With more the run saves and ends."""
 
     def __post_init__(self) -> None:
-        _check_ranges(self, {"read_px": (16, _MOST_PX), "workers": (0, 512), "pair_share": (0, 1)})
+        ranges = {"read_px": (16, _MOST_PX), "workers": (0, 512), "pair_share": (0, 1)}
+        _check_ranges(self, {**ranges, "max_failures": (0, _MOST_IMAGES)})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,12 +72,14 @@ class ValidationOptions:
     """Iterations between validations; 0 never validates."""
     crops: int = 16
     """Degraded crops, cut from the images that are held out."""
-    hold_out: int = 8
-    """Images that are held out from training; fewer where there are few images, at most a tenth of them."""
+    hold_out: int = HELD_OUT
+    """Images that are held out from training: at most a tenth of them, of few images five or a quarter."""
     crop_px: int = 256
     """Side of the crops, in HR px."""
     grid: int = 4
     """Crops that are shown in the picture of each validation."""
+    lpips: tuple[str, ...] = ()
+    """Files of LPIPS' weights, its linear layers and AlexNet or VGG16, with which it is scored too; none: it is not."""
 
     def __post_init__(self) -> None:
         ranges = {"every": (0, _MOST_ITERATIONS), "crops": (1, 10_000), "hold_out": (1, 1_000_000)}
@@ -96,11 +106,19 @@ DISCRIMINATOR = UNetDiscriminator()
 class Recipe:
     """All options of a run's two stages."""
 
+    RANGES: ClassVar[dict[str, tuple[float, float]]] = {
+        "version": (1, VERSION),
+        "seed": (0, _MOST_SEED),
+        "log_every": (1, _MOST_ITERATIONS),
+    }
+    """Least and most of each number of the file itself."""
+
     version: int = VERSION
     purpose: str = ""
     """The purpose of the recipe, in a few words."""
     architecture: Architecture = field(metadata=one_of_tables("network", FAMILIES))
-    """The generator. In the file it is the table that its family is called, with what differs from the defaults."""
+    """The generator. In the file it is the table that its family is called, with what differs from the defaults; a file
+    without such a table is for the network that training starts from."""
     discriminator: UNetDiscriminator = DISCRIMINATOR
     init: str = "none"
     """Where stage 1 starts: a network of the zoo, a file or a run's folder; "none" is random initialisation."""
@@ -108,6 +126,7 @@ class Recipe:
     """Seed of everything that is drawn, 0 to 2**53 - 1."""
     degrade: DegradeRecipe = CORRECTED
     data: DataOptions = DataOptions()
+    teacher: TeacherOptions = NO_TEACHER
     stage1: StageOptions
     stage2: StageOptions
     validation: ValidationOptions = ValidationOptions()
@@ -116,29 +135,32 @@ class Recipe:
     """Iterations between records of the losses, which wait for the GPU."""
 
     def __post_init__(self) -> None:
-        ranges = {"version": (1, VERSION), "seed": (0, _MOST_SEED), "log_every": (1, _MOST_ITERATIONS)}
         # A network of 10^9 layers must be refused before anything asks for them.
         sizes = [line for network in (self.architecture, self.discriminator) for line in _size_problems(network)]
-        problems = [*range_problems(self, ranges), *sizes]
-        if problems:
-            raise UsageError("; ".join(problems))
-        scale = self.architecture.scale
-        if self.stage1.gan or self.stage1.perceptual:
-            problems.append("got stage1.gan or stage1.perceptual above 0, expected 0: they are what stage 2 is for")
-        if not self.stage2.gan:
-            problems.append("got stage2.gan = 0, expected more: a stage without it is stage 1")
-        for name, stage in (("stage1", self.stage1), ("stage2", self.stage2)):
-            if stage.crop_px % scale:
-                problems.append(f"got {name}.crop_px = {stage.crop_px}, expected a multiple of the scale {scale}")
-            if stage.crop_px > self.data.read_px:
-                problems.append(
-                    f"got {name}.crop_px = {stage.crop_px}, expected at most data.read_px = {self.data.read_px}"
-                )
-        multiple = scale * self.architecture.multiple_of
+        problems = [*range_problems(self, self.RANGES), *sizes]
+        multiple = 1 if problems else self.architecture.scale * self.architecture.multiple_of
         if self.data.read_px % multiple:
             problems.append(f"got data.read_px = {self.data.read_px}, expected a multiple of {multiple}")
         if problems:
             raise UsageError("; ".join(problems))
+
+    def stage_problems(self, name: Stage) -> Iterator[str]:
+        """Yield what is wrong with a stage beside the rest of the recipe; the other stage does not matter."""
+        stage, scale = self.stage(name), self.architecture.scale
+        if name == "stage1" and (stage.gan or stage.perceptual):
+            yield "got stage1.gan or stage1.perceptual above 0, expected 0: they are what stage 2 is for"
+        if name == "stage2" and not stage.gan:
+            yield "got stage2.gan = 0, expected more: a stage without it is stage 1"
+        first_step = -(-stage.d_warm_up // stage.d_every) * stage.d_every
+        if stage.gan and first_step >= stage.iterations:
+            yield (
+                f"got {name}.d_warm_up = {stage.d_warm_up:,}, d_every = {stage.d_every:,} and iterations = "
+                f"{stage.iterations:,}, expected more iterations or less of the others: the generator would never learn"
+            )
+        if stage.crop_px % scale:
+            yield f"got {name}.crop_px = {stage.crop_px}, expected a multiple of the scale {scale}"
+        if stage.crop_px > self.data.read_px:
+            yield f"got {name}.crop_px = {stage.crop_px}, expected at most data.read_px = {self.data.read_px}"
 
     def stage(self, name: Stage) -> StageOptions:
         """Return the options of one stage."""
@@ -146,9 +168,8 @@ class Recipe:
 
     def as_dict(self) -> dict[str, Any]:
         """Return every value as `recipe_from` takes it, for logs and checkpoints."""
-        values = dataclasses.asdict(self)
-        family = next(name for name, kind in FAMILIES.items() if type(self.architecture) is kind)
-        return {family if key == "architecture" else key: value for key, value in values.items()}
+        values = {key: value for key, value in dataclasses.asdict(self).items() if key != "architecture"}
+        return {**values, **_network_table(self.architecture)}
 
 
 def _size_problems(network: object) -> Iterator[str]:
@@ -187,22 +208,45 @@ def recipe_text(name_or_path: str) -> str:
     raise UsageError(f"{path} is no recipe: expected a file of at most {_LARGEST_FILE_BYTES:,} bytes")
 
 
-def read_recipe(name_or_path: str, changes: Sequence[str] = ()) -> Recipe:
+def recipe_purpose(name_or_path: str) -> str:
+    """Return what a recipe is for, in a few words; the errors are those of `recipe_text`."""
+    return str(read_toml(recipe_text(name_or_path), f"the recipe {name_or_path}").get("purpose", ""))
+
+
+def read_recipe(
+    name_or_path: str,
+    changes: Sequence[str] = (),
+    *,
+    stages: Sequence[Stage] = STAGES,
+    network_of: Callable[[str], Architecture] | None = None,
+) -> Recipe:
     """Read a recipe.
 
     Args:
         name_or_path: one of `recipe_names`, or the path of a .toml file.
         changes: like "stage1.batch=4"; they go over the file.
+        stages: those that must fit the rest of the recipe.
+        network_of: called with the recipe's `init` where the recipe has no table of a network; returns the network.
+            None: such a recipe is refused.
 
     Raises:
         TableError: all that is wrong, a line each with key, value, what was expected, and the nearest key.
         UsageError: the recipe cannot be found, or is no TOML.
+        ModelError: of `network_of`.
     """
     what = f"the recipe {name_or_path}"
-    return recipe_from(read_toml(recipe_text(name_or_path), what), what, changes)
+    table = read_toml(recipe_text(name_or_path), what)
+    return recipe_from(table, what, changes, stages=stages, network_of=network_of)
 
 
-def recipe_from(table: dict[str, Any], what: str = "the recipe", changes: Sequence[str] = ()) -> Recipe:
+def recipe_from(
+    table: dict[str, Any],
+    what: str = "the recipe",
+    changes: Sequence[str] = (),
+    *,
+    stages: Sequence[Stage] = STAGES,
+    network_of: Callable[[str], Architecture] | None = None,
+) -> Recipe:
     """Make a recipe from TOML's tables, or from `Recipe.as_dict`; see `read_recipe`."""
     table = copy.deepcopy(table)
     for change in changes:
@@ -213,11 +257,21 @@ def recipe_from(table: dict[str, Any], what: str = "the recipe", changes: Sequen
             f"{what} is of version {min(version, 10**9)}, expected {VERSION} or lower: it needs a later realesr"
         )
     problems: list[str] = []
+    if network_of is not None and not any(name in table for name in FAMILIES):
+        table |= _network_table(network_of(str(table.get("init", "none"))))
     table = _with_degradation(table, problems)
     recipe = read_table(Recipe, table, "", problems)
+    if not problems:
+        problems.extend(line for stage in stages for line in recipe.stage_problems(stage))
     if problems:
         raise TableError(what, problems)
     return recipe
+
+
+def _network_table(network: Architecture) -> dict[str, Any]:
+    """Return the table of a recipe that names this network."""
+    family = next(name for name, kind in FAMILIES.items() if type(network) is kind)
+    return {family: dataclasses.asdict(network)}  # type: ignore[call-overload]  # every architecture is a dataclass
 
 
 def _with_degradation(table: dict[str, Any], problems: list[str]) -> dict[str, Any]:
@@ -225,6 +279,10 @@ def _with_degradation(table: dict[str, Any], problems: list[str]) -> dict[str, A
     degrade = table.get("degrade", {})
     if not isinstance(degrade, dict):
         return table  # read_table says that it is no table
-    base = FAITHFUL if degrade.get("arithmetic") == "faithful" else CORRECTED
-    changed = read_table(DegradeRecipe, degrade, "degrade", problems, base)
-    return {**{key: value for key, value in table.items() if key != "degrade"}, "degrade": changed}
+    return {**table, "degrade": read_degradation(degrade, problems)}
+
+
+def read_degradation(table: dict[str, Any], problems: list[str]) -> DegradeRecipe:
+    """Read the table [degrade]; problems are added, a line each, as `read_table` does."""
+    base = FAITHFUL if table.get("arithmetic") == "faithful" else CORRECTED
+    return read_table(DegradeRecipe, table, "degrade", problems, base)

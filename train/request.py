@@ -1,30 +1,27 @@
 """Turns the options of a training run into its recipe, images and folder."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
+from typing import Any
 
 from realesr.errors import InputError, UsageError
+from realesr.models.architecture import Architecture
+from realesr.models.weights import SUFFIXES
 from realesr.train.checkpoint import checkpoints, read_facts
-from realesr.train.data.image_list import find_pairs, find_training_images
+from realesr.train.data.hold_out import hold_out
+from realesr.train.data.image_list import find_training_images
+from realesr.train.data.pairs import find_pairs
 from realesr.train.recipe import Recipe, Stage, read_recipe, recipe_from
-from realesr.train.start import NOTHING
-from realesr.train.validation import hold_out
+from realesr.train.start import NOTHING, network_at
 
 DEFAULT_RECIPE = "x4plus"
+FINE_TUNING = "finetune"
+"""Recipe for a start from a network that is no run of ours; it is for any network."""
 
-DEBUG_ITERATIONS = 8
+TRIAL_ITERATIONS = 8
 
-_FREE_TO_CHANGE = (
-    "purpose",
-    "validation",
-    "save",
-    "log_every",
-    "data.workers",
-    "stage1.iterations",
-    "stage2.iterations",
-)
-"""Keys of a recipe that may differ when an unfinished run goes on: they change nothing that was learned."""
+_LISTS_OF_PATHS, _PATHS = ("data", "gt", "lq"), ("val_gt", "val_lq", "init_d", "patches", "vgg")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,22 +42,27 @@ class Request:
     val_lq: Path | None = None
     """The small images of given pairs to validate on."""
     recipe: str | None = None
-    """Name of a recipe, or path of a .toml file; None for that of the run in `init`, else DEFAULT_RECIPE."""
+    """Name of a recipe, or path of a .toml file. None for that of the run in `init`, for FINE_TUNING where `init` is
+    another network, else for DEFAULT_RECIPE."""
     changes: Sequence[str] | None = None
     """Changes of the recipe, like "stage1.batch=4"."""
     init: str | None = None
     """Where the generator starts: a network of the zoo, a file, a run's folder, or "none"."""
     init_d: Path | None = None
-    """Weights where the discriminator starts."""
+    """Where the discriminator starts: a file, or the folder of a run of stage 2."""
+    patches: Path | None = None
+    """Folder of a teacher's answers, which are trained on in the place of images; see `realesr.train.distill`."""
     vgg: Path | None = None
     """VGG19's file; None for the one in the cache, which is downloaded where it is missing."""
     device: str = "auto"
     """ "auto", "cpu", "cuda" or "mps"."""
-    debug: bool = False
+    trial: bool = False
     """Whether the run is a short trial in a folder of its own."""
+    resume: bool = False
+    """Whether a run goes on with the recipe of its last checkpoint, in which `changes` may change the learning too."""
 
     def __post_init__(self) -> None:
-        if not self.data and not self.gt:
+        if not self.data and not self.gt and self.patches is None:
             raise UsageError("got no images: expected photos (data), or pairs (gt and lq)", option="data")
         if bool(self.gt) != bool(self.lq):
             raise UsageError(
@@ -71,8 +73,21 @@ class Request:
 
     @property
     def run(self) -> Path:
-        """Return the run's folder; with `debug` it is another one."""
-        return self.out.with_name(f"{self.out.name}-debug") if self.debug else self.out
+        """Return the run's folder; a trial has another one."""
+        return self.out.with_name(f"{self.out.name}-trial") if self.trial else self.out
+
+    def as_record(self) -> dict[str, Any]:
+        """Return what another process needs to resume the run, as JSON; see `resumed`. Paths are absolute."""
+        record = {each.name: getattr(self, each.name) for each in fields(self)}
+        for name in ("out", "recipe", "changes", "trial", "resume"):  # the folder and its checkpoint have them
+            del record[name]
+        for name in _LISTS_OF_PATHS:
+            record[name] = None if record[name] is None else [str(path.absolute()) for path in record[name]]
+        for name in _PATHS:
+            record[name] = None if record[name] is None else str(record[name].absolute())
+        if self.init is not None and Path(self.init).exists():
+            record["init"] = str(Path(self.init).absolute())
+        return record
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,30 +101,97 @@ class Images:
     validation_pairs: tuple[tuple[Path, Path], ...]
 
 
+def resumed(run: Path, *, changes: Sequence[str] = (), device: str | None = None) -> Request:
+    """Return the request that goes on with a run as it was begun.
+
+    Args:
+        run: the run's folder.
+        changes: of its recipe, like "stage2.learning_rate=5e-5"; see `realesr.train.resuming`.
+        device: None for that of the run.
+
+    Raises:
+        InputError: the folder has no checkpoint, or an earlier realesr's, which has no such record.
+    """
+    there = checkpoints(run)
+    if not there:
+        raise InputError(f"{run} has no checkpoint to go on from: expected the folder of a run that was saved")
+    record = read_facts(there[-1]).get("request")
+    if record is None:
+        raise InputError(f"{there[-1]} does not say how the run was begun: say the command that began it once more")
+    known = {each.name for each in fields(Request)}
+    values = {key: value for key, value in record.items() if key in known and value is not None}
+    for name in _LISTS_OF_PATHS:
+        if name in values:
+            values[name] = [Path(path) for path in values[name]]
+    values |= {name: Path(values[name]) for name in _PATHS if name in values}
+    if device is not None:
+        values["device"] = device
+    return Request(**values, out=run, changes=changes, resume=True)
+
+
+def check_same_start(run: Path, facts: Mapping[str, Any], request: Request) -> None:
+    """Raise where a run is to go on that started from another network than the request names.
+
+    Raises:
+        UsageError: it did; both are named. An earlier realesr has kept no start, so that nothing can be said.
+    """
+    before, now = facts.get("request", {}).get("init"), request.init
+    if before is not None and now is not None and before not in (now, str(Path(now).absolute())):
+        raise UsageError(f"{run} started from {before}, and {now} is given: choose another folder", option="out")
+
+
+def processes_of(run: Path) -> int:
+    """Return how many processes have trained a run; 1 where it has no checkpoint."""
+    there = checkpoints(run)
+    return int(read_facts(there[-1])["processes"]) if there else 1
+
+
+def default_folder(stage: Stage, recipe: str | None, init: str | None) -> Path:
+    """Return the folder of a run for which none was named, like runs/realesr-animevideov3-stage1."""
+    source = recipe or (init if init not in (None, NOTHING) else None) or DEFAULT_RECIPE
+    name = Path(source).name
+    for suffix in (".toml", *SUFFIXES):
+        name = name.removesuffix(suffix)
+    return Path("runs") / f"{name}-{stage}"
+
+
 def recipe_for(request: Request) -> Recipe:
-    """Return the recipe that was named; without a name, that of the run where stage 2 starts.
+    """Return the recipe that was named, else the one that suits where the run starts; see `Request.recipe`.
+
+    A recipe without a table of a network is for the one that training starts from.
 
     Raises:
         UsageError: it cannot be found, or has faults.
+        ModelError: it takes its network from one that cannot be had.
     """
-    changes = request.changes or ()
-    init_run = None if request.init is None else Path(request.init).expanduser()
-    if request.recipe is None and init_run is not None and checkpoints(init_run):
-        table = read_facts(checkpoints(init_run)[-1])["recipe"]
-        recipe = recipe_from(table, f"the recipe of {init_run}", changes)
+    changes, stages = request.changes or (), (request.stage,)
+    own, of_init = checkpoints(request.run), checkpoints(Path(request.init or NOTHING).expanduser())
+    if request.resume or (request.recipe is None and of_init):
+        run, there = (request.run, own) if request.resume else (request.init, of_init)
+        recipe = recipe_from(read_facts(there[-1])["recipe"], f"the recipe of {run}", changes, stages=stages)
     else:
-        recipe = read_recipe(request.recipe or DEFAULT_RECIPE, changes)
-    return shortened(recipe) if request.debug else recipe
+        starts_elsewhere = request.init not in (None, NOTHING)
+        name = request.recipe or (FINE_TUNING if starts_elsewhere else DEFAULT_RECIPE)
+        recipe = read_recipe(name, changes, stages=stages, network_of=lambda init: _network_of(request, init))
+    return shortened(recipe) if request.trial else recipe
+
+
+def _network_of(request: Request, init_of_recipe: str) -> Architecture:
+    """Return the network of a run whose recipe names none: that of its checkpoint, else of where it starts."""
+    own = checkpoints(request.run)
+    if own and not request.trial:
+        return recipe_from(read_facts(own[-1])["recipe"], stages=()).architecture
+    return network_at(request.init or init_of_recipe)
 
 
 def shortened(recipe: Recipe) -> Recipe:
     """Return the recipe with eight iterations, two saves and two validations."""
-    half = DEBUG_ITERATIONS // 2
+    half = TRIAL_ITERATIONS // 2
     return replace(
         recipe,
         log_every=1,
-        stage1=replace(recipe.stage1, iterations=DEBUG_ITERATIONS),
-        stage2=replace(recipe.stage2, iterations=DEBUG_ITERATIONS, gan_ramp=0, d_warm_up=0),
+        stage1=replace(recipe.stage1, iterations=TRIAL_ITERATIONS),
+        stage2=replace(recipe.stage2, iterations=TRIAL_ITERATIONS, gan_ramp=0, d_warm_up=0),
         validation=replace(recipe.validation, every=half, crops=2),
         save=replace(recipe.save, every=half),
     )
@@ -142,6 +224,8 @@ def find_images(request: Request, recipe: Recipe) -> Images:
         raise UsageError(
             "got photos and pairs, but data.pair_share is 0: expected the recipe to have the pairs' share, like 0.5"
         )
+    if request.patches is not None:
+        return Images(train=(), held_out=(), pairs=(), validation_pairs=())
     found = find_training_images(list(request.data)) if request.data else []
     pairs = tuple(find_pairs(list(request.gt), list(request.lq))) if request.gt and request.lq else ()
     if request.val_gt is not None and request.val_lq is not None:
@@ -158,23 +242,6 @@ def find_images(request: Request, recipe: Recipe) -> Images:
     return Images(train=(), held_out=(), pairs=kept, validation_pairs=held_pairs)
 
 
-def check_same_run(run: Path, old: dict[str, object], new: dict[str, object]) -> None:
-    """Raise where a run would not go on as it began.
-
-    Raises:
-        UsageError: the recipe differs in what is learned; the keys are named.
-    """
-    before, now = _flat(old), _flat(new)
-    differing = [
-        f"{key} was {before.get(key)!r} and is {now.get(key)!r}"
-        for key in {**before, **now}
-        if before.get(key) != now.get(key) and not key.startswith(_FREE_TO_CHANGE)
-    ]
-    if differing:
-        shown = "; ".join(differing[:5]) + (f"; and {len(differing) - 5} more" if len(differing) > 5 else "")
-        raise UsageError(f"{run} was begun otherwise ({shown}): give it the same recipe, or another folder")
-
-
 def _hold_out_pairs(
     pairs: tuple[tuple[Path, Path], ...], count: int
 ) -> tuple[tuple[tuple[Path, Path], ...], tuple[tuple[Path, Path], ...]]:
@@ -184,13 +251,3 @@ def _hold_out_pairs(
     chosen = set(held)
     kept = tuple(pair for pair in pairs if pair[0] not in chosen) or pairs
     return kept, tuple(pair for pair in pairs if pair[0] in chosen)
-
-
-def _flat(table: object, where: str = "") -> dict[str, object]:
-    """Return nested tables with dotted keys, {"a": {"b": 1}} as {"a.b": 1}; tuples become lists, as in JSON."""
-    if not isinstance(table, dict):
-        return {where: list(table) if isinstance(table, tuple) else table}
-    flat: dict[str, object] = {}
-    for key, value in table.items():
-        flat |= _flat(value, f"{where}.{key}" if where else str(key))
-    return flat

@@ -8,10 +8,23 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from realesr.errors import UsageError
-from realesr.train.losses import PerceptualLoss, artefact_loss, colour_loss, gan_loss, l1, mse
+from realesr.train.losses import (
+    PerceptualLoss,
+    artefact_loss,
+    colour_loss,
+    fft_loss,
+    gan_loss,
+    l1,
+    laplacian_loss,
+    ms_ssim_loss,
+    mse,
+)
 from realesr.train.schedule import gan_weight, learning_rate_at, set_learning_rate
 from realesr.train.stage_options import StageOptions
 from realesr.train.train_state import TrainState, unwrapped
+
+_IMAGE_LOSSES = {"l1": l1, "mse": mse, "laplacian": laplacian_loss, "fft": fft_loss, "ms_ssim": ms_ssim_loss}
+"""Name of a weight in the options -> the loss of an image and its truth."""
 
 Timed = Callable[[str], AbstractContextManager[None]]
 """Called with the name of a part, returns a context whose time counts as that part's: "G" (with the backward pass of
@@ -148,12 +161,8 @@ def _losses(
 ) -> dict[str, Tensor]:
     """Return each loss that has a weight, unweighted, with gradients."""
     truth = sharp if options.l1_sharp else hr
-    losses = {}
     with timed("G"):
-        if options.l1:
-            losses["l1"] = l1(sr, truth)
-        if options.mse:
-            losses["mse"] = mse(sr, truth)
+        losses = {name: loss(sr, truth) for name, loss in _IMAGE_LOSSES.items() if getattr(options, name)}
         if options.colour:
             losses["colour"] = colour_loss(sr, hr)
         if options.artefact:

@@ -48,11 +48,18 @@ class TrainState:
             )
         _load(unwrapped(self.generator), state["generator"], "generator")
         _load(self.ema.module, state["ema"], "generator's mean")
-        self.g_optimiser.load_state_dict(state["g_optimiser"])
+        _load_optimiser(self.g_optimiser, state["g_optimiser"])
         if self.discriminator is not None and self.d_optimiser is not None:
             _load(unwrapped(self.discriminator), state["discriminator"], "discriminator")
-            self.d_optimiser.load_state_dict(state["d_optimiser"])
+            _load_optimiser(self.d_optimiser, state["d_optimiser"])
         self.iteration = int(state["iteration"])
+
+    @property
+    def steps(self) -> tuple[int, ...]:
+        """Return how many steps each optimiser has taken. Adam counts them on the CPU: nothing waits for a GPU."""
+        optimisers = [self.g_optimiser] + ([] if self.d_optimiser is None else [self.d_optimiser])
+        memories: list[dict[str, Any]] = [next(iter(each.state.values()), {}) for each in optimisers]
+        return tuple(int(memory.get("step", 0)) for memory in memories)
 
 
 def make_state(
@@ -64,12 +71,12 @@ def make_state(
     d_optimiser = None
     if discriminator is not None:
         discriminator = discriminator.to(device, memory_format=layout).train()  # type: ignore[call-overload]
-        d_optimiser = _adam(discriminator, options.d_learning_rate, options)
+        d_optimiser = _optimiser(discriminator, options.d_learning_rate, options)
     return TrainState(
         generator=generator,
         discriminator=discriminator,
         ema=Ema(generator, options.ema_decay),
-        g_optimiser=_adam(generator, options.learning_rate, options),
+        g_optimiser=_optimiser(generator, options.learning_rate, options),
         d_optimiser=d_optimiser,
     )
 
@@ -80,8 +87,23 @@ def unwrapped(module: nn.Module) -> nn.Module:
     return inner
 
 
-def _adam(module: nn.Module, rate: float, options: StageOptions) -> torch.optim.Adam:
-    return torch.optim.Adam(module.parameters(), lr=rate, betas=(options.beta1, options.beta2))
+def _optimiser(module: nn.Module, rate: float, options: StageOptions) -> torch.optim.Adam:
+    """Return Adam, or AdamW (Loshchilov and Hutter 2019, arXiv 1711.05101), which is a kind of it in PyTorch."""
+    betas = (options.beta1, options.beta2)
+    if options.optimizer == "adam":
+        return torch.optim.Adam(module.parameters(), lr=rate, betas=betas)
+    # Decay would pull the slopes of PReLU towards ReLU: He et al. 2015, arXiv 1502.01852, section 2.1.
+    decayed, others = ([each for each in module.parameters() if (each.ndim > 1) == wanted] for wanted in (True, False))
+    groups = [{"params": decayed, "weight_decay": options.weight_decay}, {"params": others, "weight_decay": 0.0}]
+    return torch.optim.AdamW(groups, lr=rate, betas=betas)
+
+
+def _load_optimiser(optimiser: torch.optim.Optimizer, state: Mapping[str, Any]) -> None:
+    """Restore what an optimiser remembers of its gradients; its options stay its own, for they may have changed."""
+    options = [{key: value for key, value in group.items() if key != "params"} for group in optimiser.param_groups]
+    optimiser.load_state_dict(dict(state))
+    for group, own in zip(optimiser.param_groups, options, strict=True):
+        group.update(own)
 
 
 def _load(module: nn.Module, state: Mapping[str, Any], name: str) -> None:

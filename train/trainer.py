@@ -11,14 +11,16 @@ from typing import Any
 
 from torch import Tensor
 
-from realesr.errors import InputError, TrainingError
+from realesr.errors import OutputError, TrainingError
 from realesr.progress import MessageCallback
 from realesr.train.checkpoint import write_json
 from realesr.train.data.loader import Batch, batches
+from realesr.train.distill.patch_batches import AnsweredPatches, patch_batches
 from realesr.train.distributed import join_world, leave_world, mean_of_all, true_in_all, true_in_any
 from realesr.train.log import status_line
+from realesr.train.opening import open_run
 from realesr.train.request import Request
-from realesr.train.run import AGAIN, LAST, TrainingRun, failures_folder, open_run, save, validate_run
+from realesr.train.run import AGAIN, LAST, TrainingRun, failures_folder, save, validate_run
 from realesr.train.steps import StepError, gan_step, psnr_step
 from realesr.train.synthesis import Pairs, make_pairs
 
@@ -36,73 +38,124 @@ def train(request: Request, *, say: MessageCallback, show: MessageCallback) -> P
 
     Raises:
         KeyboardInterrupt: after Ctrl-C, once what was done is saved.
-        TrainingError: a loss is not finite; the last checkpoint stays.
-        InputError: an image cannot be read any more; what was done is saved, where one process trains.
-        RealesrError: whatever else is wrong.
+        TrainingError: a loss is not finite; nothing is saved, for the weights may be on their way there.
+        RealesrError: whatever else is wrong. What was done is saved if it is whole; see `_save_after_error`.
     """
     world = join_world(request.device)
     tell = say if world.is_first else _nothing
     try:
         with ExitStack() as held:
-            run = open_run(request, world, tell, held)
-            if run.log is not None:
-                held.callback(run.log.close)
+            shown = show if world.is_first else _nothing
+            run = open_run(request, world, tell, shown, held)
             if run.is_done:
                 tell(f"{run.folder} is finished: all {run.options.iterations} iterations are done")
             else:
-                _train(run, tell, show if world.is_first else _nothing)
+                _train(run, tell, shown)
     finally:
         leave_world()
     return run.folder / f"{LAST}.safetensors" if world.is_first else None
 
 
 def _train(run: TrainingRun, say: MessageCallback, show: MessageCallback) -> None:
-    options, world, first = run.options, run.world, run.state.iteration
-    stream = batches(
+    options, first = run.options, run.state.iteration
+    stream = _batches(run)
+    run.throughput.at(run.state.iteration)
+    try:
+        with _stop_signals() as signals:
+            _loop(run, stream, say, show, signals)
+    except (TrainingError, OutputError):  # the weights may be on their way to NaN; the disk itself was what failed
+        raise
+    except Exception:
+        _save_after_error(run, say)
+        raise
+    if run.padded:
+        seen = options.batch * (run.state.iteration - first)
+        say(f"{run.padded} of {seen} samples were smaller than {run.recipe.data.read_px} px and were mirrored")
+    if run.failures:
+        say(f"{run.failures} images or pairs could not be read and were left out; they are named above")
+    trial = "; the trial is over, and its folder may be deleted" if run.request.trial else ""
+    say(f"done: {run.options.iterations} iterations; the network is in {run.folder}{trial}")
+
+
+def _batches(run: TrainingRun) -> Iterator[Batch]:
+    """Return the batches of this process from the next iteration on: of images, or of a teacher's answers."""
+    seed, first, batch, world = run.seed, run.state.iteration, run.options.batch, run.world
+    if isinstance(run.data, AnsweredPatches):
+        return patch_batches(run.data, seed=seed, first_iteration=first, batch=batch, rank=world.rank, world=world.size)
+    return batches(
         run.data,
-        seed=run.seed,
-        first_iteration=run.state.iteration,
-        batch=options.batch,
+        seed=seed,
+        first_iteration=first,
+        batch=batch,
         rank=world.rank,
         world=world.size,
         workers=run.recipe.data.workers,
     )
-    run.throughput.at(run.state.iteration)
-    with _stop_signals() as signals:
-        while not run.is_done:
-            try:
-                losses = _iterate(run, stream)
-            except InputError as error:
-                raise _unreadable(run, error) from error
-            _log_losses(run, losses, show)
-            stop = true_in_any(bool(signals), world)
-            _validate_and_save(run, say, stop=stop)
-            if stop:
-                say(f"stopped at iteration {run.state.iteration}; the same command goes on from there")
-                raise KeyboardInterrupt
-    if run.padded:
-        seen = options.batch * (run.state.iteration - first)
-        say(f"{run.padded} of {seen} samples were smaller than {run.recipe.data.read_px} px and were mirrored")
-    say(f"done: {run.options.iterations} iterations; the network is in {run.folder}")
 
 
-def _unreadable(run: TrainingRun, error: InputError) -> InputError:
-    """Save what was done before an image could not be read; return the error that says so.
+def _loop(
+    run: TrainingRun, stream: Iterator[Batch], say: MessageCallback, show: MessageCallback, signals: list[int]
+) -> None:
+    """Do iterations until the last one, or until some process is told to stop or has no batch."""
+    while not run.is_done:
+        batch, error = _next_batch(run, stream, signals)
+        if true_in_any(batch is None, run.world):
+            failed = true_in_any(error is not None, run.world)
+            if run.state.iteration > run.saved_iteration:
+                save(run)
+            done = f"iteration {run.state.iteration}, which is saved" if run.saved_iteration else "the first iteration"
+            say(f"{'an error came' if failed else 'stopped'} at {done}")
+            raise error or (TrainingError("another process met the error above") if failed else KeyboardInterrupt)
+        assert batch is not None
+        for reason in batch.failures.values():
+            run.failures += 1
+            say(f"left out, and the next image takes its place: {reason}")
+        run.losses.add(_iterate(run, batch))
+        _log_losses(run, show)
+        _validate_and_save(run, say)
 
-    Other processes know nothing of it, and saving needs them all: with them the last checkpoint has to do.
+
+def _next_batch(run: TrainingRun, stream: Iterator[Batch], signals: list[int]) -> tuple[Batch | None, Exception | None]:
+    """Return the next batch; None where this process was told to stop, and with an error where it cannot be had.
+
+    Errors are returned, so that processes that train together can agree to save before the one that has it ends.
     """
-    if run.world.size > 1 or run.state.iteration == 0:
-        return error
-    save(run)
-    return InputError(
-        f"{error}; iteration {run.state.iteration} is saved: mend or remove the image, and the same command goes on"
-    )
+    if signals:
+        return None, None
+    try:
+        with run.watch("data"):
+            return next(stream), None
+    except Exception as error:
+        # A signal to a whole process group ends the reading processes too, which is then no error of theirs.
+        return None, None if signals else error
 
 
-def _iterate(run: TrainingRun, stream: Iterator[Batch]) -> dict[str, Tensor]:
+def _save_after_error(run: TrainingRun, say: MessageCallback) -> None:
+    """Save what was done before an error ended the run, and say so, or why not.
+
+    Nothing is saved of an iteration that was broken off between the steps of its two optimisers. One process of many
+    saves alone, for the others wait in the middle of an iteration: the first one, if there is no pool to gather.
+    After an error within a step the vectors of spectral norm, and the pool, may be one iteration ahead of the weights.
+    """
+    done = run.state.iteration
+    if done == run.saved_iteration or not run.world.is_first:
+        return
+    if run.is_half_done:
+        say(f"iteration {done} was broken off half done and cannot be saved; the last checkpoint is whole")
+        return
+    if run.world.size > 1 and run.pool is not None:
+        say("the pairs of the other processes are not to be had, so nothing is saved; the last checkpoint is whole")
+        return
+    try:
+        save(run, alone=True)
+    except Exception as error:  # whatever this one is, the error that ended the run is the one to be told
+        say(f"iteration {done} could not be saved ({error}); the last checkpoint is whole")
+    else:
+        say(f"an error came at iteration {done}, which is saved")
+
+
+def _iterate(run: TrainingRun, batch: Batch) -> dict[str, Tensor]:
     """Do one iteration; return its losses."""
-    with run.watch("data"):
-        batch = next(stream)
     run.padded += batch.padded
     with run.watch("degrade"):
         pairs = make_pairs(
@@ -112,15 +165,17 @@ def _iterate(run: TrainingRun, stream: Iterator[Batch]) -> dict[str, Tensor]:
             iteration=run.state.iteration,
             world=run.world,
             scale=run.recipe.architecture.scale,
-            crop_px=run.options.crop_px,
-            sharpened=run.options.l1_sharp,
-            sharp_truth=run.options.needs_sharp,
+            options=run.options,
             pool=run.pool,
         )
+    steps_before = run.state.steps
     try:
         return _step(run, pairs)
     except StepError as failure:
         raise _non_finite_error(run, batch, pairs, failure.losses) from failure
+    except Exception:
+        run.is_half_done = run.state.steps != steps_before
+        raise
 
 
 def _step(run: TrainingRun, pairs: Pairs) -> dict[str, Tensor]:
@@ -133,27 +188,27 @@ def _step(run: TrainingRun, pairs: Pairs) -> dict[str, Tensor]:
     return gan_step(run.state, *images, run.options, run.perceptual, may_step=may_step, timed=run.watch)
 
 
-def _log_losses(run: TrainingRun, losses: dict[str, Tensor], show: MessageCallback) -> None:
-    """Log the losses and show the status line, every so many iterations."""
+def _log_losses(run: TrainingRun, show: MessageCallback) -> None:
+    """Log the means of the losses since the last record and show the status line, every so many iterations."""
     iteration = run.state.iteration
     if iteration % run.recipe.log_every and not run.is_done:
         return
-    values = mean_of_all(losses, run.world)
+    values = mean_of_all(run.losses.take(), run.world)
     run.throughput.at(iteration)
     seconds = run.watch.seconds()
     if run.log is not None:
         pace = {"iterations_per_second": run.throughput.per_second, "padded": run.padded}
-        run.log.write("losses", iteration, {**values, **pace, "seconds": seconds})
+        run.log.write("losses", iteration, {**values, **run.learning_rates, **pace, "seconds": seconds})
     show(status_line(iteration, run.options.iterations, values, run.throughput, seconds))
 
 
-def _validate_and_save(run: TrainingRun, say: MessageCallback, *, stop: bool) -> None:
+def _validate_and_save(run: TrainingRun, say: MessageCallback) -> None:
     """Validate and save, each when it is due."""
     iteration, recipe = run.state.iteration, run.recipe
     with run.watch("save"):
         if recipe.validation.every and (iteration % recipe.validation.every == 0 or run.is_done):
             validate_run(run, say)
-        if iteration % recipe.save.every == 0 or run.is_done or stop:
+        if iteration % recipe.save.every == 0 or run.is_done:
             save(run)
 
 
@@ -177,7 +232,7 @@ def _non_finite_error(run: TrainingRun, batch: Batch, pairs: Pairs, losses: dict
 
 @contextmanager
 def _stop_signals() -> Iterator[list[int]]:
-    """Collect Ctrl-C and SIGTERM instead of ending at once; a second one ends at once."""
+    """Collect Ctrl-C, SIGTERM, and SIGHUP of a terminal that closes, instead of ending; a second one ends at once."""
     signals: list[int] = []
 
     def on_signal(number: int, _frame: FrameType | None) -> None:
@@ -188,7 +243,11 @@ def _stop_signals() -> Iterator[list[int]]:
     if threading.current_thread() is not threading.main_thread():
         yield signals
         return
-    before: dict[int, Any] = {number: signal.signal(number, on_signal) for number in (signal.SIGINT, signal.SIGTERM)}
+    numbers = [signal.SIGINT, signal.SIGTERM]
+    hang_up = getattr(signal, "SIGHUP", None)  # Windows has none; `nohup` ignores it
+    if hang_up is not None and signal.getsignal(hang_up) != signal.SIG_IGN:
+        numbers.append(hang_up)
+    before: dict[int, Any] = {number: signal.signal(number, on_signal) for number in numbers}
     try:
         yield signals
     finally:

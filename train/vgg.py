@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from realesr.errors import ModelError
 from realesr.models.download import download
 from realesr.models.zoo import cache_folder
+from realesr.progress import AmountCallback
 
 FILE = "vgg19-dcbb9e9d.pth"
 URL = f"https://download.pytorch.org/models/{FILE}"
@@ -74,8 +75,15 @@ def load_vgg(path: Path) -> Vgg19:
     return vgg
 
 
-def find_vgg(path: Path | None, *, url: str = URL) -> Path:
+def find_vgg(path: Path | None, *, url: str = URL, on_progress: AmountCallback | None = None) -> Path:
     """Return the file that was named, else the one in the cache, which is downloaded where it is missing.
+
+    A download that broke off goes on where it ended.
+
+    Args:
+        path: the file, or None.
+        url: where to get it.
+        on_progress: called with the bytes that are there and those of the whole file.
 
     Raises:
         ModelError: the named file is not there, or the download fails; the message says how to get it.
@@ -88,7 +96,7 @@ def find_vgg(path: Path | None, *, url: str = URL) -> Path:
     if not target.is_file():
         advice = f"fetch {URL} by other means and put it at {target}, or leave the loss out (stage2.perceptual = 0)"
         try:
-            download(url, target, sha256=SHA256_START, advice=advice)
+            download(url, target, sha256=SHA256_START, on_progress=on_progress, advice=advice)
         except ModelError as error:
             raise ModelError(f"the perceptual loss needs {FILE}: {error}") from error
     return target

@@ -62,8 +62,12 @@ ADVICE = {
     "gt": "--gt and --lq name them",
     "val_gt": "--val-gt and --val-lq name them",
     "init": "--init names it",
+    "init_d": "--init-d names it",
+    "resume": "'realesr train resume' may change it",
     "out": "--out names it",
     "gpus": "--gpus sets it",
+    "teacher": "--teacher names it",
+    "cache": "--cache names it",
 }
 """Option that would help -> how the command line sets it."""
 

@@ -14,7 +14,7 @@ from .help import CommandHelp, GroupHelp
 from .output_options import Debug, Quiet
 
 if TYPE_CHECKING:
-    from realesr.train.data.check import Checked
+    from realesr.train.data.check import Checked, CheckOptions
     from realesr.train.data.prepare import Prepared, PrepareOptions
 
 GROUP_EXAMPLES = """\
@@ -25,6 +25,8 @@ realesr data check photos
 realesr data check photos --write-list good.txt    # for train --data
 realesr data check photos --write-list good.txt --overwrite --quiet
 realesr data check photos more/a.png --crop 256 --min-quality 90 --threads 4
+realesr data check photos --min-structure 0.1 --min-sharpness 0.6
+realesr data check photos --max-noise 4
 realesr data check list.txt --root datasets/DF2K --json
 realesr data check photos --debug"""
 PREPARE_EXAMPLES = """\
@@ -36,6 +38,8 @@ realesr data prepare list.txt --root datasets/DF2K -o ready --threads 4
 realesr data prepare photos -o ready --debug"""
 
 CROP_PX = 400
+LEAST_STRUCTURE, LEAST_SHARPNESS, MOST_NOISE = 0.05, 0.45, 6.0
+FEWEST_IMAGES = 100
 SCALES = "0.75,0.5,1/3"
 
 Paths = Annotated[
@@ -74,6 +78,17 @@ def check(
     min_quality: Annotated[
         int, typer.Option(metavar="Q", help="JPEG files below are compressed too much, 0 to 100; 0 takes all.")
     ] = 75,
+    min_structure: Annotated[
+        float,
+        typer.Option(metavar="SHARE", help="Images with edges or texture in less of their area are flat; 0 takes all."),
+    ] = LEAST_STRUCTURE,
+    min_sharpness: Annotated[
+        float,
+        typer.Option(metavar="S", help="Images below are blurred or were enlarged; photos: about 1; 0 takes all."),
+    ] = LEAST_SHARPNESS,
+    max_noise: Annotated[
+        float, typer.Option(metavar="LEVELS", help="Images with more noise, of 255 levels, are noisy; 255 takes all.")
+    ] = MOST_NOISE,
     write_list: Annotated[
         Path | None,
         typer.Option(metavar="TXT", show_default=False, help="Write the names of the good images, for --data."),
@@ -87,8 +102,9 @@ def check(
 ) -> None:
     """Find images that should not be trained on.
 
-    Those that cannot be read to their end, that are smaller than a crop, that occur twice or look alike, and JPEG files
-    of low quality: a table on a terminal; in a pipe one image a line, between tabs image, fault and what it is.
+    Those that cannot be read to their end, that are smaller than a crop, that occur twice or look alike, JPEG files of
+    low quality, and flat, blurred or noisy images: a table on a terminal; in a pipe one image a line, between tabs
+    image, fault and what it is, with what was measured and the limit.
 
     Exit codes: 0 all can be read, 1 some cannot, 2 wrong usage, 130 stopped by Ctrl-C.
     """
@@ -96,18 +112,24 @@ def check(
 
     messages = console.Messages(quiet=quiet, debug=debug)
     with console.errors_reported(messages):
+        from realesr.machine.cgroup import usable_cores
         from realesr.train.data.check import CheckOptions, check_images
         from realesr.train.data.image_list import find_training_images, write_image_list
-        from realesr.train.data.threads import default_threads
 
-        options = CheckOptions(crop_px=crop, least_quality=min_quality)
+        options = CheckOptions(
+            crop_px=crop,
+            least_quality=min_quality,
+            least_structure=min_structure,
+            least_sharpness=min_sharpness,
+            most_noise=max_noise,
+        )
         if write_list is not None and write_list.exists() and not overwrite:
             raise OutputExists(f"{write_list} is there already: give another --write-list, or --overwrite")
         images = find_training_images(paths, root=root)
         with images_progress(messages, "checking", images) as on_image:
-            checked = check_images(images, options, threads=threads or default_threads(), on_image=on_image)
-        write_faults(checked, json=json)
-        for line in check_summary(checked, crop):
+            checked = check_images(images, options, threads=threads or usable_cores(), on_image=on_image)
+        write_faults(checked, options, json=json)
+        for line in check_summary(checked, options):
             messages.say(line)
         if write_list is not None:
             write_image_list(write_list, [found.path for found in checked if found.fault is None])
@@ -154,9 +176,9 @@ def prepare(
 
     messages = console.Messages(quiet=quiet, debug=debug)
     with console.errors_reported(messages):
+        from realesr.machine.cgroup import usable_cores
         from realesr.train.data.image_list import find_training_images
         from realesr.train.data.prepare import PrepareOptions, named_sources, prepare_images
-        from realesr.train.data.threads import default_threads
 
         options = PrepareOptions(
             factors=factors_in(scales),
@@ -169,7 +191,7 @@ def prepare(
         images = find_training_images(paths, root=root)
         sources = named_sources(images, paths, root=root)
         with images_progress(messages, "preparing", images) as on_image:
-            prepared = prepare_images(sources, output, options, threads=threads or default_threads(), on_image=on_image)
+            prepared = prepare_images(sources, output, options, threads=threads or usable_cores(), on_image=on_image)
         for line in prepare_summary(prepared, options):
             messages.say(line)
         for error in prepared.failed:
@@ -194,27 +216,47 @@ def images_progress(messages: Any, title: str, images: Sequence[Path]) -> Iterat
         yield on_image
 
 
-def write_faults(checked: Sequence["Checked"], *, json: bool) -> None:
-    """Write the faults to stdout; with JSON, every image."""
+def write_faults(checked: Sequence["Checked"], options: "CheckOptions", *, json: bool) -> None:
+    """Write the faults to stdout; with JSON, every image, with the limits that it was held against."""
     from . import console
 
     if json:
         for found in checked:
-            console.json_line(found.to_json())
+            console.json_line({**found.to_json(), "limits": vars(options)})
         return
     rows = [(str(found.path), str(found.fault), found.detail) for found in checked if found.fault is not None]
     if rows:
         console.table("Images with faults", ("image", "fault", "what it is"), rows)
 
 
-def check_summary(checked: Sequence["Checked"], crop_px: int) -> Iterator[str]:
-    """Yield lines with the numbers of images, faults and crops."""
+def check_summary(checked: Sequence["Checked"], options: "CheckOptions") -> Iterator[str]:
+    """Yield lines with the numbers of images, faults and crops, the limits, and whether the good ones are few."""
     good = [found for found in checked if found.fault is None]
     faults = Counter(found.fault for found in checked if found.fault is not None)
     counts = ", ".join(f"{count:,} {fault}" for fault, count in faults.items())
     yield f"{counted(len(checked), 'image')}, {megapixels(checked)}: {counts or 'no faults'}"
+    yield (
+        f"limits: sides of {options.crop_px} px, JPEG quality {options.least_quality}, structure "
+        f"{options.least_structure:g}, sharpness {options.least_sharpness:g}, noise {options.most_noise:g} levels"
+    )
+    crop_px = options.crop_px
     crops = sum(found.crops(crop_px) for found in good)
     yield f"{len(good):,} good, {megapixels(good)}: room for {counted(crops, 'crop')} of {crop_px} px side by side"
+    yield from few_images(len(good))
+
+
+def few_images(good: int) -> Iterator[str]:
+    """Yield lines that say where the images are too few to train on, or to validate on."""
+    from realesr.train.data.hold_out import FEWEST_TELLING, HELD_OUT, held_out_count
+
+    if good < FEWEST_IMAGES:
+        yield f"fewer than {FEWEST_IMAGES} good images: enough for a trial, too few for a network of use"
+    held_out = held_out_count(good, HELD_OUT)
+    if held_out < FEWEST_TELLING:
+        yield (
+            f"training would hold out {counted(held_out, 'image')} to validate on: scores of fewer than "
+            f"{FEWEST_TELLING} say little about others"
+        )
 
 
 def megapixels(checked: Sequence["Checked"]) -> str:

@@ -58,7 +58,8 @@ RecipeName = Annotated[
         metavar="NAME|PATH",
         show_default=False,
         rich_help_panel=NETWORK,
-        help="One of 'realesr train recipes', or a .toml file. Default: that of the run in --init, else x4plus.",
+        help="One of 'realesr train recipes', or a .toml file. Default: that of the run in --init; finetune, which is "
+        "for any network, where --init is another one; else x4plus.",
     ),
 ]
 Changes = Annotated[
@@ -85,7 +86,11 @@ Init = Annotated[
 InitD = Annotated[
     Path | None,
     typer.Option(
-        "--init-d", metavar="PATH", show_default=False, rich_help_panel=NETWORK, help="A discriminator to start from."
+        "--init-d",
+        metavar="PATH",
+        show_default=False,
+        rich_help_panel=NETWORK,
+        help="A discriminator to start from: a file, or the folder of a run of stage 2.",
     ),
 ]
 Vgg = Annotated[
@@ -99,13 +104,14 @@ Vgg = Annotated[
     ),
 ]
 Out = Annotated[
-    Path,
+    Path | None,
     typer.Option(
         "--out",
         metavar="FOLDER",
         show_default=False,
         rich_help_panel=RUN,
-        help="The run's folder. An unfinished run goes on.",
+        help="The run's folder. An unfinished run goes on. Default: runs/NAME-stage1 or -stage2, with the name of "
+        "--recipe, else of --init.",
     ),
 ]
 Device = Annotated[str, typer.Option(metavar="NAME", rich_help_panel=RUN, help="auto, cpu, cuda or mps.")]
@@ -118,14 +124,46 @@ Gpus = Annotated[
         help="Train on this many GPUs of this machine; each has a batch of its own.",
     ),
 ]
-Debug = Annotated[
+Trial = Annotated[
     bool,
     typer.Option(
-        "--debug",
+        "--trial",
         rich_help_panel=RUN,
-        help="Eight iterations with a save and a validation, into FOLDER-debug; shows tracebacks.",
+        help="Eight iterations with saves and validations, into FOLDER-trial: does everything fit?",
     ),
 ]
+Debug = Annotated[bool, typer.Option("--debug", rich_help_panel=RUN, help="Show where errors happened (tracebacks).")]
 Quiet = Annotated[
     bool, typer.Option("-q", "--quiet", rich_help_panel=RUN, help="Only errors on stderr; the result goes to stdout.")
+]
+Run = Annotated[Path, typer.Argument(metavar="RUN", show_default=False, help="The folder of a run.")]
+ResumeChanges = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        metavar="KEY=VALUE",
+        show_default=False,
+        rich_help_panel=NETWORK,
+        help="Changes the recipe from here on, like stage2.learning_rate=5e-5. May be given again.",
+    ),
+]
+ResumeDevice = Annotated[
+    str | None,
+    typer.Option(
+        "--device",
+        metavar="NAME",
+        show_default=False,
+        rich_help_panel=RUN,
+        help="auto, cpu, cuda or mps. Default: that of the run.",
+    ),
+]
+ResumeGpus = Annotated[
+    int | None,
+    typer.Option(
+        "--gpus",
+        metavar="N",
+        show_default=False,
+        rich_help_panel=RUN,
+        help="Train on this many GPUs of this machine. Default: as many as before.",
+    ),
 ]

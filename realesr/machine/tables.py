@@ -20,6 +20,9 @@ _LINES_SHOWN = 8
 _NOUN, _KINDS = "noun of the tables", "kinds of the tables"
 """Keys of a field's metadata; see `one_of_tables`."""
 
+_UNUSABLE: Any = object()
+"""Stands for a value that something is wrong with, so that the search goes on without it."""
+
 
 class TableError(UsageError):
     """All that is wrong with a table; `lines` has one problem a line."""
@@ -70,6 +73,10 @@ def range_problems(options: object, ranges: Mapping[str, tuple[float, float]]) -
 def read_table(kind: type[T], table: Mapping[str, Any], where: str, problems: list[str], base: T | None = None) -> T:
     """Make a dataclass from a table that a person wrote.
 
+    What is wrong with some keys hides nothing: the dataclass is made of the others all the same, so that its own checks
+    are made. Where one that it cannot be made without is missing or wrong, RANGES is checked, if the class has it: name
+    of a field -> least and most.
+
     Args:
         kind: a dataclass; fields without default must be in the table, unless there is a `base`.
         table: key -> value, as tomllib gives them; tables within it become dataclasses within the dataclass. The word
@@ -81,7 +88,8 @@ def read_table(kind: type[T], table: Mapping[str, Any], where: str, problems: li
     Returns:
         The value; where problems were found, something that must not be used, so that the search can go on.
     """
-    return _Reader(problems, is_record=False).table(kind, table, where, base)
+    made = _Reader(problems, is_record=False).table(kind, table, where, base)
+    return typing.cast(T, base if made is _UNUSABLE else made)
 
 
 def read_record(kind: type[T], record: object, what: str) -> T:
@@ -98,7 +106,7 @@ def read_record(kind: type[T], record: object, what: str) -> T:
     if not isinstance(record, Mapping):
         raise TableError(what, [f"got {record!r:.80}, expected an object with keys"])
     problems: list[str] = []
-    made = _Reader(problems, is_record=True).table(kind, record, "", None)
+    made: T = _Reader(problems, is_record=True).table(kind, record, "", None)
     if problems:
         raise TableError(what, problems)
     return made
@@ -181,10 +189,9 @@ class _Reader:
     def __init__(self, problems: list[str], *, is_record: bool) -> None:
         self._problems, self._is_record = problems, is_record
 
-    def table(self, kind: type[T], table: Mapping[str, Any], where: str, base: T | None) -> T:
-        """Return the dataclass; see `read_table`."""
+    def table(self, kind: type[T], table: Mapping[str, Any], where: str, base: T | None) -> Any:
+        """Return the dataclass, or _UNUSABLE; see `read_table`."""
         entries = _entries(kind)
-        before = len(self._problems)
         values: dict[str, Any] = {}
         for key, value in table.items():
             name = _printable(str(key))
@@ -199,13 +206,20 @@ class _Reader:
                 values[entry.field.name] = self._value(entry.hint, value, place, inner)
         if base is None:
             self._problems.extend(self._missing(entries, table, where or "the file"))
-        if len(self._problems) > before:
-            return typing.cast(T, base)
+        return self._made(kind, {name: value for name, value in values.items() if value is not _UNUSABLE}, where, base)
+
+    def _made(self, kind: type[T], values: Mapping[str, Any], where: str, base: T | None) -> Any:
+        """Make the dataclass of values of the right types; note what it, or a range of its own, says against them."""
+        prefix = f"{where}: " if where else ""
+        if base is None and any(_is_required(each) and each.name not in values for each in dataclasses.fields(kind)):  # type: ignore[arg-type]
+            ranges = {name: both for name, both in getattr(kind, "RANGES", {}).items() if name in values}
+            self._problems.extend(prefix + line for line in range_problems(types.SimpleNamespace(**values), ranges))
+            return _UNUSABLE
         try:
             return kind(**values) if base is None else dataclasses.replace(base, **values)  # type: ignore[type-var]
         except (UsageError, ModelError) as error:
-            self._problems.append(f"{where}: {error}" if where else str(error))
-            return typing.cast(T, base)
+            self._problems.append(f"{prefix}{error}")
+            return _UNUSABLE
 
     def _missing(self, entries: Mapping[str, _Entry], table: Mapping[str, Any], where: str) -> Iterator[str]:
         """Yield what is wrong with a table that lacks keys."""
@@ -238,7 +252,7 @@ class _Reader:
             ):
                 return number
         self._problems.append(f"{place} = {_shown(value)}: expected {_words(hint)}")
-        return inner
+        return _UNUSABLE
 
     def _optional(self, hint: Any, value: Any, place: str, inner: Any) -> Any:
         kinds = [kind for kind in typing.get_args(hint) if kind is not type(None)]
@@ -252,12 +266,13 @@ class _Reader:
         is_list = isinstance(value, list | tuple)
         if not is_list or (kinds[-1] is not Ellipsis and len(value) != len(kinds)):
             self._problems.append(f"{place} = {_shown(value)}: expected {_words(hint)}")
-            return ()
+            return _UNUSABLE
         each = [kinds[0]] * len(value) if kinds[-1] is Ellipsis else kinds
-        return tuple(
+        items = tuple(
             self._value(kind, item, f"{place}[{at}]", None)
             for at, (kind, item) in enumerate(zip(each, value, strict=True))
         )
+        return _UNUSABLE if any(item is _UNUSABLE for item in items) else items
 
 
 def _float(value: float) -> float:

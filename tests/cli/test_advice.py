@@ -14,6 +14,7 @@ from realesr.export.request import ExportOptions
 from realesr.options import FileOptions, ImageOptions, NetworkOptions
 from realesr.server.settings import ServerSettings
 from realesr.target_size import TargetSize
+from realesr.train.distill.run import Distillation
 from realesr.train.request import Request
 
 from .conftest import Command
@@ -52,7 +53,16 @@ def test_the_advice_follows_the_message_in_one_line() -> None:
 
 
 def test_all_advice_is_about_an_option_that_exists() -> None:
-    kinds = (NetworkOptions, ImageOptions, TargetSize, FileOptions, ExportOptions, ServerSettings, Request)
+    kinds = (
+        NetworkOptions,
+        ImageOptions,
+        TargetSize,
+        FileOptions,
+        ExportOptions,
+        ServerSettings,
+        Request,
+        Distillation,
+    )
     of_dataclasses = {field.name for kind in kinds for field in fields(kind)}
     of_commands = {"fp16", "gpus"}  # of `export` and `train`
     assert set(ADVICE) - of_dataclasses == of_commands
@@ -66,7 +76,7 @@ def test_every_option_that_an_error_names_has_advice() -> None:
 
 @pytest.mark.parametrize("flag", sorted(set(re.findall(r"--[a-z0-9-]+", " ".join(ADVICE.values())))))
 def test_every_flag_that_advice_names_exists(flag: str, realesr: Command) -> None:
-    commands = (("upscale",), ("export",), ("serve",), ("train", "stage1"))
+    commands = (("upscale",), ("export",), ("serve",), ("train", "stage2"), ("train", "distill"))
     assert any(re.search(rf"{flag}\b", realesr(*command, "--help").stdout) for command in commands)
 
 

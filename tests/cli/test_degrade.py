@@ -159,8 +159,75 @@ def test_without_torch_it_says_what_to_install(run: Run, photo: Path, monkeypatc
     assert "pip install torch" in result.stderr
 
 
+def test_a_recipe_may_be_a_file_and_be_changed(run: Run, photo: Path) -> None:
+    recipe = photo.with_name("my.toml")
+    recipe.write_text("[degrade]\nfinal_sinc = 0.0\n")
+    changes = ("--set", "degrade.motion_blur=1", "--set", "degrade.oversharpen=1")
+    result = run(photo, "-n", 2, "--recipe", recipe, *changes)
+    assert result.exit_code == 0, result.stderr
+    record = json.loads(photo.with_name("photo_degraded.json").read_text())
+    for sample in record["degradation"]["samples"]:
+        assert sample["final_sinc"] is None
+        assert sample["motion"] and sample["oversharpen"] and not sample["h264"]
+    assert run(photo, "--replay", photo.with_name("photo_degraded.json"), "-o", photo.with_name("2.png")).exit_code == 0
+    assert photo.with_name("2.png").read_bytes() == photo.with_name("photo_degraded.png").read_bytes()
+
+
+def test_a_recipe_that_learns_the_plain_truth_degrades_the_plain_photo(run: Run, photo: Path) -> None:
+    assert run(photo, "-n", 1, "--recipe", "tiny_cpu").exit_code == 0
+    record = photo.with_name("photo_degraded.json")
+    assert json.loads(record.read_text())["sharpened"] is False
+    assert run(photo, "--replay", record, "-o", photo.with_name("2.png")).exit_code == 0
+    assert photo.with_name("2.png").read_bytes() == photo.with_name("photo_degraded.png").read_bytes()
+
+
+def test_pairs_are_written_beside_each_other_and_how_to_train_on_them_is_said(run: Run, photo: Path) -> None:
+    folder = photo.with_name("pairs")
+    result = run(photo, "--export", folder, "-n", 3, "--crop-px", 32, "--seed", 7)
+    assert result.exit_code == 0, result.stderr
+    assert result.stdout == f"{folder}\n"
+    assert f"--gt {folder}/hr --lq {folder}/lr" in result.stderr
+    for kind, side in (("hr", 32), ("lr", 8)):
+        images = sorted((folder / kind).iterdir())
+        assert len(images) == 3
+        assert {pixels(path).shape for path in images} == {(side, side, 3)}
+    assert len((folder / "parameters.jsonl").read_text().splitlines()) == 3
+    again = run(photo, "--export", folder, "-n", 4, "--crop-px", 32, "--seed", 7, "--quiet")
+    assert (again.exit_code, again.stderr) == (0, "")
+    assert len(list((folder / "lr").iterdir())) == 4
+
+
+def test_options_of_a_picture_and_of_pairs_do_not_mix(run: Run, photo: Path) -> None:
+    folder = photo.with_name("pairs")
+    for arguments, words in (
+        ((photo, "--export", folder, "-o", "a.png"), "got -o beside --export"),
+        ((photo, "--export", folder, "--overwrite"), "got --overwrite beside --export"),
+        ((photo, "--crop-px", 64), "got --crop-px beside a picture"),
+        ((photo, photo), "expected one image"),
+        ((photo.parent,), "expected one image"),
+        ((photo, "--export", folder, "-n", 0), "1 to 1,000,000"),
+        ((photo.parent, "--export", folder), "from which the photos are taken"),
+        ((photo, "--set", "degrade.webpp=1"), "did you mean webp"),
+    ):
+        result = run(*arguments)
+        assert (result.exit_code, words in result.stderr) == (2, True), result.stderr
+    assert not folder.exists()
+
+
+def test_h264_without_pyav_is_refused_before_anything_is_written(
+    run: Run, photo: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "av", None)
+    for more in ((), ("--export", photo.with_name("pairs"))):
+        result = run(photo, "--set", "degrade.h264=0.1", *more)
+        assert result.exit_code == 1
+        assert "pip install av" in result.stderr
+    assert [path.name for path in photo.parent.iterdir()] == ["photo.png"]
+
+
 def test_help_has_an_example_of_every_option(run: Run) -> None:
     text = run("--help").stdout
-    for option in ("-n", "--scale", "--recipe", "--seed", "--replay", "--overwrite", "-o", "--debug"):
+    picture = ("-n", "--scale", "--recipe", "--set", "--seed", "--replay", "--overwrite", "-o", "--debug")
+    for option in (*picture, "--export", "--crop-px", "--quiet"):
         assert option in EXAMPLES
         assert option in text

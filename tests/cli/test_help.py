@@ -32,6 +32,7 @@ COMMANDS = [
     ("train",),
     ("train", "stage1"),
     ("train", "stage2"),
+    ("train", "resume"),
     ("train", "recipes"),
     ("data",),
     ("data", "check"),

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import pytest
 
@@ -64,6 +64,7 @@ def test_everything_wrong_is_told_at_once_with_its_place():
         "on = 1: expected true or false",
         "span = [1]: expected a list of 2 numbers",
         "inner.stepz = [1] is no key here: did you mean steps?",
+        "inner: got low = 2.0, expected 0 to 1",
         "the file lacks count, expected a whole number",
     ]
 
@@ -71,6 +72,35 @@ def test_everything_wrong_is_told_at_once_with_its_place():
 def test_a_value_out_of_range_is_told_with_the_range():
     _, problems = read({"count": 1, "inner": {"low": 2}})
     assert problems == ["inner: got low = 2.0, expected 0 to 1"]
+
+
+def test_a_key_that_is_unknown_or_of_another_type_hides_no_range():
+    assert read({"count": 1, "inner": {"low": 2, "lows": 1}})[1] == [
+        "inner.lows = 1 is no key here: did you mean low?",
+        "inner: got low = 2.0, expected 0 to 1",
+    ]
+    assert read({"count": 1, "inner": {"low": 2, "steps": "x"}})[1] == [
+        "inner.steps = 'x': expected a list, each a whole number",
+        "inner: got low = 2.0, expected 0 to 1",
+    ]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Book:
+    RANGES: ClassVar = {"pages": (1, 100), "year": (0, 3000)}
+    inner: Inner
+    pages: int
+    year: int = 0
+
+
+def test_ranges_are_checked_where_what_must_be_there_is_wrong_or_missing():
+    problems: list[str] = []
+    read_table(Book, {"inner": {"low": 2}, "pages": 0, "year": -1}, "book", problems)
+    assert problems == [
+        "book.inner: got low = 2.0, expected 0 to 1",
+        "book: got pages = 0, expected 1 to 100",
+        "book: got year = -1, expected 0 to 3,000",
+    ]
 
 
 def test_true_is_no_number():

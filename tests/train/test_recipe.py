@@ -11,7 +11,8 @@ from realesr.machine.tables import TableError
 from realesr.models.compact import Compact
 from realesr.models.rrdb import RRDB
 from realesr.train.degrade.recipe import CORRECTED, FAITHFUL
-from realesr.train.recipe import read_recipe, recipe_from, recipe_names, recipe_text
+from realesr.train.recipe import read_recipe, recipe_from, recipe_names, recipe_purpose, recipe_text
+from realesr.train.start import network_at
 
 SMALL = "[compact]\nscale = 4\n[stage1]\niterations = 1\n[stage2]\niterations = 1\ngan = 0.1\n"
 
@@ -27,12 +28,30 @@ def file(tmp_path):
 
 
 def test_the_recipes_that_ship_are_whole():
-    assert recipe_names() == ["general_x4", "tiny_cpu", "x2plus", "x4plus"]
+    assert recipe_names() == sorted(recipe_names())
+    assert {"compact_x2", "finetune", "finetune_animevideov3", "finetune_general_x4v3"} <= set(recipe_names())
+    assert {"general_x4", "tiny_cpu", "x2plus", "x4plus"} <= set(recipe_names())
     for name in recipe_names():
-        recipe = read_recipe(name)
-        assert recipe.purpose
-        assert dataclasses.replace(recipe.degrade, pool=0) == CORRECTED
+        recipe = read_recipe(name, network_of=lambda _: Compact(scale=4))
+        assert recipe.purpose == recipe_purpose(name) != ""
+        if name != "finetune_animevideov3":
+            assert dataclasses.replace(recipe.degrade, pool=0) == CORRECTED
         assert recipe.stage2.gan > 0 == recipe.stage1.gan
+
+
+@pytest.mark.parametrize(
+    ("name", "init", "network"),
+    [
+        ("finetune", "realesrgan-x2plus", RRDB(scale=2)),
+        ("finetune_animevideov3", "realesr-animevideov3", Compact(scale=4)),
+        ("finetune_general_x4v3", "realesr-general-x4v3", Compact(scale=4, convs=32)),
+    ],
+)
+def test_recipes_for_fine_tuning_are_for_the_network_that_they_start_from(name, init, network):
+    recipe = read_recipe(name, network_of=lambda of_recipe: network_at(init if of_recipe == "none" else of_recipe))
+    assert (recipe.architecture, recipe.stage1.warm_up, recipe.stage2.warm_up) == (network, 0, 0)
+    assert recipe.init in (init, "none")
+    assert max(recipe.stage1.learning_rate, recipe.stage2.learning_rate) <= 1e-4
 
 
 def test_x4plus_has_the_numbers_of_the_paper():
@@ -51,12 +70,15 @@ def test_the_other_recipes_are_their_networks():
     assert read_recipe("x2plus").architecture == RRDB(scale=2)
     assert read_recipe("x2plus").init == "realesrgan-x4plus"
     assert read_recipe("general_x4").architecture == Compact(scale=4, convs=32)
+    assert read_recipe("compact_x2").architecture == Compact(scale=2, convs=32)
+    assert read_recipe("compact_x2").init == "realesr-general-x4v3"
     assert read_recipe("tiny_cpu").stage2.perceptual == 0
 
 
 def test_a_recipe_comes_back_from_what_is_logged_of_it():
     for name in recipe_names():
-        recipe = read_recipe(name, ["degrade.arithmetic=faithful", "stage1.clip_norm=2"])
+        changes = ["degrade.arithmetic=faithful", "stage1.clip_norm=2"]
+        recipe = read_recipe(name, changes, network_of=lambda _: Compact(scale=4))
         assert recipe_from(json.loads(json.dumps(recipe.as_dict()))) == recipe
 
 
@@ -98,9 +120,49 @@ def test_all_that_is_wrong_is_told_at_once(file):
     assert caught.value.lines == (
         "degrade: got photons = 0.0, expected a number above 0",
         "stage2.gann = 0.1 is no key here: did you mean gan?",
+        "stage2: got learning_rate = -1.0, expected 0 to 10; got learning_rate = -1.0, expected a number above 0; "
+        "got min_learning_rate = 0, expected at most the learning rate, -1",
         "data.flip = 1: expected true or false",
+        "data: got read_px = 3, expected 16 to 8,192",
     )
-    assert "has 3 problems" in str(caught.value)
+    assert "has 5 problems" in str(caught.value)
+
+
+def test_a_wrong_stage_hides_nothing_of_the_rest(file):
+    with pytest.raises(TableError) as caught:
+        read_recipe(
+            file(SMALL), ["stage1.batchsize=8", "stage1.l1=-1", "stage2.iterations=x", "stage2.l1=-2", "seed=-1"]
+        )
+    assert caught.value.lines == (
+        "stage1.batchsize = 8 is no key here: did you mean batch?",
+        "stage1: got l1 = -1.0, expected 0 to 1,000,000.0",
+        "stage2.iterations = 'x': expected a whole number",
+        "stage2: got l1 = -2.0, expected 0 to 1,000,000.0",
+        "got seed = -1, expected 0 to 9,007,199,254,740,991",
+    )
+
+
+def test_a_stage_that_is_not_run_need_not_fit_the_rest(file):
+    changes = ["data.read_px=128", "stage1.crop_px=128"]
+    assert read_recipe(file(SMALL), changes, stages=["stage1"]).stage1.crop_px == 128
+    with pytest.raises(TableError, match=r"got stage2.crop_px = 256, expected at most data.read_px = 128"):
+        read_recipe(file(SMALL), changes, stages=["stage2"])
+
+
+def test_a_recipe_without_a_network_takes_the_one_that_training_starts_from(file):
+    text = "init = 'photos.pth'\n" + SMALL.partition("scale = 4\n")[2]
+    asked = []
+
+    def network_of(init):
+        asked.append(init)
+        return Compact(scale=2, convs=3)
+
+    recipe = read_recipe(file(text), network_of=network_of)
+    assert (asked, recipe.architecture) == (["photos.pth"], Compact(scale=2, convs=3))
+    assert recipe_from(recipe.as_dict()) == recipe
+    with pytest.raises(TableError, match="got no network or two, expected one table of"):
+        read_recipe(file(text))
+    assert read_recipe(file(SMALL), network_of=network_of).architecture == Compact(scale=4)
 
 
 @pytest.mark.parametrize(
@@ -118,6 +180,7 @@ def test_all_that_is_wrong_is_told_at_once(file):
         ("validation.crops=0", "got crops = 0, expected 1 to 10,000"),
         ("stage1.gan=0.1", "got stage1.gan or stage1.perceptual above 0, expected 0"),
         ("stage2.gan=0", "got stage2.gan = 0, expected more"),
+        ("stage2.d_warm_up=1", "expected more iterations or less of the others: the generator would never learn"),
         ("save.keep=0", "got keep = 0, expected 1 to 1,000,000"),
     ],
 )
@@ -219,13 +282,33 @@ def test_something_else_in_the_place_of_a_recipe_is_told(tmp_path):
             read_recipe(name)
 
 
+@pytest.mark.parametrize(
+    ("iterations", "d_warm_up", "d_every", "is_wrong"),
+    [
+        (100, 99, 1, False),
+        (100, 100, 1, True),
+        (100, 81, 80, True),
+        (100, 80, 80, False),
+        (1, 0, 5, False),
+    ],
+)
+def test_a_warm_up_after_which_the_generator_never_learns_is_refused(file, iterations, d_warm_up, d_every, is_wrong):
+    values = {"iterations": iterations, "d_warm_up": d_warm_up, "d_every": d_every}
+    changes = [f"stage2.{key}={value}" for key, value in values.items()]
+    if not is_wrong:
+        assert read_recipe(file(SMALL), changes).stage2.d_warm_up == d_warm_up
+        return
+    with pytest.raises(TableError, match=f"got stage2.d_warm_up = {d_warm_up}.*the generator would never learn"):
+        read_recipe(file(SMALL), changes)
+
+
 def test_a_recipe_of_a_later_realesr_is_refused(file):
     with pytest.raises(UsageError, match="is of version 2, expected 1 or lower: it needs a later realesr"):
         read_recipe(file("version = 2\n" + SMALL))
 
 
 def test_recipes_that_cannot_be_read_are_told(file, tmp_path):
-    with pytest.raises(UsageError, match="got the recipe x4plas, expected one of general_x4, tiny_cpu, x2plus, x4plus"):
+    with pytest.raises(UsageError, match=r"got the recipe x4plas, expected one of compact_x2, .*finetune, .*, x4plus"):
         recipe_text("x4plas")
     with pytest.raises(UsageError, match="is no TOML"):
         read_recipe(file("a = "))

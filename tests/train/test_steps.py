@@ -19,7 +19,7 @@ from realesr.models.compact import Compact
 from realesr.models.discriminator import UNetDiscriminator
 from realesr.models.rrdb import RRDB
 from realesr.train.distributed import World, data_parallel, true_in_all
-from realesr.train.losses import PerceptualLoss, artefact_loss
+from realesr.train.losses import PerceptualLoss, artefact_loss, fft_loss, laplacian_loss, ms_ssim_loss
 from realesr.train.stage_options import StageOptions
 from realesr.train.steps import StepError, gan_step, psnr_step
 from realesr.train.train_state import make_state, unwrapped
@@ -27,7 +27,7 @@ from tests.train.waiting import waiting_is_an_error
 
 CPU = torch.device("cpu")
 BATCH = 4
-ALL_LOSSES = {"gan": 0.1, "artefact": 2.0, "colour": 0.5, "perceptual": 0.3}
+ALL_LOSSES = {"gan": 0.1, "artefact": 2.0, "colour": 0.5, "perceptual": 0.3, "laplacian": 0.3, "fft": 0.2}
 SLOWLY = {"learning_rate": 2e-5, "d_learning_rate": 2e-5}
 """Adam makes whole steps even of gradients that are rounding alone: where steps are small, 1e-6 is fair."""
 
@@ -148,7 +148,7 @@ def test_each_loss_sees_its_own_truth():
     lr, hr, sharp = batch()
     for sharpened in (True, False):
         sees = {"l1_sharp": sharpened, "perceptual_sharp": sharpened, "gan_sharp": not sharpened}
-        options = stage(gan_step, mse=1.0, perceptual=1.0, artefact=1.0, **sees)
+        options = stage(gan_step, mse=1.0, laplacian=1.0, fft=1.0, perceptual=1.0, artefact=1.0, **sees)
         state = make(gan_step, options)
         state.ema.load_state_dict(make(gan_step, options, seed=1).ema.state_dict())
         sr, mean_sr = state.generator(lr).detach(), state.ema.module(lr)
@@ -158,6 +158,8 @@ def test_each_loss_sees_its_own_truth():
         truth, real = (sharp, hr) if sharpened else (hr, sharp)
         torch.testing.assert_close(losses["l1"], (sr - truth).abs().mean())
         torch.testing.assert_close(losses["mse"], ((sr - truth) ** 2).mean())
+        torch.testing.assert_close(losses["laplacian"], laplacian_loss(sr, truth))
+        torch.testing.assert_close(losses["fft"], fft_loss(sr, truth))
         torch.testing.assert_close(losses["artefact"], artefact_loss(sr, mean_sr, truth))
         torch.testing.assert_close(losses["perceptual"], PerceptualLoss(Views())(sr, truth))
         # What the discriminator calls fake was made before the generator's step.
@@ -199,7 +201,7 @@ def test_neither_network_gets_gradients_from_the_others_step():
 def test_losses_carry_no_graph():
     options = stage(gan_step, **ALL_LOSSES)
     losses = run(gan_step, make(gan_step, options), options, batch())
-    assert {"l1", "gan", "artefact", "colour", "perceptual", "g_norm", "d_real", "d_fake", "d_norm"} <= set(losses)
+    assert {"l1", *ALL_LOSSES, "g_norm", "d_real", "d_fake", "d_norm"} <= set(losses)
     assert not any(value.requires_grad or value.ndim for value in losses.values())
 
 
@@ -320,6 +322,32 @@ def test_a_state_that_was_saved_goes_on_with_the_same_bits(step, channels_last):
         run(step, rest, options, batch(seed))
     assert rest.iteration == 5
     assert_close(numbers(rest), numbers(whole), 0)
+
+
+@BOTH
+def test_adamw_and_a_cosine_go_on_with_the_same_bits(step):
+    more = {"optimizer": "adamw", "weight_decay": 0.01, "schedule": "cosine", "min_learning_rate": 1e-6, "warm_up": 2}
+    options = stage(step, iterations=6, **more)
+    whole, half, rest = (make(step, options, seed=seed) for seed in (0, 0, 1))
+    for seed in range(5):
+        run(step, whole, options, batch(seed))
+    for seed in range(2):
+        run(step, half, options, batch(seed))
+    rest.load_state_dict(copy.deepcopy(half.state_dict()))
+    for seed in range(2, 5):
+        run(step, rest, options, batch(seed))
+    assert_close(numbers(rest), numbers(whole), 0)
+    assert [group["lr"] for group in whole.g_optimiser.param_groups] == pytest.approx([1e-6 + 1.99e-4 / 2] * 2)
+
+
+def test_ms_ssim_compares_with_the_truth_too():
+    options = stage(psnr_step, batch=1, crop_px=176, l1=0.0, ms_ssim=0.5, l1_sharp=False)
+    state = make(psnr_step, options)
+    hr = functional.interpolate(torch.rand(1, 3, 12, 12), size=176, mode="bilinear")
+    lr = functional.avg_pool2d(hr, 2)
+    sr = state.generator(lr).detach()
+    losses = run(psnr_step, state, options, (lr, hr, torch.full_like(hr, float("nan"))))
+    torch.testing.assert_close(losses["ms_ssim"], ms_ssim_loss(sr, hr))
 
 
 @BOTH

@@ -112,6 +112,31 @@ def test_optimisers_are_those_of_the_options():
         assert (group["lr"], group["betas"], group["weight_decay"]) == (rate, (0.8, 0.95), 0)
 
 
+def test_adamw_decays_weights_but_neither_biases_nor_slopes():
+    made = state(optimizer="adamw", weight_decay=0.5, learning_rate=0.1)
+    before = {name: value.detach().clone() for name, value in made.generator.named_parameters()}
+    for value in made.generator.parameters():
+        value.grad = torch.zeros_like(value)
+    made.g_optimiser.step()
+    for name, value in made.generator.named_parameters():
+        shrunk = before[name] * (1 - 0.1 * 0.5) if value.ndim > 1 else before[name]
+        torch.testing.assert_close(value.detach(), shrunk)
+    assert {value.ndim for value in before.values()} == {1, 4}
+
+
+def test_adamw_goes_on_as_it_was_saved():
+    more = {"optimizer": "adamw", "weight_decay": 0.01}
+    own, other = stepped(state(**more)), state(**more)
+    other.load_state_dict(saved(own.state_dict()))
+    for each in (own, other):
+        for module, optimiser in ((each.generator, each.g_optimiser), (each.discriminator, each.d_optimiser)):
+            for value in module.parameters():
+                value.grad = torch.ones_like(value)
+            optimiser.step()
+    for path, value in leaves(own.state_dict()):
+        assert not isinstance(value, torch.Tensor) or torch.equal(value, dict(leaves(other.state_dict()))[path]), path
+
+
 @pytest.mark.parametrize("channels_last", [True, False])
 def test_networks_are_laid_out_as_asked(channels_last):
     made = state(channels_last=channels_last)

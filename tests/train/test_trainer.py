@@ -13,12 +13,16 @@ from PIL import Image
 
 import realesr
 from realesr.errors import InputError, ModelError, OutputError, TrainingError, UsageError
-from realesr.models.weights import read_weights
+from realesr.models.discriminator import UNetDiscriminator
+from realesr.models.weights import read_any_weights, read_weights
 from realesr.train import synthesis, trainer
 from realesr.train.checkpoint import checkpoints
+from realesr.train.data.hold_out import hold_out
+from realesr.train.data.loader import batches
 from realesr.train.data.pair_pool import PairPool
-from realesr.train.request import Request
+from realesr.train.request import Request, resumed
 from realesr.train.run_lock import run_lock
+from realesr.train.steps import gan_step
 
 RECIPE = """
 log_every = 1
@@ -74,8 +78,8 @@ def train(photos, tmp_path):
     recipe = tmp_path / "tiny.toml"
     recipe.write_text(RECIPE)
 
-    def run(stage, out, **more):
-        said: list[str] = []
+    def run(stage, out, *, said=None, **more):
+        said = [] if said is None else said
         if "recipe" not in more:
             more["recipe"] = str(recipe)
         if stage == "stage2":
@@ -133,13 +137,16 @@ def test_a_run_that_was_killed_ends_with_the_same_bits(train, tmp_path, monkeypa
     train(stage, "whole", changes=changes)
     step = trainer._step
 
+    class Kill(BaseException):
+        """Ends a run as a signal that cannot be caught would: nothing is saved."""
+
     def killed(run, pairs):
         if run.state.iteration == 5:
-            raise MemoryError
+            raise Kill
         return step(run, pairs)
 
     monkeypatch.setattr(trainer, "_step", killed)
-    with pytest.raises(MemoryError):
+    with pytest.raises(Kill):
         train(stage, "killed", changes=changes)
     monkeypatch.undo()
     said = train(stage, "killed", changes=changes)
@@ -259,6 +266,122 @@ def test_a_full_disk_ends_the_run_and_keeps_the_last_checkpoint(train, tmp_path,
     assert network(tmp_path / "net") == network(tmp_path / "whole")
 
 
+def test_a_resumed_run_is_the_run_with_all_its_options(train, tmp_path):
+    train("stage1", "whole", changes=["seed=4"])
+    train("stage1", "net", changes=["seed=4", "stage1.iterations=4"])
+    said = resume(tmp_path / "net", ["stage1.iterations=6"])
+    assert "from iteration 4 on the recipe has changed: stage1.iterations was 4 and is 6" in said
+    assert network(tmp_path / "net") == network(tmp_path / "whole")
+
+
+def test_a_resumed_run_may_learn_otherwise_which_is_told_and_logged(train, tmp_path):
+    train("stage2", "gan", changes=["stage2.iterations=4"])
+    changes = ["stage2.iterations=6", "stage2.learning_rate=5e-5", "stage2.beta1=0.5", "stage2.l1=0.5", "stage1.l1=9"]
+    said = resume(tmp_path / "gan", changes)
+    assert any("stage2.learning_rate was 0.0002 and is 5e-05" in line for line in said)
+    (record,) = records(tmp_path / "gan", "changed")
+    assert (record["iteration"], set(record["changes"])) == (4, {change.partition("=")[0] for change in changes[:4]})
+    losses = records(tmp_path / "gan", "losses")
+    assert [each["learning_rate"] for each in losses] == [2e-4] * 4 + [5e-5] * 2
+    assert [each["d_learning_rate"] for each in losses] == [1e-4] * 6
+    state = torch.load(checkpoints(tmp_path / "gan")[-1] / "state.pt", weights_only=True)["train"]
+    assert state["g_optimiser"]["param_groups"][0]["betas"] == (0.5, 0.99)
+    with pytest.raises(UsageError, match=r"begun otherwise \(.*stage2.learning_rate was 5e-05 and is 0.0002"):
+        train("stage2", "gan")  # the command that began it no longer says what the run does
+
+
+def test_a_resumed_run_with_another_batch_is_refused(train, tmp_path):
+    train("stage1", "net", changes=["stage1.iterations=4"])
+    with pytest.raises(UsageError, match=r"cannot go on with another stage1.batch \(the samples of an iteration"):
+        resume(tmp_path / "net", ["stage1.batch=1"])
+
+
+def resume(folder, changes):
+    said: list[str] = []
+    trainer.train(resumed(folder, changes=changes), say=said.append, show=lambda _: None)
+    return said
+
+
+def test_options_of_the_other_stage_do_not_matter_where_a_run_goes_on(train, tmp_path):
+    train("stage1", "net", changes=["stage1.iterations=4"])
+    assert "going on at iteration 4 of 6" in train("stage1", "net", changes=["stage2.gan=0.7", "stage2.batch=4"])
+
+
+def test_losses_are_means_over_the_interval(train, tmp_path):
+    train("stage1", "each")
+    train("stage1", "third", changes=["log_every=3"])
+    each, third = (records(tmp_path / name, "losses") for name in ("each", "third"))
+    assert [record["iteration"] for record in third] == [3, 6]
+    for name in ("l1", "g_norm"):
+        means = [sum(record[name] for record in each[first : first + 3]) / 3 for first in (0, 3)]
+        assert [record[name] for record in third] == pytest.approx(means, rel=1e-5)
+
+
+def test_a_run_gives_its_discriminator_to_another(train, tmp_path):
+    train("stage2", "gan")
+    for name in ("best", "last"):
+        found = read_any_weights(tmp_path / "gan" / f"{name}-discriminator.pth")
+        assert found.architecture == UNetDiscriminator(features=4)
+    params = torch.load(tmp_path / "gan" / "last-discriminator.pth", weights_only=True)["params"]
+    saved = torch.load(checkpoints(tmp_path / "gan")[-1] / "state.pt", weights_only=True)["train"]["discriminator"]
+    assert all(torch.equal(value, saved[key]) for key, value in params.items())
+    said = train("stage2", "gan2", init_d=tmp_path / "gan")
+    assert f"the discriminator starts from {tmp_path / 'gan'}" in said
+
+
+def test_all_else_is_checked_before_vgg19_is_fetched(train, tmp_path, monkeypatch):
+    def fetched(*_, **__):
+        raise AssertionError("fetched")
+
+    monkeypatch.setattr("realesr.train.opening.find_vgg", fetched)
+    changes = ["stage2.perceptual=1"]
+    with pytest.raises(AssertionError, match="fetched"):
+        train("stage2", "gan", changes=changes)
+    with pytest.raises(ModelError, match="no network is called nothing"):
+        train("stage2", "gan", changes=changes, init="nothing")
+    with pytest.raises(ModelError, match=r"nothing\.pth"):
+        train("stage2", "gan", changes=changes, init_d=tmp_path / "nothing.pth")
+    (tmp_path / "val").mkdir()
+    with pytest.raises(InputError):
+        train("stage2", "gan", changes=changes, val_gt=tmp_path / "val", val_lq=tmp_path / "val")
+
+
+def test_the_network_comes_from_the_start_where_the_recipe_names_none(train, tmp_path):
+    train("stage1", "net")
+    text = RECIPE.replace("[compact]\nscale = 2\nfeatures = 8\nconvs = 1\n", "")
+    (tmp_path / "none.toml").write_text(text)
+    init = str(tmp_path / "net" / "best.safetensors")
+    said = train("stage1", "tuned", recipe=str(tmp_path / "none.toml"), init=init)
+    assert said[0] == f"SRVGGNetCompact x2: 1 convolutions, 8 features, prelu starts from {init}"
+    (tmp_path / "net" / "best.safetensors").unlink()  # an unfinished run goes on without it
+    longer = ["stage1.iterations=8"]
+    assert "going on at iteration 6 of 8" in train(
+        "stage1", "tuned", recipe=str(tmp_path / "none.toml"), init=init, changes=longer
+    )
+    with pytest.raises(UsageError, match="the recipe names no network, and training starts from none"):
+        train("stage1", "other", recipe=str(tmp_path / "none.toml"))
+
+
+def test_a_run_that_started_elsewhere_is_not_gone_on_with(train, tmp_path, monkeypatch):
+    for name in ("a", "b"):
+        train("stage1", name)
+    train("stage1", "tuned", init=str(tmp_path / "a"))
+    with pytest.raises(UsageError, match=r"tuned started from .*/a, and .*/b is given: choose another folder"):
+        train("stage1", "tuned", init=str(tmp_path / "b"))
+    monkeypatch.chdir(tmp_path)
+    assert "is finished" in train("stage1", "tuned", init="a")[-1]
+
+
+def test_a_network_without_a_recipe_is_fine_tuned(train, tmp_path):
+    train("stage1", "net")
+    init = str(tmp_path / "net" / "last.safetensors")
+    changes = ["stage1.iterations=2", "stage1.batch=2", "stage1.crop_px=32", "data.read_px=48", "data.workers=0"]
+    train("stage1", "tuned", recipe=None, init=init, changes=[*changes, "stage1.bf16=false", "validation.every=0"])
+    (began,) = records(tmp_path / "tuned", "run")
+    assert began["recipe"]["purpose"].startswith("fine-tuning: any network")
+    assert began["recipe"]["compact"]["features"] == 8
+
+
 def test_a_network_of_another_architecture_is_no_start(train, tmp_path):
     train("stage1", "net")
     with pytest.raises(ModelError, match=r"is SRVGGNetCompact x2: 1 conv.*expected SRVGGNetCompact x2: 2 conv"):
@@ -267,11 +390,16 @@ def test_a_network_of_another_architecture_is_no_start(train, tmp_path):
         train("stage2", "gan", init=None)
 
 
-def test_debug_is_eight_iterations_with_saves_and_validations(train, tmp_path):
-    train("stage2", "gan", debug=True)
+def test_a_trial_is_eight_iterations_with_saves_and_validations_and_tells_its_folder(train, tmp_path):
+    said = train("stage2", "gan", trial=True)
+    folder = tmp_path / "gan-trial"
     assert not (tmp_path / "gan").exists()
-    assert [record["iteration"] for record in records(tmp_path / "gan-debug", "validation")] == [4, 8]
-    assert [path.name for path in checkpoints(tmp_path / "gan-debug")] == ["00000004", "00000008"]
+    assert [record["iteration"] for record in records(folder, "validation")] == [4, 8]
+    assert [path.name for path in checkpoints(folder)] == ["00000004", "00000008"]
+    assert f"a trial of 8 iterations, in the folder {folder}" in said
+    assert said[-1] == (
+        f"done: 8 iterations; the network is in {folder}; the trial is over, and its folder may be deleted"
+    )
 
 
 def test_pairs_are_trained_and_validated_on(tmp_path, photos, train):
@@ -291,18 +419,19 @@ def test_pairs_are_trained_and_validated_on(tmp_path, photos, train):
     assert network(tmp_path / "pairs") != network(tmp_path / "mixed")
 
 
-def test_two_runs_in_one_folder_are_refused_and_debug_leaves_the_lock(train, tmp_path):
-    train("stage1", "net", debug=True)
-    with run_lock(tmp_path / "net"), run_lock(tmp_path / "net-debug"):
-        for debug in (False, True):
+def test_two_runs_in_one_folder_are_refused_and_a_trial_leaves_the_lock(train, tmp_path):
+    train("stage1", "net", trial=True)
+    with run_lock(tmp_path / "net"), run_lock(tmp_path / "net-trial"):
+        for trial in (False, True):
             with pytest.raises(UsageError, match=f"is in use: process {os.getpid()} on"):
-                train("stage1", "net", debug=debug)
-    train("stage1", "net", debug=True)
-    assert (tmp_path / "net-debug" / "lock").exists()
+                train("stage1", "net", trial=trial)
+    train("stage1", "net", trial=True)
+    assert (tmp_path / "net-trial" / "lock").exists()
 
 
-def test_an_image_that_goes_bad_is_named_and_what_was_done_is_saved(train, tmp_path, photos, monkeypatch):
+def test_images_that_go_bad_are_named_and_what_was_done_is_saved(train, tmp_path, photos, monkeypatch):
     step = trainer._step
+    said: list[str] = []
     images = {path: path.read_bytes() for path in photos.iterdir()}
 
     def damaging(run, pairs):
@@ -312,12 +441,95 @@ def test_an_image_that_goes_bad_is_named_and_what_was_done_is_saved(train, tmp_p
         return step(run, pairs)
 
     monkeypatch.setattr(trainer, "_step", damaging)
-    with pytest.raises(InputError, match=r"\.png .*iteration 3 is saved: mend or remove the image"):
-        train("stage1", "net")
+    with pytest.raises(InputError, match=r"no image is left that can be read \(.*\.png"):
+        train("stage1", "net", said=said)
+    assert said[-1] == "an error came at iteration 3, which is saved"
     monkeypatch.undo()
     for path, content in images.items():
         path.write_bytes(content)
     assert "going on at iteration 3 of 6" in train("stage1", "net")
+    train("stage1", "whole")
+    assert network(tmp_path / "net") == network(tmp_path / "whole")
+
+
+@pytest.mark.parametrize("error", [RuntimeError("out of memory"), MemoryError(), KeyError("surprise")])
+def test_any_error_saves_what_was_done(train, tmp_path, monkeypatch, error):
+    step = trainer._step
+
+    def failing(run, pairs):
+        if run.state.iteration == 5:
+            raise error
+        return step(run, pairs)
+
+    monkeypatch.setattr(trainer, "_step", failing)
+    said: list[str] = []
+    with pytest.raises(type(error)):
+        train("stage1", "net", said=said)
+    assert said[-1] == "an error came at iteration 5, which is saved"
+    monkeypatch.undo()
+    assert "going on at iteration 5 of 6" in train("stage1", "net")
+
+
+def test_an_iteration_that_is_half_done_is_not_saved(train, tmp_path, monkeypatch):
+    def failing(state, *_, **__):
+        state.g_optimiser.step()  # without gradients it only counts where there is something to remember
+        for memory in state.g_optimiser.state.values():
+            memory["step"] += 1
+        raise RuntimeError("out of memory in the discriminator")
+
+    step = gan_step
+    calls = iter(range(100))
+    monkeypatch.setattr(trainer, "gan_step", lambda *a, **k: (failing if next(calls) == 3 else step)(*a, **k))
+    said: list[str] = []
+    with pytest.raises(RuntimeError, match="out of memory"):
+        train("stage2", "gan", said=said)
+    assert said[-1] == "iteration 3 was broken off half done and cannot be saved; the last checkpoint is whole"
+    assert [path.name for path in checkpoints(tmp_path / "gan")] == ["00000002"]
+
+
+def test_an_error_is_told_even_where_saving_fails_too(train, tmp_path, monkeypatch):
+    step = trainer._step
+
+    def failing(run, pairs):
+        if run.state.iteration == 3:
+            monkeypatch.setattr(trainer, "save", lambda *_, **__: 1 / 0)
+            raise KeyError("the first one")
+        return step(run, pairs)
+
+    monkeypatch.setattr(trainer, "_step", failing)
+    said: list[str] = []
+    with pytest.raises(KeyError, match="the first one"):
+        train("stage1", "net", said=said)
+    assert said[-1] == "iteration 3 could not be saved (division by zero); the last checkpoint is whole"
+
+
+def test_a_signal_that_ends_the_reading_processes_is_no_error(train, tmp_path, monkeypatch):
+    class Interrupted:
+        """Yields two batches; a signal then comes to the whole process group."""
+
+        def __init__(self, stream):
+            self.stream, self.left = stream, 2
+
+        def __next__(self):
+            if not self.left:
+                os.kill(os.getpid(), signal.SIGINT)
+                raise InputError("a process that reads images was ended")
+            self.left -= 1
+            return next(self.stream)
+
+    monkeypatch.setattr(trainer, "batches", lambda *a, **k: Interrupted(batches(*a, **k)))
+    said: list[str] = []
+    with pytest.raises(KeyboardInterrupt):
+        train("stage1", "net", said=said)
+    assert said[-1] == "stopped at iteration 2, which is saved"
+
+
+def test_an_image_that_cannot_be_read_is_named_and_counted(train, photos):
+    used, _ = hold_out(sorted(photos.iterdir()), 1)
+    used[0].write_bytes(b"\x89PNG")
+    said = train("stage1", "net")
+    assert [line.startswith("left out, and the next image takes its place: ") for line in said].count(True) == 1
+    assert "1 images or pairs could not be read and were left out; they are named above" in said
 
 
 @pytest.mark.long

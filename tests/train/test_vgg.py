@@ -128,6 +128,7 @@ class _Server(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), _Handler)
         self.content: bytes | None = CONTENT
         self.requests: list[str] = []
+        self.ranges: list[str | None] = []
         self.url = f"http://127.0.0.1:{self.server_port}/{FILE}"
 
 
@@ -138,10 +139,15 @@ class _Handler(BaseHTTPRequestHandler):
         self.server.requests.append(self.path)
         if self.server.content is None:
             return self.send_error(404)
-        self.send_response(200)
-        self.send_header("Content-Length", str(len(CONTENT)))
+        wanted = self.headers.get("Range")
+        self.server.ranges.append(wanted)
+        start = int(wanted.removeprefix("bytes=").removesuffix("-")) if wanted else 0
+        self.send_response(206 if wanted else 200)
+        self.send_header("Content-Length", str(len(CONTENT) - start))
+        if wanted:
+            self.send_header("Content-Range", f"bytes {start}-{len(CONTENT) - 1}/{len(CONTENT)}")
         self.end_headers()
-        self.wfile.write(self.server.content)
+        self.wfile.write(self.server.content[start:])
 
     def log_message(self, *_):
         pass
@@ -171,6 +177,18 @@ def test_it_is_fetched_once(cache, server):
     assert find_vgg(None, url=server.url) == cache / FILE
     assert server.requests == [f"/{FILE}"]
     assert [path.name for path in cache.iterdir()] == [FILE]
+
+
+def test_a_download_that_broke_off_goes_on_where_it_ended_and_tells_how_far_it_is(cache, server):
+    server.content = CONTENT[:1000]
+    with pytest.raises(ModelError):
+        find_vgg(None, url=server.url)
+    server.content, server.ranges = CONTENT, []
+    amounts = []
+    find_vgg(None, url=server.url, on_progress=lambda done, total: amounts.append((done, total)))
+    assert server.ranges == ["bytes=1000-"]
+    assert amounts[-1] == (len(CONTENT), len(CONTENT))
+    assert (cache / FILE).read_bytes() == CONTENT
 
 
 def test_several_may_fetch_it_at_once(cache, server):

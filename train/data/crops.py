@@ -1,5 +1,6 @@
 """Reads crops of images: only the rows down to the crop are decoded, and only the crop is converted."""
 
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -43,6 +44,43 @@ def read_crop(path: Path, crop_px: int, *, seed: int, flip: bool = False, rotate
     padded = reflect_padded(pixels, crop_px)
     flips = _Flips(dice, flip, rotate)
     return Crop(flips(padded), padded is not pixels)
+
+
+def crops_in_turn(
+    images: Sequence[Path], count: int, crop_px: int, *, seed: int, on_failure: Callable[[str], None] | None = None
+) -> Iterator[tuple[Path, Crop]]:
+    """Yield crops of one image after the other, and begin anew after the last; the n-th has the seed `seed` + n.
+
+    An image that cannot be read is left out, and the next one takes its place: all other crops are what they were.
+
+    Args:
+        images: at least one.
+        count: crops.
+        crop_px: side of the crops.
+        seed: of the first.
+        on_failure: is called with the reason, once for each image that cannot be read; without it, that is an error.
+
+    Raises:
+        InputError: no image is left that can be read.
+    """
+    unreadable: set[Path] = set()
+    for number in range(count):
+        for step in range(len(images)):
+            path = images[(number + step) % len(images)]
+            if path in unreadable:
+                continue
+            try:
+                crop = read_crop(path, crop_px, seed=seed + number)
+            except InputError as error:
+                if on_failure is None:
+                    raise
+                unreadable.add(path)
+                on_failure(str(error))
+            else:
+                yield path, crop
+                break
+        else:
+            raise InputError(f"none of the {len(images)} images to cut crops from can be read: mend or replace them")
 
 
 def read_crop_pair(

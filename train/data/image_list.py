@@ -8,9 +8,6 @@ from realesr.errors import InputError
 from realesr.images.kinds import IMAGE_SUFFIXES
 from realesr.machine.whole_file import not_written, write_whole
 
-Pair = tuple[Path, Path]
-"""(HR, LR)."""
-
 LIST_SUFFIX = ".txt"
 
 _SHOWN = 5
@@ -32,27 +29,23 @@ def find_training_images(paths: Sequence[Path], *, root: Path | None = None) -> 
     for path in (each.expanduser() for each in paths):
         for image in _images_at(path, root):
             found.setdefault(os.path.abspath(image), image)
-    _check_all_there(list(found.values()))
+    check_all_there(list(found.values()))
     if not found:
         raise InputError(f"{named(list(paths))}: found no images, expected .jpg, .png, .tif and the like below it")
     return sorted(found.values())
 
 
-def find_pairs(gt: Sequence[Path], lq: Sequence[Path]) -> list[Pair]:
-    """Return the pairs of large and small images of the same name, without suffix and folder.
+def names_below(images: Sequence[Path], paths: Sequence[Path], *, root: Path | None = None) -> list[Path]:
+    """Return the path of each image below the folder that it was found in; its name alone where it lies elsewhere.
 
-    Where both are the same .txt, it names a pair a line, "large, small", as BasicSR's lists for pairs do.
-
-    Raises:
-        InputError: a name is on one side only, or twice on one side; or a list's line has no two names.
+    Args:
+        images: what `find_training_images` found.
+        paths: what it was given: folders, images, lists.
+        root: likewise.
     """
-    if len(gt) == 1 and list(gt) == list(lq) and gt[0].suffix.lower() == LIST_SUFFIX:
-        return _listed_pairs(gt[0].expanduser())
-    large, small = (_by_stem(find_training_images(paths)) for paths in (gt, lq))
-    alone = [path for stem, path in [*large.items(), *small.items()] if stem not in large or stem not in small]
-    if alone:
-        raise InputError(f"{named(alone)} without a partner of that name: expected as many large images as small ones")
-    return [(large[stem], small[stem]) for stem in large]
+    folders = [root or path.parent if path.suffix.lower() == LIST_SUFFIX else path for path in paths]
+    roots = [os.path.abspath(folder.expanduser()) for folder in folders]
+    return [_below(Path(os.path.abspath(image)), roots) for image in images]
 
 
 def write_image_list(path: Path, images: Sequence[Path]) -> None:
@@ -84,7 +77,7 @@ def _images_at(path: Path, root: Path | None) -> Iterator[Path]:
         yield from _images_below(path)
     elif path.suffix.lower() == LIST_SUFFIX and path.is_file():
         folder = path.parent if root is None else root.expanduser()
-        yield from (_named_by(line, folder) for line in _lines(path))
+        yield from (_named_by(line, folder) for line in listed_lines(path))
     else:
         yield path
 
@@ -108,7 +101,12 @@ def _cannot_search(error: OSError) -> None:
     raise InputError(f"{error.filename} cannot be searched ({error.strerror}): check its permissions") from error
 
 
-def _lines(path: Path) -> list[str]:
+def listed_lines(path: Path) -> list[str]:
+    """Return the lines of a list that are neither empty nor comments.
+
+    Raises:
+        InputError: it cannot be read, or is no text.
+    """
     try:
         lines = [line.strip() for line in path.read_text("utf-8-sig").splitlines()]
     except UnicodeDecodeError:
@@ -126,30 +124,20 @@ def _named_by(line: str, folder: Path) -> Path:
     return folder / words[0] if words else whole
 
 
-def _listed_pairs(path: Path) -> list[Pair]:
-    pairs = []
-    for line in _lines(path):
-        large, comma, small = (part.strip() for part in line.partition(","))
-        if not (large and comma and small):
-            raise InputError(f"{path} has the line {line!r}: expected a pair like 'sharp/1.png, small/1.png'")
-        pairs.append((path.parent / large, path.parent / small))
-    if not pairs:
-        raise InputError(f"{path} names no pairs: expected lines like 'sharp/1.png, small/1.png'")
-    _check_all_there([image for pair in pairs for image in pair])
-    return sorted(dict.fromkeys(pairs))
+def check_all_there(images: Sequence[Path]) -> None:
+    """Check that all files exist.
 
-
-def _check_all_there(images: Sequence[Path]) -> None:
+    Raises:
+        InputError: some do not; the first are named.
+    """
     missing = [image for image in images if not image.is_file()]
     if missing:
         count = f"{len(missing)} of {len(images)} images: " if len(images) > 1 else ""
         raise InputError(f"{count}{named(missing)} {'does' if len(missing) == 1 else 'do'} not exist: check the paths")
 
 
-def _by_stem(images: Sequence[Path]) -> dict[str, Path]:
-    by_stem: dict[str, Path] = {}
-    for image in images:
-        if image.stem in by_stem:
-            raise InputError(f"{by_stem[image.stem]} and {image} have one name: expected it once, to find its partner")
-        by_stem[image.stem] = image
-    return by_stem
+def _below(image: Path, roots: Sequence[str]) -> Path:
+    for root in roots:
+        if image.is_relative_to(root) and image != Path(root):
+            return image.relative_to(root)
+    return Path(image.name)

@@ -1,10 +1,13 @@
-"""Yields batches of crops, prefetched by other processes. Seed and iteration alone decide what a batch holds."""
+"""Yields batches of crops, prefetched by other processes. Seed and iteration alone decide what a batch holds.
+
+An image that cannot be read is left out: the one of the next sample takes its place, and the batch tells.
+"""
 
 import multiprocessing
 import os
 import threading
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import count
 from multiprocessing.connection import wait
 from pathlib import Path
@@ -18,10 +21,14 @@ from torch.utils.data import DataLoader, Dataset
 
 from realesr.errors import InputError, RealesrError, UsageError
 from realesr.train.data.crops import Crop, read_crop, read_crop_pair
-from realesr.train.data.samples import image_of, pairs_before, seed_of
+from realesr.train.data.failures import ReadFailures, nothing_readable
+from realesr.train.data.samples import images_in_turn, pairs_before, seed_of
 
-_ReadSample = tuple[str, Crop, Crop | None] | str
-"""Path, crop, and the small crop of a pair (None without); or a line that says what is wrong."""
+_ReadSample = tuple[str, Crop, Crop | None]
+"""Path, crop, and the small crop of a pair (None without)."""
+
+_Reasons = dict[str, str]
+"""Names of the images that could not be read, and why."""
 
 _PREFETCHED_BATCHES = 2
 """How many batches each reading process prefetches."""
@@ -47,6 +54,8 @@ class TrainingData:
     """Mirror half of the crops."""
     rotate: bool
     """Flip half of the crops upside down, and swap the axes of half."""
+    max_failures: int
+    """Most images and pairs that may be unreadable before the run ends."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.pair_share <= 1:
@@ -55,6 +64,8 @@ class TrainingData:
             raise UsageError(f"got no images to degrade, expected some where pair_share is {self.pair_share}")
         if self.pair_share > 0 and not self.pairs:
             raise UsageError(f"got no pairs, expected some where pair_share is {self.pair_share}")
+        if self.max_failures < 0:
+            raise UsageError(f"got max_failures = {self.max_failures}, expected 0 or more")
         if self.crop_px < 1 or self.pair_crop_px < 1 or self.pair_crop_px % self.scale:
             raise UsageError(
                 f"got crop_px = {self.crop_px} and pair_crop_px = {self.pair_crop_px}, expected 1 or more, and the "
@@ -75,6 +86,8 @@ class Batch:
     """Paths of the images, then of the pairs' HR images."""
     padded: int
     """How many images were smaller than their crop, and were mirrored."""
+    failures: _Reasons = field(default_factory=dict)
+    """Images that could not be read, and why, each once in the life of this process; pairs by both names."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,6 +103,7 @@ class _ArrayBatch:
     pair_lr: NDArray[Any] | None
     paths: list[str]
     padded: int
+    failures: _Reasons
 
     def batch(self, *, is_pinned: bool = False) -> Batch:
         """Return the same in tensors."""
@@ -104,6 +118,7 @@ class _ArrayBatch:
             pair_lr=None if self.pair_lr is None else tensor(self.pair_lr),
             paths=self.paths,
             padded=self.padded,
+            failures=self.failures,
         )
 
     def pin_memory(self) -> Batch:
@@ -139,10 +154,10 @@ def batches(
         workers: processes that read; 0 reads in this one.
 
     Raises:
-        InputError: an image cannot be read, or a reading process was ended.
+        InputError: more than `source.max_failures` images cannot be read, or none can, or a reading process was ended.
     """
     plan = _BatchSampler(first_iteration, batch=batch, pair_share=source.pair_share, rank=rank, world=world)
-    loader: DataLoader[_ReadSample] = DataLoader(
+    loader: DataLoader[Any] = DataLoader(
         _CropDataset(source, seed),
         batch_sampler=plan,
         collate_fn=_collated,
@@ -154,6 +169,7 @@ def batches(
         worker_init_fn=_begin_reading,
     )
     stream = iter(loader)
+    failures = ReadFailures(source.max_failures)
     while True:
         try:
             found = next(stream)
@@ -163,9 +179,12 @@ def batches(
             raise InputError(
                 "a process that reads images was ended, mostly for want of memory: lower data.workers, or set it to 0"
             ) from error
-        if isinstance(found, str):
-            raise InputError(found)
-        yield found.batch() if isinstance(found, _ArrayBatch) else found
+        if isinstance(found, dict):
+            failures.add(found)
+            raise nothing_readable(found)
+        read = found.batch() if isinstance(found, _ArrayBatch) else found
+        read.failures = failures.add(read.failures)
+        yield read
 
 
 class _BatchSampler:
@@ -190,41 +209,72 @@ class _BatchSampler:
         return (_Sample(number, is_pair) for number in range(first, first + end - start))
 
 
-class _CropDataset(Dataset["_ReadSample"]):
-    """Reads a sample; an error is an answer too, so that its words come through to the training process as they are."""
+class _CropDataset(Dataset[_ReadSample]):
+    """Reads batches. Failures are answers too, so that their words come through to the training process as they are."""
 
     def __init__(self, source: TrainingData, seed: int) -> None:
         self._source, self._seed = source, seed
 
-    def __getitem__(self, sample: _Sample) -> "_ReadSample":
+    def __getitems__(self, batch: list[_Sample]) -> tuple[list[_ReadSample], _Reasons]:
+        """Read samples; fewer than there are where more images failed than may, or none is left.
+
+        Torch calls this with the samples of one batch, and hands what it returns to `_collated`.
+        """
+        read: list[_ReadSample] = []
+        failures: _Reasons = {}
+        for sample in batch:
+            found = self._first_readable(sample, failures)
+            if found is None:
+                return [], failures
+            read.append(found)
+        return read, failures
+
+    def _first_readable(self, sample: _Sample, failures: _Reasons) -> _ReadSample | None:
+        """Read the sample's image, or the first after it that can be read; `failures` gets the others.
+
+        It gives up as soon as the run must end, or a disk that is gone would be asked for every one of its images.
+        """
         source = self._source
-        options: dict[str, Any] = {"flip": source.flip, "rotate": source.rotate}
-        options["seed"] = seed_of(sample.number, self._seed)
-        try:
-            if sample.is_pair:
-                hr, lr = source.pairs[image_of(sample.number, len(source.pairs), self._seed)]
-                pair = read_crop_pair(hr, lr, source.pair_crop_px, scale=source.scale, **options)
-                return str(hr), *pair
-            path = source.images[image_of(sample.number, len(source.images), self._seed)]
-            return str(path), read_crop(path, source.crop_px, **options), None
-        except RealesrError as error:
-            return str(error)
+        count = len(source.pairs) if sample.is_pair else len(source.images)
+        for index in images_in_turn(sample.number, count, self._seed):
+            files = source.pairs[index] if sample.is_pair else (source.images[index],)
+            name = " and ".join(map(str, files))
+            if name in failures:
+                continue
+            try:
+                return self._read(files, sample.number)
+            except (RealesrError, OSError) as error:
+                failures[name] = str(error)
+            if len(failures) > source.max_failures:
+                return None
+        return None
+
+    def _read(self, files: tuple[Path, ...], number: int) -> _ReadSample:
+        """Read a crop of an image, or of a pair; the sample's number decides where."""
+        source = self._source
+        options: dict[str, Any] = {"flip": source.flip, "rotate": source.rotate, "seed": seed_of(number, self._seed)}
+        if len(files) == 1:
+            return str(files[0]), read_crop(files[0], source.crop_px, **options), None
+        hr, lr = files
+        return str(hr), *read_crop_pair(hr, lr, source.pair_crop_px, scale=source.scale, **options)
 
 
-def _collated(samples: list["_ReadSample"]) -> _ArrayBatch | str:
-    whole = []
-    for sample in samples:
-        if isinstance(sample, str):
-            return sample
-        whole.append(sample)
-    images = [crop for _, crop, lr in whole if lr is None]
-    pairs = [(hr, lr) for _, hr, lr in whole if lr is not None]
+def _collated(found: Any) -> _ArrayBatch | _Reasons:
+    """Stack what `_CropDataset.__getitems__` returned; where a batch could not be filled, return its failures alone."""
+    samples: list[_ReadSample]
+    failures: _Reasons
+    samples, failures = found
+    if not samples:
+        return failures
+    images = [crop for _, crop, lr in samples if lr is None]
+    pairs = [(hr, lr) for _, hr, lr in samples if lr is not None]
     return _ArrayBatch(
         hr=_stacked(images),
         pair_hr=_stacked([hr for hr, _ in pairs]) if pairs else None,
         pair_lr=_stacked([lr for _, lr in pairs]) if pairs else None,
-        paths=[path for path, _, _ in whole],
-        padded=sum(crop.padded for _, crop, _ in whole),
+        paths=[path for path, _, _ in samples],
+        padded=sum(crop.padded for _, crop, _ in samples),
+        failures=failures,
     )
 
 

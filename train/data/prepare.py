@@ -8,7 +8,6 @@ scripts/extract_subimages.py, with the sizes of docs/Training.md.
 """
 
 import json
-import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
@@ -24,7 +23,7 @@ from realesr.images.info import ImageInfo
 from realesr.images.libvips import pyvips
 from realesr.images.reader import open_image
 from realesr.machine.whole_file import not_written, write_whole
-from realesr.train.data.image_list import LIST_SUFFIX
+from realesr.train.data.image_list import names_below
 from realesr.train.data.threads import in_threads
 
 Pixels = NDArray[np.uint8] | NDArray[np.uint16]
@@ -159,9 +158,7 @@ def named_sources(images: Sequence[Path], paths: Sequence[Path], *, root: Path |
     Raises:
         UsageError: two images would still have one name.
     """
-    folders = [root or path.parent if path.suffix.lower() == LIST_SUFFIX else path for path in paths]
-    roots = [os.path.abspath(folder.expanduser()) for folder in folders]
-    below = [_below(Path(os.path.abspath(image)), roots) for image in images]
+    below = names_below(images, paths, root=root)
     uses = Counter(_key(path.with_suffix("")) for path in below)
     sources: dict[str, Source] = {}
     for image, path in zip(images, below, strict=True):
@@ -308,13 +305,6 @@ def _check_settings(out: Path, options: PrepareOptions) -> None:
         raise InputError(f"{path} cannot be read ({error}): give another output folder") from error
     if found != wanted:
         raise UsageError(f"{out} was made with other options ({path}): use the same, or another output folder")
-
-
-def _below(image: Path, roots: Sequence[str]) -> Path:
-    for root in roots:
-        if image.is_relative_to(root) and image != Path(root):
-            return image.relative_to(root)
-    return Path(image.name)
 
 
 def _key(path: Path) -> str:

@@ -1,5 +1,6 @@
 """Computes which image the k-th sample of a run is, and its seed: k is all that a checkpoint has to remember."""
 
+from collections.abc import Iterator
 from fractions import Fraction
 from functools import lru_cache
 
@@ -33,8 +34,18 @@ def image_of(sample: int, count: int, seed: int) -> int:
         count: images.
         seed: of the run.
     """
+    return next(images_in_turn(sample, count, seed))
+
+
+def images_in_turn(sample: int, count: int, seed: int) -> Iterator[int]:
+    """Yield the index of the sample's image, then of those that replace it where it cannot be read.
+
+    They are the images of the samples that follow in the epoch's order, and after its end those from its beginning.
+    So the replacement follows from these numbers alone: it is the same after a resume and in every process.
+    """
     epoch, place = divmod(sample, count)
-    return int(_order(epoch, count, seed)[place])
+    order = _order(epoch, count, seed)
+    return (int(order[(place + step) % count]) for step in range(count))
 
 
 def seed_of(sample: int, seed: int) -> int:

@@ -1,18 +1,11 @@
 """Works on many files at once in threads: decoding and encoding happen in C, outside Python's lock."""
 
-import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
 T = TypeVar("T")
 R = TypeVar("R")
-
-
-def default_threads() -> int:
-    """Return the number of cores that this process may use, where the system tells, else of all."""
-    affinity = getattr(os, "sched_getaffinity", None)
-    return len(affinity(0)) if affinity is not None else os.cpu_count() or 1
 
 
 def in_threads(work: Callable[[T], R], items: Sequence[T], threads: int) -> Iterator[tuple[T, R]]:

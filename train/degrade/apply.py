@@ -3,6 +3,7 @@
     blur -> resize -> noise -> JPEG     first stage
     blur -> resize -> noise             second stage
     resize -> sinc -> JPEG              or JPEG -> resize -> sinc
+    motion blur -> oversharpen -> H.264 where the recipe asks for them; off in those that ship
     rounded to 8 bits
 
 Python decides on drawn values alone, never on pixels. Source of the order: Real-ESRGAN (Wang et al. 2021), 3.2 to 3.4;
@@ -17,11 +18,11 @@ import torch
 from torch import Tensor
 
 from realesr.errors import UsageError
-from realesr.train.degrade.codecs import recompress
+from realesr.train.degrade.codecs import recompress, recompress_h264
 from realesr.train.degrade.degradation import Arithmetic, CodecDraw, Degradation, KernelDraw, NoiseDraw, SampleDraw
 from realesr.train.degrade.filters import filter_batch
 from realesr.train.degrade.jpeg import compress, compress_faithful
-from realesr.train.degrade.kernels import kernels_of
+from realesr.train.degrade.kernels import kernels_of, motion_kernels, unsharp_kernels
 from realesr.train.degrade.noise import add_noise
 from realesr.train.degrade.resizing import first_resize, resize
 
@@ -36,10 +37,11 @@ def apply(hr: Tensor, degradation: Degradation) -> Tensor:
     Returns:
         (N, 3, H // scale, W // scale) float32 in [0, 1], multiples of 1/255, without gradients. The same input
         gives the same pixels, and so does each sample with its slice of the degradation; fields of noise on a CPU and
-        on a GPU differ. Only samples with WebP or AVIF wait for a GPU.
+        on a GPU differ. Only samples with WebP, AVIF or H.264 wait for a GPU.
 
     Raises:
         UsageError: a batch of another number or size of images, or of another type.
+        MissingDependency: a codec that was drawn is not installed.
     """
     _check_batch(hr, degradation)
     with torch.no_grad(), _exact_float32(hr.device):
@@ -125,7 +127,21 @@ def _degrade(images: Tensor, samples: Sequence[SampleDraw], degradation: Degrada
         images = _blur(resize(_recode(images, codecs, arithmetic), shared.final_resize, arithmetic), sincs)
     else:
         images = _recode(_blur(resize(images, shared.final_resize, arithmetic), sincs), codecs, arithmetic)
+    images = _later_steps(images, samples)
     return (images * 255).round().clamp(0, 255) / 255
+
+
+def _later_steps(images: Tensor, samples: Sequence[SampleDraw]) -> Tensor:
+    """Do what comes after the final steps: motion, a camera's sharpening, a video's codec, in the order of a camera."""
+    if any(sample.motion for sample in samples):
+        images = filter_batch(images.clamp(0, 1), motion_kernels([sample.motion for sample in samples]))
+    if any(sample.oversharpen for sample in samples):
+        images = filter_batch(images.clamp(0, 1), unsharp_kernels([sample.oversharpen for sample in samples]))
+    draws = [sample.h264 for sample in samples]
+    if any(draws):
+        pairs = zip(images, draws, strict=True)
+        images = torch.stack([image if draw is None else recompress_h264(image, draw.crf) for image, draw in pairs])
+    return images
 
 
 def _blur(images: Tensor, kernels: Sequence[KernelDraw | None]) -> Tensor:

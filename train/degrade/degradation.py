@@ -5,6 +5,7 @@ A sample's values in the order in which they are used:
     first    blur -> resize -> noise -> JPEG
     second   blur -> resize -> noise
     final    resize to the LR size -> sinc -> JPEG, or JPEG -> resize -> sinc
+    after    motion blur -> oversharpening -> H.264, each only where the recipe asks for it
     crop_yx  where the pair is cut
 """
 
@@ -22,8 +23,8 @@ Mode = Literal["area", "bilinear", "bicubic"]
 Subsampling = Literal["4:2:0", "4:2:2", "4:4:4"]
 Codec = Literal["jpeg", "webp", "avif"]
 
-VERSION = 1
-"""Version of the JSON."""
+VERSION = 2
+"""Version of the JSON. Version 1 has no steps after the final ones; it is still read."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,6 +81,34 @@ class CodecDraw:
 
 
 @dataclass(frozen=True, kw_only=True)
+class MotionDraw:
+    """The parameters of a motion blur: a camera that moves evenly along a line while the shutter is open."""
+
+    length_px: float
+    """Length of the path, in LR px; 0 moves nothing."""
+    angle: float
+    """Direction of the path in radians: 0 is along rows, pi / 2 along columns."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class OversharpenDraw:
+    """The parameters of an unsharp mask that is stronger than it should be, which leaves halos."""
+
+    amount: float
+    """Factor of the difference from the blurred image that is added."""
+    sigma_px: float
+    """Standard deviation of the Gaussian, in LR px."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class H264Draw:
+    """The parameters of H.264."""
+
+    crf: float
+    """Constant rate factor of x264, 0 (lossless) to 51."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class StageDraw:
     """The steps of one of the two stages for one sample; None leaves a step out."""
 
@@ -107,6 +136,9 @@ class SampleDraw:
     first: StageDraw
     second: StageDraw
     final_sinc: KernelDraw | None
+    motion: MotionDraw | None
+    oversharpen: OversharpenDraw | None
+    h264: H264Draw | None
     crop_yx: tuple[int, int] | None
     """Top left corner of the crop in LR px."""
 
@@ -155,9 +187,18 @@ class Degradation(Sequence[SampleDraw]):
         """
         values = dict(record)
         version = values.pop("version", None)
-        if version != VERSION:
+        if version not in (1, VERSION):
             raise InputError(f"got parameters of version {version}, expected {VERSION}: draw them again")
+        if version == 1:
+            values["samples"] = [_without_later_steps(sample) for sample in values.get("samples", ())]
         try:
             return read_record(Degradation, values, "the degradation's record")
         except TableError as error:
             raise InputError(f"{error}; draw them again") from error
+
+
+def _without_later_steps(sample: object) -> object:
+    """Return a sample's record of version 1 as one of version 2."""
+    if not isinstance(sample, Mapping):
+        return sample
+    return {**sample, "motion": None, "oversharpen": None, "h264": None}

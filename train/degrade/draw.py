@@ -14,8 +14,11 @@ from realesr.train.degrade.degradation import (
     CodecDraw,
     Degradation,
     Family,
+    H264Draw,
     KernelDraw,
+    MotionDraw,
     NoiseDraw,
+    OversharpenDraw,
     ResizeDraw,
     SampleDraw,
     SharedDraw,
@@ -36,6 +39,10 @@ FAMILIES: tuple[Family, ...] = (
 
 SUBSAMPLINGS: tuple[Subsampling, ...] = ("4:2:0", "4:2:2", "4:4:4")
 """Chroma subsamplings in the order of DegradeRecipe.subsampling."""
+
+_LATER = 2**63
+"""Added to the seed of the steps after the final ones: they have dice of their own, so that switching one of them on
+changes no other number."""
 
 
 def draw(
@@ -62,8 +69,8 @@ def draw(
         UsageError: sizes that do not fit together.
     """
     _check_sizes(hr_px, scale, crop_px)
-    dice = _Dice(int(torch.randint(2**63 - 1, (), generator=generator)))
-    painter = _Draws(recipe, dice, hr_px, scale, crop_px)
+    seed = int(torch.randint(2**63 - 1, (), generator=generator))
+    painter = _Draws(recipe, _Dice(seed), _Dice(seed + _LATER), hr_px, scale, crop_px)
     size = recipe.group or max(n, 1)
     samples = [sample for start in range(0, n, size) for sample in painter.group(min(size, n - start))]
     return Degradation(
@@ -140,9 +147,15 @@ class _Draws:
     """Draws the degradations of one batch."""
 
     def __init__(
-        self, recipe: DegradeRecipe, dice: _Dice, hr_px: tuple[int, int], scale: int, crop_px: int | None
+        self,
+        recipe: DegradeRecipe,
+        dice: _Dice,
+        later_dice: _Dice,
+        hr_px: tuple[int, int],
+        scale: int,
+        crop_px: int | None,
     ) -> None:
-        self._recipe, self._dice = recipe, dice
+        self._recipe, self._dice, self._later_dice = recipe, dice, later_dice
         self._hr_px, self._scale, self._crop_px = hr_px, scale, crop_px
         self._lr_px = (hr_px[0] // scale, hr_px[1] // scale)
 
@@ -174,11 +187,15 @@ class _Draws:
 
     def _sample(self, shared: SharedDraw, batchwise: "_BatchwiseDraws") -> SampleDraw:
         recipe, dice = self._recipe, self._dice
+        motion, oversharpen, h264 = self._later_steps()
         return SampleDraw(
             shared=shared,
             first=self._stage(recipe.first, batchwise, 0),
             second=self._stage(recipe.second, batchwise, 1),
             final_sinc=self._final_sinc() if dice.chance(recipe.final_sinc) else None,
+            motion=motion,
+            oversharpen=oversharpen,
+            h264=h264,
             crop_yx=batchwise.crop_yx,
         )
 
@@ -224,6 +241,19 @@ class _Draws:
     def _final_sinc(self) -> KernelDraw:
         side_px = self._dice.one_of(self._recipe.kernel_px)
         return KernelDraw(family="sinc", side_px=side_px, cutoff=self._dice.uniform(self._recipe.small_sinc_cutoff))
+
+    def _later_steps(self) -> tuple[MotionDraw | None, OversharpenDraw | None, H264Draw | None]:
+        """Draw the steps after the final ones: as many numbers whether they are on or off."""
+        recipe, dice = self._recipe, self._later_dice
+        has_motion, has_halos, has_h264 = (
+            dice.chance(probability) for probability in (recipe.motion_blur, recipe.oversharpen, recipe.h264)
+        )
+        motion = MotionDraw(length_px=dice.uniform(recipe.motion_px), angle=dice.uniform((0, math.pi)))
+        oversharpen = OversharpenDraw(
+            amount=dice.uniform(recipe.oversharpen_amount), sigma_px=dice.uniform(recipe.oversharpen_sigma_px)
+        )
+        h264 = H264Draw(crf=dice.uniform(recipe.h264_crf))
+        return motion if has_motion else None, oversharpen if has_halos else None, h264 if has_h264 else None
 
     def _noise(self, stage: DegradeStage, batchwise: "_BatchwiseDraws", number: int) -> NoiseDraw:
         dice, gaussian = self._dice, batchwise.gaussian[number]

@@ -9,8 +9,11 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from realesr.train.degrade.degradation import KernelDraw
+from realesr.train.degrade.degradation import KernelDraw, MotionDraw, OversharpenDraw
 from realesr.train.degrade.recipe import MAX_KERNEL_PX
+
+_PARTS_OF_A_PATH = 128
+"""Parts of a path of motion: six a pixel where it is longest."""
 
 
 def kernels_of(draws: Sequence[KernelDraw | None]) -> Tensor:
@@ -41,6 +44,51 @@ def kernels_of(draws: Sequence[KernelDraw | None]) -> Tensor:
     half = _column([0.0 if draw is None else float(draw.side_px // 2) for draw in draws])
     values = torch.where((x.abs() <= half) & (y.abs() <= half), values, 0.0)
     return (values / values.sum((1, 2), keepdim=True)).float()
+
+
+def motion_kernels(draws: Sequence[MotionDraw | None]) -> Tensor:
+    """Make the kernels of even motion along a line.
+
+    A kernel is the path's integral of a bilinear pixel, 1 / length times the integral of tri(x - t cos a) tri(y - t sin
+    a) over t from -length / 2 to length / 2, by the midpoint rule. Source: uniform linear motion, Gonzalez and Woods,
+    Digital Image Processing, section 5.6; the bilinear pixel is what makes any length and angle possible.
+
+    Args:
+        draws: one a kernel; None is the unit impulse, which changes nothing.
+
+    Returns:
+        (N, 21, 21) float32 on the CPU, each with the sum 1.
+    """
+    x, y = _grid()
+    length = torch.tensor([0.0 if draw is None else draw.length_px for draw in draws], dtype=torch.float64)
+    angle = _column([0.0 if draw is None else draw.angle for draw in draws])
+    values = torch.zeros(len(draws), MAX_KERNEL_PX, MAX_KERNEL_PX, dtype=torch.float64)
+    for part in range(_PARTS_OF_A_PATH):
+        t = length[:, None, None] * ((part + 0.5) / _PARTS_OF_A_PATH - 0.5)
+        values += _triangle(x - t * torch.cos(angle)) * _triangle(y - t * torch.sin(angle))
+    return (values / values.sum((1, 2), keepdim=True)).float()
+
+
+def unsharp_kernels(draws: Sequence[OversharpenDraw | None]) -> Tensor:
+    """Make the kernels of unsharp masks, (1 + amount) times the impulse less amount times a Gaussian.
+
+    Args:
+        draws: one a kernel; None is the unit impulse, which changes nothing.
+
+    Returns:
+        (N, 21, 21) float32 on the CPU, each with the sum 1.
+    """
+    x, y = _grid()
+    amount = _column([0.0 if draw is None else draw.amount for draw in draws])
+    sigma = _column([1.0 if draw is None else draw.sigma_px for draw in draws])
+    gaussian = torch.exp(-(x**2 + y**2) / (2 * sigma**2))
+    impulse = ((x == 0) & (y == 0)).double()
+    return ((1 + amount) * impulse - amount * gaussian / gaussian.sum((1, 2), keepdim=True)).float()
+
+
+def _triangle(distance: Tensor) -> Tensor:
+    """Return the weight of a bilinear pixel at this distance from its centre, in px."""
+    return (1 - distance.abs()).clamp(min=0)
 
 
 def _grid() -> tuple[Tensor, Tensor]:

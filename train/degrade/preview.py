@@ -16,6 +16,7 @@ from torch import Tensor
 from realesr.errors import InputError, UsageError
 from realesr.images.reader import open_image
 from realesr.train.degrade.apply import apply
+from realesr.train.degrade.codecs import check_codecs
 from realesr.train.degrade.degradation import CodecDraw, Degradation, KernelDraw, NoiseDraw, ResizeDraw, SampleDraw
 from realesr.train.degrade.draw import draw
 from realesr.train.degrade.filters import sharpen
@@ -36,11 +37,13 @@ class Preview:
     corner_yx: tuple[int, int]
     """Top left corner of the part in the photo."""
     degradation: Degradation
+    sharpened: bool = True
+    """Whether the part is sharpened before it is degraded."""
 
     def degraded(self) -> Tensor:
         """Return the degraded images that a network would get, (N, 3, H // scale, W // scale)."""
-        sharp = sharpen(self.hr[None])
-        return apply(sharp.repeat(len(self.degradation), 1, 1, 1), self.degradation)
+        hr = sharpen(self.hr[None]) if self.sharpened else self.hr[None]
+        return apply(hr.repeat(len(self.degradation), 1, 1, 1), self.degradation)
 
     def picture(self) -> Image.Image:
         """Draw the original, then every degraded version enlarged by repeating pixels, each with its parameters."""
@@ -57,16 +60,20 @@ class Preview:
         return {
             "corner_yx": list(self.corner_yx),
             "pixels_sha256": _hash(self.hr),
+            "sharpened": self.sharpened,
             "degradation": self.degradation.to_json(),
         }
 
 
-def previewed(photo: Path, recipe: DegradeRecipe, *, count: int, scale: int, seed: int) -> Preview:
+def previewed(
+    photo: Path, recipe: DegradeRecipe, *, count: int, scale: int, seed: int, sharpened: bool = True
+) -> Preview:
     """Draw `count` degradations of the middle of a photo.
 
     Raises:
         InputError: the photo cannot be read.
         UsageError: it is smaller than `scale`, or `count` below 1.
+        MissingDependency: a codec of the recipe is not installed.
     """
     if count < 1 or not 1 <= scale <= 16:
         raise UsageError(f"got {count} versions and the scale {scale}, expected 1 or more, and 1 to 16")
@@ -76,9 +83,11 @@ def previewed(photo: Path, recipe: DegradeRecipe, *, count: int, scale: int, see
         raise UsageError(f"{photo} is {width_px} x {height_px} px, expected {scale} px or more a side at scale {scale}")
     hr_px = (size[0], size[1])
     corner_yx = ((height_px - hr_px[0]) // 2, (width_px - hr_px[1]) // 2)
+    check_codecs(recipe)
     alone = dataclasses.replace(recipe, group=1)  # nothing is shared: few versions shall show much
     degradation = draw(alone, count, torch.Generator().manual_seed(seed), hr_px=hr_px, scale=scale)
-    return Preview(hr=_read_part(photo, corner_yx, hr_px), corner_yx=corner_yx, degradation=degradation)
+    hr = _read_part(photo, corner_yx, hr_px)
+    return Preview(hr=hr, corner_yx=corner_yx, degradation=degradation, sharpened=sharpened)
 
 
 def replayed(photo: Path, record: Mapping[str, Any]) -> Preview:
@@ -90,6 +99,7 @@ def replayed(photo: Path, record: Mapping[str, Any]) -> Preview:
     try:
         top, left = (int(value) for value in record["corner_yx"])
         degradation, expected = Degradation.from_json(record["degradation"]), record["pixels_sha256"]
+        sharpened = bool(record.get("sharpened", True))  # older records do not say so: all were
     except (KeyError, TypeError, ValueError, AttributeError):
         raise InputError("got a record without corner_yx, pixels_sha256 and degradation: make it anew") from None
     height_px, width_px = _size_of(photo)
@@ -100,7 +110,7 @@ def replayed(photo: Path, record: Mapping[str, Any]) -> Preview:
     hr = _read_part(photo, (top, left), degradation.hr_px)
     if _hash(hr) != expected:
         raise InputError(f"{photo} has other pixels than the photo that the record was made of: give that one")
-    return Preview(hr=hr, corner_yx=(top, left), degradation=degradation)
+    return Preview(hr=hr, corner_yx=(top, left), degradation=degradation, sharpened=sharpened)
 
 
 def described(sample: SampleDraw) -> list[str]:
@@ -118,7 +128,19 @@ def described(sample: SampleDraw) -> list[str]:
     sinc = sample.final_sinc
     last = [_resize_words(shared.final_resize), "no sinc" if sinc is None else _blur_words(sinc)]
     codec = [_codec_words(second.codec)]
-    return lines + (codec + last if shared.codec_first else last + codec)
+    return lines + (codec + last if shared.codec_first else last + codec) + _later_words(sample)
+
+
+def _later_words(sample: SampleDraw) -> list[str]:
+    """Return the steps after the final ones, which most recipes have not: those that are not drawn take no line."""
+    lines = []
+    if sample.motion is not None:
+        lines.append(f"motion {sample.motion.length_px:.1f} px, {math.degrees(sample.motion.angle):.0f} deg")
+    if sample.oversharpen is not None:
+        lines.append(f"sharpened x {sample.oversharpen.amount:.2f}, sigma {sample.oversharpen.sigma_px:.2f}")
+    if sample.h264 is not None:
+        lines.append(f"H.264, crf {sample.h264.crf:.1f}")
+    return lines
 
 
 def _blur_words(kernel: KernelDraw | None) -> str:

@@ -150,6 +150,20 @@ class DegradeRecipe:
     avif: float = 0.0
     """Probability that AVIF takes its place: likewise a round trip over the host."""
     avif_quality: Range = (30.0, 95.0)
+    motion_blur: float = 0.0
+    """Probability of a motion blur of the LR image, after all that is above."""
+    motion_px: Range = (2.0, 12.0)
+    """Length of its path in LR px, 0 to 20. An assumption."""
+    oversharpen: float = 0.0
+    """Probability that the LR image is then sharpened until it has halos, as by a camera's or an editor's software."""
+    oversharpen_amount: Range = (0.5, 2.0)
+    """Factor of the unsharp mask. An assumption; 0.5 to 1 is what editors offer first."""
+    oversharpen_sigma_px: Range = (0.5, 2.0)
+    """Standard deviation of its Gaussian in LR px, above 0 to 3. An assumption."""
+    h264: float = 0.0
+    """Probability that the LR image is at last encoded as a frame of H.264: needs PyAV, a round trip over the host."""
+    h264_crf: Range = (20.0, 38.0)
+    """Constant rate factor, 0 to 51; x264's own default is 23."""
     pool: int = 0
     """Pairs of a PairPool that mixes batches; 0: none."""
 
@@ -158,9 +172,14 @@ class DegradeRecipe:
 
     def _problems(self) -> Iterator[str]:
         yield from _bad_probabilities(self, ("final_sinc", "jpeg_first", "webp", "avif"))
+        yield from _bad_probabilities(self, ("motion_blur", "oversharpen", "h264"))
         yield from _bad_weights(self, ("subsampling",))
         yield from _bad_ranges(self, ("sinc_cutoff", "small_sinc_cutoff"), above=0.0, most=math.pi)
         yield from _bad_ranges(self, ("webp_quality", "avif_quality"), least=1.0, most=100.0)
+        yield from _bad_ranges(self, ("motion_px",), least=0.0, most=float(MAX_KERNEL_PX - 1))
+        yield from _bad_ranges(self, ("oversharpen_amount",), least=0.0, most=10.0)
+        yield from _bad_ranges(self, ("oversharpen_sigma_px",), above=0.0, most=3.0)
+        yield from _bad_ranges(self, ("h264_crf",), least=0.0, most=51.0)
         yield from range_problems(self, {"group": (0, 10_000), "pool": (0, 100_000), "photons": (0, 1e9)})
         if not self.kernel_px or any(px % 2 == 0 or not 1 <= px <= MAX_KERNEL_PX for px in self.kernel_px):
             yield f"got kernel_px = {list(self.kernel_px)!r:.80}, expected odd numbers of 1 to {MAX_KERNEL_PX}"

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from realesr.errors import InputError
-from realesr.train.data.crops import read_crop, read_crop_pair, reflect_padded, symmetric_padded
+from realesr.train.data.crops import crops_in_turn, read_crop, read_crop_pair, reflect_padded, symmetric_padded
 from tests.images.image_files import photo
 
 SEEDS = range(12)
@@ -213,3 +213,24 @@ def test_files_that_cannot_be_read_are_named(tmp_path: Path) -> None:
         with pytest.raises(InputError, match=name.replace(".", r"\.")) as raised:
             read_crop(tmp_path / name, 64, seed=0)
         assert "\n" not in str(raised.value)
+
+
+def test_crops_come_from_one_image_after_the_other_and_skip_what_cannot_be_read(tmp_path: Path) -> None:
+    images = [tmp_path / f"{number}.png" for number in range(3)]
+    for number, path in enumerate(images):
+        Image.fromarray(photo(40, 50, seed=number)).save(path)
+    whole = list(crops_in_turn(images, 7, 32, seed=5))
+    assert [path for path, _ in whole] == [images[number % 3] for number in range(7)]
+    assert np.array_equal(whole[4][1].pixels, read_crop(images[1], 32, seed=9).pixels)
+
+    images[1].write_bytes(images[1].read_bytes()[:200])
+    told: list[str] = []
+    rest = list(crops_in_turn(images, 7, 32, seed=5, on_failure=told.append))
+    assert [path for path, _ in rest] == [images[number] for number in (0, 2, 2, 0, 2, 2, 0)]
+    for number in (0, 2, 3, 5, 6):
+        assert np.array_equal(rest[number][1].pixels, whole[number][1].pixels)
+    assert len(told) == 1 and "1.png" in told[0]
+    with pytest.raises(InputError, match=r"1\.png"):
+        list(crops_in_turn(images, 7, 32, seed=5))
+    with pytest.raises(InputError, match="none of the 2 images to cut crops from can be read"):
+        list(crops_in_turn([images[1], tmp_path / "gone.png"], 7, 32, seed=5, on_failure=told.append))

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from realesr.errors import InputError, OutputError
-from realesr.train.data.image_list import find_pairs, find_training_images, write_image_list
+from realesr.train.data.image_list import find_training_images, names_below, write_image_list
 
 
 @pytest.fixture
@@ -116,50 +116,10 @@ def test_a_list_that_cannot_be_written_is_an_error_and_leaves_nothing(folder: Pa
     assert not list(folder.rglob("*.part"))
 
 
-def pair_folders(tmp_path: Path, large: list[str], small: list[str]) -> tuple[Path, Path]:
-    for side, side_names in (("sharp", large), ("small", small)):
-        (tmp_path / side).mkdir()
-        for name in side_names:
-            (tmp_path / side / name).write_bytes(b"image")
-    return tmp_path / "sharp", tmp_path / "small"
-
-
-def test_pairs_are_found_by_name_whatever_their_format(tmp_path: Path) -> None:
-    gt, lq = pair_folders(tmp_path, ["b.png", "a.png"], ["a.jpg", "b.png"])
-    assert find_pairs([gt], [lq]) == [(gt / "a.png", lq / "a.jpg"), (gt / "b.png", lq / "b.png")]
-
-
-def test_images_without_a_partner_are_named(tmp_path: Path) -> None:
-    gt, lq = pair_folders(tmp_path, ["a.png", "b.png"], ["a.png", "c.png"])
-    with pytest.raises(InputError, match=r"sharp/b\.png, \S*small/c\.png without a partner of that name"):
-        find_pairs([gt], [lq])
-
-
-def test_a_name_that_comes_twice_on_one_side_is_an_error(tmp_path: Path) -> None:
-    gt, lq = pair_folders(tmp_path, ["a.png", "a.jpg"], ["a.png"])
-    with pytest.raises(InputError, match=r"a\.jpg and \S*a\.png have one name"):
-        find_pairs([gt], [lq])
-
-
-def test_a_list_of_pairs_pairs_by_its_lines(tmp_path: Path) -> None:
-    gt, lq = pair_folders(tmp_path, ["1.png", "two words.png"], ["x.png", "y.png"])
-    path = tmp_path / "pairs.txt"
-    path.write_text("sharp/two words.png, small/x.png\nsharp/1.png,small/y.png\n")
-    expected = [(gt / "1.png", lq / "y.png"), (gt / "two words.png", lq / "x.png")]
-    assert find_pairs([path], [path]) == expected
-
-
-@pytest.mark.parametrize(
-    ("text", "words"),
-    [
-        ("sharp/1.png\n", r"has the line 'sharp/1\.png': expected a pair"),
-        ("sharp/1.png, \n", "expected a pair"),
-        ("# nothing\n", "names no pairs"),
-        ("sharp/1.png, small/gone.png\n", r"1 of 2 images: \S*gone\.png does not exist"),
-    ],
-)
-def test_what_is_wrong_with_a_list_of_pairs_is_said(tmp_path: Path, text: str, words: str) -> None:
-    pair_folders(tmp_path, ["1.png"], ["x.png"])
-    (tmp_path / "pairs.txt").write_text(text)
-    with pytest.raises(InputError, match=words):
-        find_pairs([tmp_path / "pairs.txt"], [tmp_path / "pairs.txt"])
+def test_names_are_relative_to_the_folder_or_list_that_named_an_image(folder: Path, tmp_path: Path) -> None:
+    (folder / "list.txt").write_text("deep/er/c.tif\n../elsewhere.png\n")
+    (tmp_path / "elsewhere.png").write_bytes(b"image")
+    images = [folder / "deep" / "er" / "c.tif", tmp_path / "elsewhere.png"]
+    assert names_below(images, [folder / "list.txt"]) == [Path("deep/er/c.tif"), Path("elsewhere.png")]
+    assert names_below(images[:1], [folder / "deep"]) == [Path("er/c.tif")]
+    assert names_below(images[:1], images[:1]) == [Path("c.tif")]

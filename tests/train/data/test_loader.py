@@ -1,6 +1,7 @@
 """Compares batches: the same bytes in any number of processes, and wherever the run goes on."""
 
 import multiprocessing
+import os
 import signal
 import subprocess
 import sys
@@ -9,6 +10,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import psutil
@@ -18,7 +20,10 @@ import torch
 from PIL import Image
 
 from realesr.errors import InputError, UsageError
+from realesr.train.data import loader
+from realesr.train.data.crops import Crop, read_crop
 from realesr.train.data.loader import Batch, TrainingData, batches
+from realesr.train.data.samples import image_of
 from tests.images.image_files import photo
 
 
@@ -45,6 +50,7 @@ def data(folder: Path) -> TrainingData:
         scale=2,
         flip=True,
         rotate=True,
+        max_failures=2,
     )
 
 
@@ -157,12 +163,122 @@ def test_one_deep_image_makes_the_batch_float(data: TrainingData, tmp_path: Path
     assert values_by_name["plain.png"] == pytest.approx(0.2, abs=1e-7)
 
 
+@pytest.fixture
+def partly_broken(data: TrainingData, tmp_path: Path) -> TrainingData:
+    """The same images, of which the third is cut and the fifth is gone; and pairs, of which the second does not fit."""
+    (tmp_path / "2.png").write_bytes(data.images[2].read_bytes()[:3000])
+    images = (*data.images[:2], tmp_path / "2.png", data.images[3], tmp_path / "4.png", data.images[5])
+    pairs = (data.pairs[0], (data.pairs[1][0], data.pairs[2][1]), data.pairs[2])
+    return replace(data, images=images, pairs=pairs, max_failures=3)
+
+
+def test_unreadable_images_are_left_out_and_named_once(partly_broken: TrainingData, tmp_path: Path) -> None:
+    read = take(12, batches(partly_broken, seed=1, first_iteration=0, batch=8))
+    unfit = f"{partly_broken.pairs[1][0]} and {partly_broken.pairs[1][1]}"
+    broken = [str(tmp_path / "2.png"), str(tmp_path / "4.png"), unfit]
+    assert sorted(name for batch in read for name in batch.failures) == sorted(broken)
+    reasons = {name: reason for batch in read for name, reason in batch.failures.items()}
+    assert "2.png is truncated or damaged" in reasons[broken[0]]
+    assert "4.png does not exist" in reasons[broken[1]]
+    assert "expected the first to be 2 times the second" in reasons[unfit]
+    assert {path for batch in read for path in batch.paths}.isdisjoint([*broken, str(partly_broken.pairs[1][0])])
+    assert all(len(batch.hr) == 6 and batch.pair_hr is not None and len(batch.pair_hr) == 2 for batch in read)
+
+
+def test_a_readable_sample_is_what_it_is_without_broken_ones(data: TrainingData, partly_broken: TrainingData) -> None:
+    whole, rest = (
+        take(8, batches(replace(source, pair_share=0.0), seed=1, first_iteration=0, batch=6))
+        for source in (data, partly_broken)
+    )
+    readable = set(map(str, partly_broken.images)) & set(map(str, data.images))
+    for one, other in zip(whole, rest, strict=True):
+        for place, path in enumerate(one.paths):
+            if path in readable:
+                assert other.paths[place] == path
+                assert torch.equal(one.hr[place], other.hr[place])
+
+
+def test_the_image_of_the_next_sample_replaces_an_unreadable_one_but_is_cut_elsewhere(
+    data: TrainingData, tmp_path: Path
+) -> None:
+    images = tuple(sorted({*data.images[1:], tmp_path / "gone.png"}))
+    source = replace(data, images=images, pair_share=0.0, rotate=False, flip=False)
+    batch = take(1, batches(source, seed=3, first_iteration=0, batch=6))[0]
+    order = [str(images[image_of(sample, 6, 3)]) for sample in range(6)]
+    place = order.index(str(tmp_path / "gone.png"))
+    following = (place + 1) % 6
+    assert batch.paths == [path if number != place else order[following] for number, path in enumerate(order)]
+    assert not torch.equal(batch.hr[place], batch.hr[following])
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_replacements_are_the_same_in_two_processes_and_after_a_resume(
+    partly_broken: TrainingData, workers: int
+) -> None:
+    """Nothing may depend on which failures a process has met before."""
+    whole = take(6, batches(partly_broken, seed=1, first_iteration=0, batch=8))
+    resumed = take(3, batches(partly_broken, seed=1, first_iteration=3, batch=8, workers=workers))
+    assert all(map(same, whole[3:], resumed))
+    ranks = [
+        take(2, batches(partly_broken, seed=1, first_iteration=4, batch=4, rank=rank, world=2, workers=workers))
+        for rank in (0, 1)
+    ]
+    for one, first, second in zip(whole[4:], *ranks, strict=True):
+        for name in ("hr", "pair_hr", "pair_lr"):
+            assert torch.equal(getattr(one, name), torch.cat([getattr(first, name), getattr(second, name)])), name
+
+
+def test_a_file_that_is_cut_or_deleted_while_a_run_reads_it_is_replaced(data: TrainingData, tmp_path: Path) -> None:
+    images = []
+    for path in data.images:
+        images.append(tmp_path / path.name)
+        images[-1].write_bytes(path.read_bytes())
+    source = replace(data, images=tuple(images), pair_share=0.0)
+    stream = batches(source, seed=1, first_iteration=0, batch=6)
+    assert next(stream).failures == {}
+    os.truncate(images[1], 2000)
+    images[3].unlink()
+    later = next(stream)
+    assert sorted(later.failures) == [str(images[1]), str(images[3])]
+    assert len(later.hr) == 6
+    assert next(stream).failures == {}
+
+
 @pytest.mark.parametrize("workers", [0, 1])
-def test_a_file_that_breaks_in_the_middle_of_a_run_is_named(data: TrainingData, tmp_path: Path, workers: int) -> None:
+def test_more_failures_than_allowed_end_the_run_and_are_named(data: TrainingData, tmp_path: Path, workers: int) -> None:
+    gone = [tmp_path / f"gone{number}.png" for number in range(3)]
+    source = replace(data, images=(*data.images, *gone), pair_share=0.0)
+    reason = r"\S*gone\d\.png does not exist[^;]*"
+    words = rf"^3 images cannot be read, more than data\.max_failures = 2 allows \({reason}; {reason}; {reason}\):"
+    with pytest.raises(InputError, match=words):
+        take(3, batches(source, seed=1, first_iteration=0, batch=3, workers=workers))
+
+
+def test_a_disk_that_is_gone_ends_the_run_without_asking_for_every_image(
+    data: TrainingData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[Path] = []
+
+    def counted(path: Path, *args: Any, **options: Any) -> Crop:
+        asked.append(path)
+        return read_crop(path, *args, **options)
+
+    monkeypatch.setattr(loader, "read_crop", counted)
+    images = tuple(tmp_path / "unmounted" / f"{number}.png" for number in range(100_000))
+    source = replace(data, images=images, pair_share=0.0, max_failures=20)
+    with pytest.raises(InputError, match=r"^21 images cannot be read.*and 16 more\): check that their disk is there"):
+        next(batches(source, seed=1, first_iteration=0, batch=64))
+    assert len(asked) == 21
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_where_no_image_can_be_read_the_run_ends_whatever_is_allowed(
+    data: TrainingData, tmp_path: Path, workers: int
+) -> None:
     (tmp_path / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\n and no more")
-    data = replace(data, images=(tmp_path / "broken.png",), pair_share=0.0)
-    with pytest.raises(InputError, match=r"^\S*broken\.png is damaged"):
-        next(batches(data, seed=1, first_iteration=0, batch=2, workers=workers))
+    source = replace(data, images=(tmp_path / "broken.png",), pair_share=0.0, max_failures=100)
+    with pytest.raises(InputError, match=r"^no image is left that can be read \(\S*broken\.png is damaged"):
+        next(batches(source, seed=1, first_iteration=0, batch=2, workers=workers))
 
 
 @pytest.mark.skipif(not hasattr(signal, "SIGCHLD"), reason="no such signal here")
@@ -187,7 +303,7 @@ from pathlib import Path
 from realesr.train.data.loader import TrainingData, batches
 if __name__ == "__main__":
     source = TrainingData(images=tuple(map(Path, sys.argv[1:])), pairs=(), pair_share=0.0, crop_px=32, pair_crop_px=16,
-                          scale=2, flip=True, rotate=True)
+                          scale=2, flip=True, rotate=True, max_failures=0)
     stream = batches(source, seed=1, first_iteration=0, batch=2, workers=2)
     next(stream)
     print("reading", flush=True)
@@ -217,6 +333,7 @@ def test_reading_processes_end_with_a_trainer_that_is_killed(data: TrainingData,
         ({"pairs": ()}, "no pairs"),
         ({"pair_crop_px": 15}, "multiple of the scale 2"),
         ({"crop_px": 0}, "1 or more"),
+        ({"max_failures": -1}, "0 or more"),
     ],
 )
 def test_data_that_makes_no_sense_is_refused(data: TrainingData, change: dict[str, object], words: str) -> None:

@@ -4,7 +4,7 @@ from collections import Counter
 
 import pytest
 
-from realesr.train.data.samples import image_of, pairs_before, seed_of
+from realesr.train.data.samples import image_of, images_in_turn, pairs_before, seed_of
 
 
 @pytest.mark.parametrize("count", [1, 2, 7, 100])
@@ -25,6 +25,13 @@ def test_a_sample_needs_no_history() -> None:
     for number in (0, 500, 10**9):
         image_of(number, 17, 9)
     assert image_of(10**12 + 3, 17, 9) == late
+
+
+def test_the_images_that_follow_in_the_order_replace_one_that_cannot_be_read() -> None:
+    """The sixth sample of seven is followed by the seventh, then by the first of the same epoch, not of the next."""
+    epoch = [image_of(sample, 7, 5) for sample in range(14, 21)]
+    assert list(images_in_turn(14 + 5, 7, 5)) == [*epoch[5:], *epoch[:5]]
+    assert sorted(images_in_turn(3, 7, 5)) == list(range(7))
 
 
 def test_first_images_are_spread_evenly() -> None:

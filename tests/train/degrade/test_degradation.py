@@ -53,8 +53,8 @@ def damaged(change: Any) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        (lambda r: r.update(version=2), "version 2, expected 1"),
-        (lambda r: r.pop("version"), "version None, expected 1"),
+        (lambda r: r.update(version=3), "version 3, expected 2"),
+        (lambda r: r.pop("version"), "version None, expected 2"),
         (lambda r: r.pop("scale"), "the file lacks scale, expected a whole number"),
         (lambda r: r.update(more=1), "more = 1 is no key here"),
         (lambda r: r["samples"][0]["first"]["blur"].pop("theta"), r"samples\[0\].first.blur lacks theta"),
