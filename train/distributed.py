@@ -8,10 +8,11 @@ import subprocess
 import sys
 import threading
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from types import FrameType
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -188,11 +189,28 @@ def true_in_all(flag: Tensor, world: World) -> bool:
 
 def true_in_any(flag: bool, world: World) -> bool:
     """Return whether a flag is true in some process."""
+    return bool(greatest_of_all(int(flag), world))
+
+
+def greatest_of_all(number: int, world: World) -> int:
+    """Return the greatest of the whole numbers that the processes have."""
     if world.size == 1:
-        return flag
-    asked = torch.tensor(int(flag), device=world.device)
+        return number
+    asked = torch.tensor(number, device=world.device)
     dist.all_reduce(asked, dist.ReduceOp.MAX)
-    return bool(asked)
+    return int(asked)
+
+
+def merged_of_all(own: Mapping[str, str], world: World) -> dict[str, str]:
+    """Return the texts of all processes, the same in each; where two have a name, that of the lower rank counts."""
+    if world.size == 1:
+        return dict(own)
+    gathered: list[Any] = [None] * world.size
+    dist.all_gather_object(gathered, dict(own))
+    merged: dict[str, str] = {}
+    for texts in reversed(gathered):
+        merged |= texts
+    return merged
 
 
 def mean_of_all(values: dict[str, Tensor], world: World) -> dict[str, float]:

@@ -9,8 +9,10 @@ import torch
 from torch import nn
 
 from realesr import networks
+from realesr.machine.processor import has_fast_bf16
 from realesr.progress import MessageCallback
 from realesr.train.checkpoint import checkpoints, read_facts, read_state
+from realesr.train.data.failures import ReadFailures
 from realesr.train.data.hold_out import held_out_warning
 from realesr.train.data.loader import TrainingData
 from realesr.train.data.pair_pool import PairPool
@@ -30,7 +32,7 @@ from realesr.train.request import (
     recipe_for,
 )
 from realesr.train.resuming import changes_since, judges_otherwise
-from realesr.train.run import AGAIN, ROLLED_BACK, TrainingRun, failures_folder, save
+from realesr.train.run import AGAIN, ROLLED_BACK, TrainingRun, failures_folder, leave_out, save
 from realesr.train.run_lock import LOCK, run_lock
 from realesr.train.stage_options import StageOptions
 from realesr.train.start import start_discriminator, start_generator
@@ -69,7 +71,8 @@ def open_run(
     wait_for_all(world)
     checkpoint, rolled_back = _checkpoint_to_go_on_from(request.run, world, say)
     validates = world.is_first and recipe.validation.every > 0
-    validation = _validation_set(request, images, recipe, options, say) if validates else None
+    left_out: dict[str, str] = {}
+    validation = _validation_set(request, images, recipe, options, left_out) if validates else None
     run = TrainingRun(
         request=request,
         recipe=recipe,
@@ -83,6 +86,8 @@ def open_run(
         pool=PairPool(recipe.degrade.pool, eight_bit=False) if recipe.degrade.pool else None,
         watch=Stopwatch(world.device),
         throughput=Throughput(options.iterations),
+        failures=ReadFailures(recipe.data.max_failures),
+        judged_by=None if validation is None else validation.as_record(),
         log=None,
     )
     changes = {} if checkpoint is None else _restore(run, checkpoint, images, say)
@@ -94,9 +99,18 @@ def open_run(
     if world.is_first:
         held.callback(_open_log(run, images).close)
         _tell_changes(run, changes, say)
-        _say_images(run, images, say)
+        _say_images(run, images, len(left_out), say)
+        _warn_of_bf16(run, say)
         say(f"{f'a trial of {TRIAL_ITERATIONS} iterations, ' if request.trial else ''}in the folder {run.folder}")
+    leave_out(run, left_out, say, "left out of the validation")
     return run
+
+
+def _warn_of_bf16(run: TrainingRun, say: MessageCallback) -> None:
+    """Say where bfloat16 makes a run fifty times as slow as it could be."""
+    if run.options.bf16 and run.world.device.type == "cpu" and not has_fast_bf16():
+        stage = run.request.stage
+        say(f"this processor has no bfloat16 instructions and imitates them: {stage}.bf16=false is many times as fast")
 
 
 def _make_state(
@@ -149,17 +163,18 @@ def _training_data(
 
 
 def _validation_set(
-    request: Request, images: Images, recipe: Recipe, stage: StageOptions, say: MessageCallback
+    request: Request, images: Images, recipe: Recipe, stage: StageOptions, left_out: dict[str, str]
 ) -> ValidationSet:
-    def left_out(reason: str) -> None:
-        say(f"left out of the validation: {reason}")
-
+    """Make the validation set; `left_out` gets the images and pairs that cannot be read, with the reasons."""
     scale, options = recipe.architecture.scale, recipe.validation
     if request.patches is not None:
         return answered_set(*answers_of(request.patches, recipe).held_out(), options, stage=stage)
     if images.validation_pairs:
-        return given_set(images.validation_pairs, options, stage=stage, scale=scale)
-    return degraded_set(images.held_out, recipe.degrade, options, stage=stage, scale=scale, on_failure=left_out)
+        pairs = images.validation_pairs
+        return given_set(pairs, options, stage=stage, scale=scale, on_failure=left_out.__setitem__)
+    return degraded_set(
+        images.held_out, recipe.degrade, options, stage=stage, scale=scale, on_failure=left_out.__setitem__
+    )
 
 
 def _perceptual_loss(path: Path | None, world: World, show: MessageCallback) -> PerceptualLoss:
@@ -210,8 +225,7 @@ def _restore(
     state = read_state(checkpoint)
     run.state.load_state_dict(state["train"])
     run.saved_iteration = run.state.iteration
-    if facts["best_psnr"] is not None and not judges_otherwise(changes):
-        run.best_psnr = facts["best_psnr"]
+    _take_best(run, facts, changes, say)
     run.rollbacks = facts["shifts"]
     say(f"going on at iteration {run.state.iteration} of {run.options.iterations}")
     if (facts["images"], facts["pairs"]) != (len(run.data.images), len(run.data.pairs)):
@@ -221,6 +235,21 @@ def _restore(
     elif run.pool is not None and state["pools"]:
         run.pool.load_state_dict(state["pools"][run.world.rank], run.world.device)
     return changes
+
+
+def _take_best(
+    run: TrainingRun, facts: dict[str, Any], changes: dict[str, tuple[object, object]], say: MessageCallback
+) -> None:
+    """Take up the best score so far, unless the scores from now on cannot be compared with it."""
+    judged_by = facts.get("judged_by")  # an earlier realesr, which scored against another truth, kept no record
+    if run.validation is None:
+        run.judged_by = judged_by
+    if facts["best_psnr"] is None:
+        return
+    if run.judged_by == judged_by and not judges_otherwise(changes):
+        run.best_psnr = facts["best_psnr"]
+    elif run.world.is_first:
+        say("the validation is another one, so the best network is judged anew")
 
 
 def _open_log(run: TrainingRun, images: Images) -> RunLog:
@@ -239,8 +268,6 @@ def _tell_changes(run: TrainingRun, changes: dict[str, tuple[object, object]], s
     named = "; ".join(f"{key} was {old!r} and is {new!r}" for key, (old, new) in changes.items())
     say(f"from iteration {run.state.iteration} on the recipe has changed: {named}")
     run.log.write("changed", run.state.iteration, {"changes": {key: list(both) for key, both in changes.items()}})
-    if judges_otherwise(changes):
-        say("the validation is another one, so the best network is judged anew")
 
 
 def _facts(run: TrainingRun, images: Images) -> dict[str, Any]:
@@ -259,14 +286,14 @@ def _facts(run: TrainingRun, images: Images) -> dict[str, Any]:
     }
 
 
-def _say_images(run: TrainingRun, images: Images, say: MessageCallback) -> None:
+def _say_images(run: TrainingRun, images: Images, left_out: int, say: MessageCallback) -> None:
     if isinstance(run.data, AnsweredPatches):
         held = 0 if run.validation is None else len(run.validation)
         say(f"training on a teacher's answers to {run.data.count:,} patches, validating on {held} others")
         return
     parts = [f"{len(images.train)} images"] if images.train else []
     parts += [f"{len(images.pairs)} pairs"] if images.pairs else []
-    held = len(images.held_out) or len(images.validation_pairs)
+    held = (len(images.held_out) or len(images.validation_pairs)) - left_out
     only = " (the same: there is only one)" if images.held_out == images.train else ""
     say(f"training on {' and '.join(parts)}, validating on {held} others{only}")
     if run.validation is not None and (warning := held_out_warning(held, len(run.validation))):

@@ -1,5 +1,6 @@
 """Holds a run while it trains: validates it, and saves it."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -8,10 +9,11 @@ import numpy as np
 
 from realesr.progress import MessageCallback
 from realesr.train.checkpoint import write_checkpoint, write_discriminator, write_file, write_networks
+from realesr.train.data.failures import ReadFailures
 from realesr.train.data.loader import TrainingData
 from realesr.train.data.pair_pool import PairPool
 from realesr.train.distill.patch_batches import AnsweredPatches
-from realesr.train.distributed import World, wait_for_all
+from realesr.train.distributed import World, merged_of_all, wait_for_all
 from realesr.train.log import LossMeans, RunLog, Throughput
 from realesr.train.losses import PerceptualLoss
 from realesr.train.recipe import Recipe
@@ -53,12 +55,15 @@ class TrainingRun:
     log: RunLog | None
     """Log of the run, which only the first process writes."""
     best_psnr: float = float("-inf")
+    """PSNR of the best network so far, against `judged_by`."""
+    judged_by: dict[str, Any] | None = None
+    """Record of the validation set that the best network was found with; None where there is none."""
     rollbacks: int = 0
     """How often the run was rolled back; each time other batches come."""
     padded: int = 0
     """Samples of this process that were smaller than what is read, and were padded."""
-    failures: int = 0
-    """Images and pairs that this process could not read and left out."""
+    failures: ReadFailures
+    """Images and pairs that some process could not read and left out; the same in all of them."""
     scores: dict[str, float] = field(default_factory=dict)
     """Scores of the last validation."""
 
@@ -107,6 +112,7 @@ def save(run: TrainingRun, *, alone: bool = False) -> None:
             "pairs": len(run.data.pairs),
             "processes": run.world.size,
             "best_psnr": None if run.best_psnr == float("-inf") else run.best_psnr,
+            "judged_by": run.judged_by,
             "shifts": run.rollbacks,
         }
         _write_networks(run, LAST)
@@ -114,6 +120,24 @@ def save(run: TrainingRun, *, alone: bool = False) -> None:
     run.saved_iteration = run.state.iteration
     if not alone:
         wait_for_all(run.world)
+
+
+def leave_out(run: TrainingRun, reasons: Mapping[str, str], say: MessageCallback, words: str) -> None:
+    """Count, tell and log the images and pairs that this process could not read. All processes call this together.
+
+    Args:
+        run: the run; its failures become those of all processes.
+        reasons: those of this process, by name.
+        say: called once for each that is new.
+        words: what happens now, before the reason.
+
+    Raises:
+        InputError: with those of all processes there are too many, in every process.
+    """
+    for name, reason in run.failures.add(merged_of_all(reasons, run.world)).items():
+        say(f"{words}: {reason}")
+        if run.log is not None:
+            run.log.write("unreadable", run.state.iteration, {"image": name, "reason": reason})
 
 
 def validate_run(run: TrainingRun, say: MessageCallback) -> None:

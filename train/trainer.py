@@ -11,18 +11,21 @@ from typing import Any
 
 from torch import Tensor
 
-from realesr.errors import OutputError, TrainingError
+from realesr.errors import InputError, OutputError, TrainingError
 from realesr.progress import MessageCallback
 from realesr.train.checkpoint import write_json
 from realesr.train.data.loader import Batch, batches
 from realesr.train.distill.patch_batches import AnsweredPatches, patch_batches
-from realesr.train.distributed import join_world, leave_world, mean_of_all, true_in_all, true_in_any
+from realesr.train.distributed import greatest_of_all, join_world, leave_world, mean_of_all, true_in_all, true_in_any
 from realesr.train.log import status_line
 from realesr.train.opening import open_run
 from realesr.train.request import Request
-from realesr.train.run import AGAIN, LAST, TrainingRun, failures_folder, save, validate_run
+from realesr.train.run import AGAIN, LAST, TrainingRun, failures_folder, leave_out, save, validate_run
 from realesr.train.steps import StepError, gan_step, psnr_step
 from realesr.train.synthesis import Pairs, make_pairs
+
+_FAILURES, _NO_BATCH = 1, 2
+"""What a process may tell the others before an iteration: that it left images out, or that it cannot go on."""
 
 
 def train(request: Request, *, say: MessageCallback, show: MessageCallback) -> Path | None:
@@ -72,7 +75,7 @@ def _train(run: TrainingRun, say: MessageCallback, show: MessageCallback) -> Non
         seen = options.batch * (run.state.iteration - first)
         say(f"{run.padded} of {seen} samples were smaller than {run.recipe.data.read_px} px and were mirrored")
     if run.failures:
-        say(f"{run.failures} images or pairs could not be read and were left out; they are named above")
+        say(f"{len(run.failures)} images or pairs could not be read and were left out; they are named above")
     trial = "; the trial is over, and its folder may be deleted" if run.request.trial else ""
     say(f"done: {run.options.iterations} iterations; the network is in {run.folder}{trial}")
 
@@ -99,20 +102,33 @@ def _loop(
     """Do iterations until the last one, or until some process is told to stop or has no batch."""
     while not run.is_done:
         batch, error = _next_batch(run, stream, signals)
-        if true_in_any(batch is None, run.world):
-            failed = true_in_any(error is not None, run.world)
-            if run.state.iteration > run.saved_iteration:
-                save(run)
-            done = f"iteration {run.state.iteration}, which is saved" if run.saved_iteration else "the first iteration"
-            say(f"{'an error came' if failed else 'stopped'} at {done}")
-            raise error or (TrainingError("another process met the error above") if failed else KeyboardInterrupt)
-        assert batch is not None
-        for reason in batch.failures.values():
-            run.failures += 1
-            say(f"left out, and the next image takes its place: {reason}")
+        found = greatest_of_all(_NO_BATCH if batch is None else bool(batch.failures), run.world)
+        if found == _FAILURES and batch is not None:
+            error = _left_out(run, batch, say)
+        if found == _NO_BATCH or batch is None or error is not None:
+            raise _end(run, error, say)
         run.losses.add(_iterate(run, batch))
         _log_losses(run, show)
         _validate_and_save(run, say)
+
+
+def _left_out(run: TrainingRun, batch: Batch, say: MessageCallback) -> InputError | None:
+    """Tell which images could not be read in some process; return an error, in all of them, where they are too many."""
+    try:
+        leave_out(run, batch.failures, say, "left out, and the next image takes its place")
+    except InputError as error:
+        return error
+    return None
+
+
+def _end(run: TrainingRun, error: Exception | None, say: MessageCallback) -> BaseException:
+    """Save what was done, say so, and return what ends this process; all processes call this together."""
+    failed = true_in_any(error is not None, run.world)
+    if run.state.iteration > run.saved_iteration:
+        save(run)
+    done = f"iteration {run.state.iteration}, which is saved" if run.saved_iteration else "the first iteration"
+    say(f"{'an error came' if failed else 'stopped'} at {done}")
+    return error or (TrainingError("another process met the error above") if failed else KeyboardInterrupt())
 
 
 def _next_batch(run: TrainingRun, stream: Iterator[Batch], signals: list[int]) -> tuple[Batch | None, Exception | None]:

@@ -4,10 +4,10 @@ The truth is what the stage learns: sharpened where its losses look at the sharp
 scored beside the network, as what it has to beat.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -17,7 +17,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from realesr.errors import InputError
-from realesr.train.data.crops import crops_in_turn
+from realesr.train.data.crops import FailureCallback, crops_in_turn
+from realesr.train.data.failures import nothing_readable
 from realesr.train.degrade.apply import apply
 from realesr.train.degrade.draw import draw
 from realesr.train.degrade.filters import sharpen
@@ -51,11 +52,17 @@ class ValidationSet:
     hr: tuple[Tensor, ...]
     """(3, h * scale, w * scale): the truth that the stage learns, in multiples of 1/255."""
     names: tuple[str, ...]
+    is_sharp: bool = False
+    """Whether the truth was sharpened."""
     lpips: "Lpips | None" = None
     """LPIPS, where its weights are given."""
 
     def __len__(self) -> int:
         return len(self.lr)
+
+    def as_record(self) -> dict[str, Any]:
+        """Return what decides whether scores of two sets can be compared, as JSON, beside the options of both."""
+        return {"images": list(self.names), "sharp": self.is_sharp}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,7 +90,7 @@ def degraded_set(
     *,
     stage: StageOptions,
     scale: int,
-    on_failure: Callable[[str], None] | None = None,
+    on_failure: FailureCallback | None = None,
 ) -> ValidationSet:
     """Cut crops out of images, and degrade them as the stage does: always the same for the same images and options.
 
@@ -108,24 +115,40 @@ def degraded_set(
 
 
 def given_set(
-    pairs: Sequence[tuple[Path, Path]], options: ValidationOptions, *, stage: StageOptions, scale: int
+    pairs: Sequence[tuple[Path, Path]],
+    options: ValidationOptions,
+    *,
+    stage: StageOptions,
+    scale: int,
+    on_failure: FailureCallback | None = None,
 ) -> ValidationSet:
     """Read given pairs, (HR, LR) each.
 
+    Pairs that cannot be read, or whose sizes do not fit the scale, are left out, and `on_failure` is told.
+
     Raises:
-        InputError: the sizes of a pair do not fit the scale; both are named.
+        InputError: no pair can be used; without `on_failure`, one cannot.
         ModelError: the weights of LPIPS cannot be read.
     """
-    lr, hr = [], []
+    lr, hr, names, unreadable = [], [], [], {}
     for hr_path, lr_path in pairs:
-        large, small = _read_whole(hr_path), _read_whole(lr_path)
-        _check_sizes(hr_path, large, lr_path, small, scale)
+        try:
+            large, small = _read_pair(hr_path, lr_path, scale)
+        except InputError as error:
+            if on_failure is None:
+                raise
+            unreadable[f"{hr_path} and {lr_path}"] = str(error)
+            on_failure(f"{hr_path} and {lr_path}", str(error))
+            continue
+        names.append(hr_path.stem)
         top, left = ((side - min(side, LARGEST_LR_PX)) // 2 for side in small.shape[1:])
         height, width = (min(side, LARGEST_LR_PX) for side in small.shape[1:])
         lr.append(small[:, top : top + height, left : left + width])
         top, left, height, width = (value * scale for value in (top, left, height, width))
         hr.append(large[:, top : top + height, left : left + width])
-    return _made(lr, hr, [path.stem for path, _ in pairs], options, stage)
+    if not names:
+        raise nothing_readable(unreadable)
+    return _made(lr, hr, names, options, stage)
 
 
 def answered_set(
@@ -206,7 +229,13 @@ def _made(
 ) -> ValidationSet:
     """Return the set of these pairs, with the truth that the stage learns."""
     learned = [_eight_bit(sharpen(image[None])[0] if stage.learns_sharp else image) for image in hr]
-    return ValidationSet(lr=tuple(lr), hr=tuple(learned), names=tuple(names), lpips=_opened_lpips(options))
+    return ValidationSet(
+        lr=tuple(lr),
+        hr=tuple(learned),
+        names=tuple(names),
+        is_sharp=stage.learns_sharp,
+        lpips=_opened_lpips(options),
+    )
 
 
 def _opened_lpips(options: ValidationOptions) -> "Lpips | None":
@@ -239,13 +268,15 @@ def _bicubic(lr: Tensor, hr: Tensor) -> Tensor:
     return _eight_bit(functional.interpolate(lr[None], hr.shape[1:], mode="bicubic", antialias=True)[0])
 
 
-def _check_sizes(hr_path: Path, hr: Tensor, lr_path: Path, lr: Tensor, scale: int) -> None:
+def _read_pair(hr_path: Path, lr_path: Path, scale: int) -> tuple[Tensor, Tensor]:
+    hr, lr = _read_whole(hr_path), _read_whole(lr_path)
     if hr.shape[1:] != (lr.shape[1] * scale, lr.shape[2] * scale):
         (high, wide), (small_high, small_wide) = hr.shape[1:], lr.shape[1:]
         raise InputError(
             f"{hr_path} is {wide} x {high} px and {lr_path} is {small_wide} x {small_high} px: "
             f"expected the first to be {scale} times the second"
         )
+    return hr, lr
 
 
 def _read_whole(path: Path) -> Tensor:

@@ -51,7 +51,9 @@ ADVICE = {
     "timing_cache": "--timing-cache sets it",
     "fp16": "leave out --fp16",
     # server.settings.ServerSettings
+    "host": "--host sets it",
     "port": "--port sets it",
+    "allowed_hosts": "--allow-host names it",
     "queue_length": "--queue sets it",
     "most_upload_bytes": "--max-upload sets it",
     "most_pixels": "--max-pixels sets it",

@@ -132,6 +132,7 @@ def serve(
         from realesr.options import NetworkOptions
         from realesr.server.settings import LOCAL_HOSTS, ServerSettings
 
+        host = host.strip("[]")  # an address of IPv6 may be given as in links
         settings = ServerSettings(
             host=host,
             port=port,
@@ -143,7 +144,7 @@ def serve(
             keep_seconds=seconds_from(keep, "--keep"),
             grace_seconds=seconds_from(grace, "--grace"),
             devices=NetworkOptions(device=device).devices,
-            engine=engine,
+            engine=checked_engine(engine),
             precision=precision,
             threads=threads,
         )
@@ -173,12 +174,22 @@ def checked_token(token: str | None, *, is_local: bool, no_auth: bool) -> str | 
     import secrets
 
     if token and no_auth:
-        raise UsageError("got --token and --no-auth: expected one of them")
+        raise UsageError(f"got a token, by --token or {TOKEN_VARIABLE}, and --no-auth: expected one of them")
     if token and not (len(token) >= LEAST_TOKEN_CHARS and token.isascii() and token.isprintable() and " " not in token):
         raise UsageError(
             f"got a token of {len(token)} characters, expected {LEAST_TOKEN_CHARS} or more, of ASCII and without spaces"
         )
     return token or (None if no_auth or is_local else secrets.token_urlsafe(24))
+
+
+def checked_engine(name: str) -> str:
+    """Return the name of an engine; raise UsageError where there is none of this name, and each job would fail."""
+    if name != "auto":
+        from realesr.engines import ENGINE_NAMES
+
+        if name not in ENGINE_NAMES:
+            raise UsageError(f"got engine {name!r}, expected auto, {', '.join(ENGINE_NAMES)}", option="engine")
+    return name
 
 
 def run(settings: "ServerSettings", messages: "Messages", *, open_page: bool, verbose: bool) -> None:
@@ -195,6 +206,8 @@ def run(settings: "ServerSettings", messages: "Messages", *, open_page: bool, ve
     def on_ready(address: str) -> None:
         result(address)
         messages.say("serving; Ctrl-C ends it")
+        if settings.token is None and (settings.allowed_hosts or not settings.is_local):
+            messages.say("no token is asked for: whoever reaches this address may use it")
         if open_page:
             here = link(settings, urlsplit(address).port or settings.port, from_here=True)
             threading.Thread(target=webbrowser.open, args=(here,), daemon=True).start()

@@ -46,11 +46,11 @@ def warnings_in_lines(messages: "Messages") -> Iterator[None]:
 
 
 @contextmanager
-def torch_needed() -> Iterator[None]:
-    """Raise MissingDependency, with the line that installs torch, where torch is missing."""
+def torch_needed(what: str = "training") -> Iterator[None]:
+    """Raise MissingDependency, with the line that installs torch, where torch is missing; `what` needs it."""
     try:
         yield
     except ModuleNotFoundError as error:
         if error.name is None or error.name.split(".")[0] != "torch":
             raise
-        raise MissingDependency("training needs the package torch: run 'pip install \"realesr[train]\"'") from error
+        raise MissingDependency(f"{what} needs the package torch: run 'pip install \"realesr[train]\"'") from error

@@ -156,7 +156,7 @@ def test_without_torch_it_says_what_to_install(run: Run, photo: Path, monkeypatc
     monkeypatch.setitem(sys.modules, "torch", None)
     result = run(photo)
     assert result.exit_code == 1
-    assert "pip install torch" in result.stderr
+    assert "realesr degrade needs the package torch: run 'pip install \"realesr[train]\"'" in result.stderr
 
 
 def test_a_recipe_may_be_a_file_and_be_changed(run: Run, photo: Path) -> None:

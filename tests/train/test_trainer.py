@@ -20,6 +20,7 @@ from realesr.train.checkpoint import checkpoints
 from realesr.train.data.hold_out import hold_out
 from realesr.train.data.loader import batches
 from realesr.train.data.pair_pool import PairPool
+from realesr.train.data.samples import image_of
 from realesr.train.request import Request, resumed
 from realesr.train.run_lock import run_lock
 from realesr.train.steps import gan_step
@@ -530,6 +531,91 @@ def test_an_image_that_cannot_be_read_is_named_and_counted(train, photos):
     said = train("stage1", "net")
     assert [line.startswith("left out, and the next image takes its place: ") for line in said].count(True) == 1
     assert "1 images or pairs could not be read and were left out; they are named above" in said
+
+
+def test_images_that_cannot_be_read_are_in_the_log(train, tmp_path, photos):
+    used, held = hold_out(sorted(photos.iterdir()), 1)
+    for path in (used[0], held[0]):
+        path.write_bytes(b"\x89PNG")
+    with pytest.raises(InputError, match=rf"no image is left that can be read \({held[0]}"):
+        train("stage1", "net")  # the only one that is held out
+    Image.new("RGB", (72, 60)).save(held[0])
+    train("stage1", "net")
+    (record,) = records(tmp_path / "net", "unreadable")
+    assert record["image"] == str(used[0])
+    assert str(used[0]) in record["reason"]
+
+
+def test_a_held_out_pair_that_cannot_be_used_is_left_out_named_and_counted(train, tmp_path, photos):
+    small = tmp_path / "small"
+    small.mkdir()
+    for number in range(12):
+        Image.new("RGB", (72, 60), (20 * number, 90, 0)).save(photos / f"{number}.png")
+        Image.new("RGB", (36, 30), (20 * number, 90, 0)).save(small / f"{number}.png")
+    _, held = hold_out(sorted(photos.iterdir()), 3)
+    (small / held[0].name).write_bytes(b"\x89PNG")
+    Image.new("RGB", (35, 30)).save(small / held[1].name)
+    pairs = {"stage": "stage1", "gt": [photos], "lq": [small], "recipe": str(tmp_path / "tiny.toml")}
+    said: list[str] = []
+    trainer.train(Request(out=tmp_path / "net", **pairs), say=said.append, show=lambda _: None)
+    assert [line for line in said if line.startswith("left out of the validation: ") and held[0].name in line]
+    assert "2 images or pairs could not be read and were left out; they are named above" in said
+    assert [f"{held[0]} and {small / held[0].name}", f"{held[1]} and {small / held[1].name}"] == sorted(
+        record["image"] for record in records(tmp_path / "net", "unreadable")
+    )
+    with pytest.raises(InputError, match=r"2 images cannot be read, more than data\.max_failures = 1 allows"):
+        few = Request(out=tmp_path / "few", changes=["data.max_failures=1"], **pairs)
+        trainer.train(few, say=said.append, show=lambda _: None)
+
+
+def test_other_weights_of_losses_that_learn_another_truth_judge_the_best_anew(train, tmp_path):
+    changes = ["stage2.gan_sharp=true", "stage2.l1_sharp=false", "stage2.artefact=0"]
+    train("stage2", "gan", changes=[*changes, "stage2.iterations=4"])
+    said = resume(tmp_path / "gan", ["stage2.iterations=5", "stage2.mse=1"])  # L1 is still there: the same truth
+    assert not any("judged anew" in line for line in said)
+    said = resume(tmp_path / "gan", ["stage2.iterations=6", "stage2.l1=0", "stage2.mse=0"])
+    assert "the validation is another one, so the best network is judged anew" in said
+    assert any("(best; bicubic" in line for line in said)
+
+
+def test_a_best_score_against_an_earlier_truth_or_other_images_does_not_count(train, tmp_path, photos):
+    train("stage1", "net", changes=["stage1.iterations=4"])
+    facts_file = checkpoints(tmp_path / "net")[-1] / "facts.json"
+    (facts_file.parent / "sha256.txt").unlink()
+    facts = json.loads(facts_file.read_text())
+    assert facts["judged_by"]["sharp"] and len(facts["judged_by"]["images"]) == 2
+    del facts["judged_by"]
+    facts_file.write_text(json.dumps({**facts, "best_psnr": 99.0}))
+    said = train("stage1", "net")
+    assert "the validation is another one, so the best network is judged anew" in said
+    assert any("iteration 6: PSNR" in line and "(best; bicubic" in line for line in said)
+    _, held = hold_out(sorted(photos.iterdir()), 1)
+    held[0].rename(photos / "other.png")
+    assert any("judged anew" in line for line in train("stage1", "net", changes=["stage1.iterations=8"]))
+
+
+@pytest.mark.long
+def test_images_that_only_another_process_meets_are_named_and_counted(train, tmp_path, photos):
+    for number in range(4, 40):
+        Image.new("RGB", (72, 60), (6 * number, 0, 0)).save(photos / f"{number}.png")
+    used, _ = hold_out(sorted(photos.iterdir()), 8)
+    of_second_process = used[image_of(2, len(used), 0)]  # samples 0 and 1 are the first process's
+    of_second_process.write_bytes(b"\x89PNG")
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "realesr"]
+    words = ["train", "stage1", "--data", photos, "--recipe", tmp_path / "tiny.toml", "--out", tmp_path / "two"]
+    words += ["--set", "stage1.iterations=1", "--set", "validation.every=0", "--device", "cpu"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run([*command, *map(str, words)], env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    (record,) = records(tmp_path / "two", "unreadable")
+    assert record["image"] == str(of_second_process)
+    assert f"left out, and the next image takes its place: {of_second_process}" in done.stderr
+    words[words.index(tmp_path / "two")] = tmp_path / "three"
+    words += ["--set", "data.max_failures=0"]
+    done = subprocess.run([*command, *map(str, words)], env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode != 0
+    assert "1 image cannot be read, more than data.max_failures = 0 allows" in done.stderr
+    assert "Traceback" not in done.stderr.partition("torch/distributed")[0]
 
 
 @pytest.mark.long

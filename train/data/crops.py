@@ -10,9 +10,13 @@ from numpy.typing import NDArray
 
 from realesr.errors import InputError
 from realesr.images.reader import ImageReader, open_image
+from realesr.train.data.failures import nothing_readable
 
 Pixels = NDArray[Any]
 """(3, H, W) RGB: uint8, or float32 in [0, 1] where the file has 16 bits."""
+
+FailureCallback = Callable[[str, str], None]
+"""Called with the name of an image that cannot be read, or of a pair, and the reason."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,7 +51,7 @@ def read_crop(path: Path, crop_px: int, *, seed: int, flip: bool = False, rotate
 
 
 def crops_in_turn(
-    images: Sequence[Path], count: int, crop_px: int, *, seed: int, on_failure: Callable[[str], None] | None = None
+    images: Sequence[Path], count: int, crop_px: int, *, seed: int, on_failure: FailureCallback | None = None
 ) -> Iterator[tuple[Path, Crop]]:
     """Yield crops of one image after the other, and begin anew after the last; the n-th has the seed `seed` + n.
 
@@ -58,29 +62,29 @@ def crops_in_turn(
         count: crops.
         crop_px: side of the crops.
         seed: of the first.
-        on_failure: is called with the reason, once for each image that cannot be read; without it, that is an error.
+        on_failure: called once for each image that cannot be read; without it, that is an error.
 
     Raises:
         InputError: no image is left that can be read.
     """
-    unreadable: set[Path] = set()
+    unreadable: dict[str, str] = {}
     for number in range(count):
         for step in range(len(images)):
             path = images[(number + step) % len(images)]
-            if path in unreadable:
+            if str(path) in unreadable:
                 continue
             try:
                 crop = read_crop(path, crop_px, seed=seed + number)
             except InputError as error:
                 if on_failure is None:
                     raise
-                unreadable.add(path)
-                on_failure(str(error))
+                unreadable[str(path)] = str(error)
+                on_failure(str(path), str(error))
             else:
                 yield path, crop
                 break
         else:
-            raise InputError(f"none of the {len(images)} images to cut crops from can be read: mend or replace them")
+            raise nothing_readable(unreadable)
 
 
 def read_crop_pair(

@@ -8,8 +8,9 @@ _NAMED = 5
 
 
 class ReadFailures:
-    """The images that one process could not read so far, each once.
+    """The images that could not be read so far, each once.
 
+    Each reading of batches has its own; that of a run has those of all processes, and is the same in each.
     They are told and counted; which image replaces one does not depend on them (see `samples.images_in_turn`).
     """
 

@@ -23,13 +23,17 @@ def find_training_images(paths: Sequence[Path], *, root: Path | None = None) -> 
         root: folder that the lists' names are relative to; each list's own by default.
 
     Raises:
-        InputError: images are missing, a list cannot be read, or there are none; the first are named.
+        InputError: images that were named are missing, a list cannot be read, or there are none; the first are named.
+            What a folder has that is no file, such as a link to nothing, is returned: who reads it tells what it is.
     """
     found: dict[str, Path] = {}
+    named_ones: list[Path] = []
     for path in (each.expanduser() for each in paths):
-        for image in _images_at(path, root):
+        images = list(_images_at(path, root))
+        named_ones += [] if path.is_dir() else images
+        for image in images:
             found.setdefault(os.path.abspath(image), image)
-    check_all_there(list(found.values()))
+    check_all_there(list(dict.fromkeys(named_ones)))
     if not found:
         raise InputError(f"{named(list(paths))}: found no images, expected .jpg, .png, .tif and the like below it")
     return sorted(found.values())

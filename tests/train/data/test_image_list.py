@@ -123,3 +123,10 @@ def test_names_are_relative_to_the_folder_or_list_that_named_an_image(folder: Pa
     assert names_below(images, [folder / "list.txt"]) == [Path("deep/er/c.tif"), Path("elsewhere.png")]
     assert names_below(images[:1], [folder / "deep"]) == [Path("er/c.tif")]
     assert names_below(images[:1], images[:1]) == [Path("c.tif")]
+
+
+def test_what_a_folder_has_that_is_no_file_is_left_to_who_reads_it(folder: Path) -> None:
+    (folder / "nowhere.png").symlink_to(folder / "gone.png")
+    assert folder / "nowhere.png" in find_training_images([folder])
+    with pytest.raises(InputError, match=r"nowhere\.png does not exist"):
+        find_training_images([folder / "nowhere.png"])

@@ -186,7 +186,7 @@ def test_what_is_wrong_is_told_before_the_teacher_is_asked(
 
 
 def test_a_run_among_its_photos_is_refused(distil: Distil) -> None:
-    with pytest.raises(UsageError, match="photos/run lies in .*photos, from which the photos are taken"):
+    with pytest.raises(UsageError, match=r"photos/run lies in .*photos, from which the photos are taken"):
         distil("photos/run", opens=False)
 
 
