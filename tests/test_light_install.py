@@ -95,6 +95,21 @@ def test_modules_import_in_a_light_install(module: str, tmp_path: Path) -> None:
     assert result.returncode == 0, result.stderr
 
 
+def test_an_ordinary_upscale_imports_nothing_that_it_does_not_use(tmp_path: Path) -> None:
+    Image.effect_noise((24, 20), 60).convert("RGB").save(tmp_path / "photo.png")
+    program = (
+        "import sys; from realesr.cli import main\n"
+        "sys.argv = 'realesr upscale photo.png -m realesr-general-x4v3 --engine nearest -o out.png'.split()\n"
+        "try: main()\n"
+        "except SystemExit as end: print(end.code, *sys.modules)"
+    )
+    result = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, check=False)
+    code, *modules = result.stdout.splitlines()[-1].split()
+    assert code == "0", result.stderr
+    assert "realesr.runtime.resize" in modules
+    assert not {"PIL", "ssl", "http", "urllib.request", "requests", "onnx", "onnxruntime", "torch"} & set(modules)
+
+
 def test_a_light_install_upscales_a_photo_without_weights_or_a_network(tmp_path: Path) -> None:
     Image.effect_noise((24, 20), 60).convert("RGB").save(tmp_path / "photo.png")
     nobody = {name: "http://127.0.0.1:9" for name in ("HTTPS_PROXY", "https_proxy")}

@@ -5,6 +5,7 @@ nothing is left to go on from.
 """
 
 import contextlib
+import errno
 import os
 import stat
 import sys
@@ -68,7 +69,8 @@ def download(
 
     Args:
         url: http or https.
-        target: its folder is made. The bytes gather in `<target>.part`, which stays after a break.
+        target: its folder is made. The bytes gather in `<target>.part`, which stays after a break, but not on a
+            full disk.
         sha256: of the whole file, in hexadecimal: all 64 digits, or the first 8 or more where no more are published.
         size: bytes of the whole file, where known; else no more than `LARGEST_UNKNOWN_BYTES` are taken.
         on_progress: called with the bytes that are there and the bytes of the whole file (0: unknown).
@@ -93,8 +95,9 @@ def download(
         with _alone(target.with_name(f"{target.name}.lock")):
             came_meanwhile = _identity(target) not in (None, found)
             if not (came_meanwhile and file_sha256(target).startswith(sha256)):
-                _fetch_verified(url, part, sha256, size, on_progress, advice, is_optional)
-                part.replace(target)
+                with _room_given_back(part):
+                    _fetch_verified(url, part, sha256, size, on_progress, advice, is_optional)
+                    part.replace(target)
     except OSError as error:
         raise ModelError(
             f"{error.filename or target} cannot be written: {error.strerror or error} "
@@ -133,6 +136,17 @@ def _alone(lock: Path) -> Iterator[None]:
             finally:
                 lock.unlink(missing_ok=True)
             return
+
+
+@contextmanager
+def _room_given_back(part: Path) -> Iterator[None]:
+    """Delete the unfinished file where the block finds the disk full: it would keep it full for everybody else."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            part.unlink(missing_ok=True)
+        raise
 
 
 def _fetch_verified(

@@ -27,6 +27,7 @@ from .early_answers import EarlyAnswers
 from .events import event_response
 from .file_names import attachment, harmless_name
 from .guard import Guard
+from .job_file import JobFile
 from .job_options import JobOptions
 from .job_queue import JobQueue
 from .jobs import MEDIA_TYPES, Job
@@ -78,10 +79,8 @@ def routes() -> list[Route | Mount]:
         Mount("/static", StaticFiles(directory=PAGE)),
         Route("/v1/images/upscale", upscale, methods=["POST"]),
         Route("/api/models", list_models),
-        Route("/api/jobs", submit, methods=["POST"]),
-        Route("/api/jobs", list_jobs, methods=["GET"]),
-        Route(job, show_job, methods=["GET"]),
-        Route(job, delete_job, methods=["DELETE"]),
+        Route("/api/jobs", answer_jobs, methods=["GET", "POST"]),
+        Route(job, answer_job, methods=["GET", "DELETE"]),
         Route(f"{job}/events", watch_job),
         Route(f"{job}/result", download_result),
         Route(f"{job}/thumbnail", show_thumbnail),
@@ -97,6 +96,16 @@ def routes() -> list[Route | Mount]:
 
 
 # Jobs
+
+
+async def answer_jobs(request: Request) -> Response:
+    """Take an upload, or list jobs. One address has one route, so that Allow names all of its methods."""
+    return await (submit if request.method == "POST" else list_jobs)(request)
+
+
+async def answer_job(request: Request) -> Response:
+    """Delete a job, or show it."""
+    return await (delete_job if request.method == "DELETE" else show_job)(request)
 
 
 async def submit(request: Request) -> Response:
@@ -264,7 +273,7 @@ def picture(request: Request, job: Job, making: Awaitable[Path]) -> WhileKept:
     """Return the answer with a picture of a job that the inspector makes, or has made before."""
 
     async def made() -> Response:
-        return FileResponse(await making, media_type="image/jpeg", headers=KEPT)
+        return JobFile(await making, media_type="image/jpeg", headers=KEPT)
 
     return WhileKept(queue_of(request), [job], made())
 
@@ -275,7 +284,7 @@ def result_of(queue: JobQueue, job: Job, background: BackgroundTask | None = Non
     async def made() -> Response:
         assert job.output is not None
         headers = {"Content-Disposition": attachment(harmless_name(job.download_name)), **KEPT, **facts_of(job)}
-        return FileResponse(job.result, media_type=job.output.media_type, headers=headers, background=background)
+        return JobFile(job.result, media_type=job.output.media_type, headers=headers, background=background)
 
     return WhileKept(queue, [job], made())
 
@@ -345,7 +354,8 @@ async def tell_health(_: Request) -> Response:
 
 async def tell_readiness(request: Request) -> Response:
     """Say whether the server takes jobs."""
-    is_ready = queue_of(request).is_ready
+    queue = queue_of(request)
+    is_ready = queue.is_ready and queue.storage.folder.is_dir()
     return JSONResponse({"ready": is_ready}, 200 if is_ready else 503)
 
 

@@ -27,7 +27,8 @@ _Number = TypeVar("_Number", int, float)
 _MODEL_NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._+-]{0,98}[A-Za-z0-9])?")
 """A name: never a path. Which names there are, only the inspector knows."""
 _WHOLE = re.compile(r"[+-]?\d{1,12}", re.ASCII)
-_DECIMAL = re.compile(r"[+-]?(?:\d{1,12}(?:\.\d{0,12})?|\.\d{1,12})", re.ASCII)
+_DECIMAL = re.compile(r"[+-]?(?:\d{1,12}(?:\.\d{0,20})?|\.\d{1,20})", re.ASCII)
+"""With as many digits as programs write of a quotient, such as 3.3333333333333335."""
 
 
 @dataclass(frozen=True, kw_only=True)

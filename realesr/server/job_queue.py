@@ -103,7 +103,7 @@ class JobQueue:
 
         Raises:
             QueueFull: no job is taken now.
-            OutputError: the folder cannot be made.
+            OutputError: the folder cannot be made, or the server's own is gone.
         """
         self._check_takes_jobs()
         id = new_id()
@@ -343,15 +343,16 @@ class JobQueue:
             return
         _log.warning("job %s failed: %s", job.id, error)
         message = job.in_public_words(str(error))
-        if isinstance(error, OutputError) and self.storage.free_bytes < LEAST_FREE_BYTES:
-            message = f"the server's disk is full: {message}"
+        with contextlib.suppress(OutputError):
+            if isinstance(error, OutputError) and self.storage.free_bytes < LEAST_FREE_BYTES:
+                message = f"the server's disk is full: {message}"
         self._end(job, "failed", JobError(message=message, kind=type(error).__name__, option=error.option))
 
     def _end(self, job: Job, state: State, error: JobError | None) -> None:
         """Note how a job ended, unless it had ended before."""
         if job.is_over:
             return
-        job.state, job.error, job.ended, job.place = state, error, time.time(), None
+        job.state, job.error, job.ended_s, job.place = state, error, time.monotonic(), None
         job.seconds_left = 0.0 if state == "done" else None
         job.fetching = None
         self.totals[state] += 1
@@ -386,8 +387,8 @@ class JobQueue:
         """Remove jobs that have been over for as long as they are kept, again and again."""
         while True:
             await asyncio.sleep(min(_EXPIRY_SECONDS, max(0.05, self.settings.keep_seconds / 4)))
-            oldest = time.time() - self.settings.keep_seconds
-            for job in [job for job in self._jobs.values() if job.ended is not None and job.ended < oldest]:
+            oldest_s = time.monotonic() - self.settings.keep_seconds
+            for job in [job for job in self._jobs.values() if job.ended_s is not None and job.ended_s < oldest_s]:
                 await self.remove(job)
             self._sweep()
 

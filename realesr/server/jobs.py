@@ -81,10 +81,10 @@ class Job:
     options: JobOptions = field(default_factory=JobOptions)
     id: str = field(default_factory=new_id)
     created: float = field(default_factory=time.time)
-    """In seconds since 1970; likewise `ended`."""
-    ended: float | None = None
+    """In seconds since 1970."""
     queued_s: float = 0.0
-    """When it was submitted, by the monotonic clock."""
+    """When it was submitted, by the monotonic clock; likewise `ended_s`."""
+    ended_s: float | None = None
     state: State = "queued"
     place: int | None = None
     """Place among the waiting jobs: 1 is next."""

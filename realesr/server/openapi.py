@@ -24,7 +24,8 @@ REASONS = {
     "415": "The body is not multipart/form-data.",
     "422": "The image cannot be read, is too large, or does not fit into the format.",
     "500": "The engine or the server failed.",
-    "503": "The queue is full, or the server is ending: Retry-After says when to try again. Or the network cannot be had.",
+    "503": "The queue is full, or the server is ending: Retry-After says when to try again. Or the network cannot be "
+    "fetched.",
     "507": "The server's disk is full.",
 }
 """HTTP status -> what it means."""
@@ -141,7 +142,7 @@ def image_paths() -> Schema:
         "in": "query",
         "required": True,
         "description": "Ids of jobs that are done, separated by commas.",
-        "schema": {"type": "string"},
+        "schema": {"type": "string", "pattern": "[^,]"},
     }
     archive = operation("downloadArchive", "Download results as a ZIP file", {"200": content("application/zip")}, "400")
     archive["responses"] |= errors("404", "409")

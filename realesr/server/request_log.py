@@ -38,6 +38,11 @@ class RequestLog:
 
         try:
             await self._app(scope, receive, send_and_note)
+        except Exception:
+            if not statuses:  # starlette answers, further out
+                statuses.append(500)
+                self._answers[500] += 1
+            raise
         finally:
             status, ms = statuses[0] if statuses else "no answer", (time.monotonic() - begun_s) * 1000
             _log.info("%s %s: %s in %.0f ms", scope["method"], ascii(scope["path"][:MOST_SHOWN])[1:-1], status, ms)

@@ -2,7 +2,9 @@
 
 import asyncio
 import contextlib
+import errno
 import logging
+import os
 import signal
 import socket
 import time
@@ -51,14 +53,21 @@ def bound_socket(settings: ServerSettings) -> socket.socket:
     Raises:
         UsageError: there is no such address here, or it is in use.
     """
+    where = f"{settings.host} port {settings.port}"
     try:
         family, _, _, _, address = socket.getaddrinfo(
             settings.host, settings.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )[0]
-        return socket.create_server(address[:2], family=family, backlog=MOST_CONNECTIONS)
+    except (OSError, UnicodeError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise UsageError(f"{where} cannot be listened at ({reason})", option="host") from error
+    both = settings.host == "::" and socket.has_dualstack_ipv6()  # the link may have an address of IPv4
+    try:
+        return socket.create_server(address[:2], family=family, backlog=MOST_CONNECTIONS, dualstack_ipv6=both)
     except OSError as error:
-        where = f"{settings.host} port {settings.port}"
-        raise UsageError(f"{where} cannot be listened at ({error.strerror or error})", option="port") from error
+        option = "host" if error.errno == errno.EADDRNOTAVAIL else "port"
+        reason = os.strerror(error.errno) if error.errno else error
+        raise UsageError(f"{where} cannot be listened at ({reason})", option=option) from error
 
 
 def link(settings: ServerSettings, port: int, *, from_here: bool = False) -> str:
@@ -96,6 +105,7 @@ async def _serve(settings: ServerSettings, bound: socket.socket, on_ready: Calla
             on_ready(link(settings, bound.getsockname()[1]))
             await _signal_or_end(signals, serving)
             await _end(server, queue, signals)
+            server.force_exit = await _signal_or_end(signals, serving)
             await serving
 
 
@@ -105,6 +115,7 @@ async def _end(server: Server, queue: JobQueue, signals: "asyncio.Queue[int]") -
     _log.info("ending: images that run have %g s", grace)
     closing = asyncio.create_task(queue.close(grace))
     if await _signal_or_end(signals, closing):
+        grace = 0.0
         closing.cancel()
         await asyncio.gather(closing, return_exceptions=True)
         await queue.close(0)

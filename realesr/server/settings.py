@@ -1,5 +1,6 @@
 """The settings of a server, checked once, before anything is started."""
 
+import re
 from dataclasses import dataclass
 
 from realesr.errors import UsageError
@@ -8,6 +9,9 @@ from realesr.options import NetworkOptions
 DEFAULT_PORT = 8765
 LOCAL_HOSTS = frozenset(("127.0.0.1", "::1", "localhost"))
 """Addresses that no other machine can reach."""
+
+_HOST_NAME = re.compile(r"\[[0-9a-f:.]+\]|[a-z0-9._-]+", re.ASCII | re.IGNORECASE)
+"""What a header Host has before its port."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,6 +57,11 @@ class ServerSettings:
         for name in ("keep_seconds", "grace_seconds"):
             if not getattr(self, name) >= 0:
                 raise UsageError(f"got {name} {getattr(self, name):g}, expected 0 s or more", option=name)
+        for name in self.allowed_hosts:
+            if not _HOST_NAME.fullmatch(name):
+                raise UsageError(
+                    f"got the host {name!r}, expected a name alone, such as photos.example.org", option="allowed_hosts"
+                )
         if not self.devices:
             raise UsageError("got no device, expected one or more", option="device")
         for device in self.devices:

@@ -53,8 +53,17 @@ class Storage:
 
     @property
     def free_bytes(self) -> int:
-        """Return the room on the disk."""
-        return shutil.disk_usage(self.folder).free
+        """Return the room on the disk.
+
+        Raises:
+            OutputError: the server's folder is gone.
+        """
+        try:
+            return shutil.disk_usage(self.folder).free
+        except OSError as error:
+            raise OutputError(
+                f"the server's folder for temporary files is gone ({error.strerror}): start the server again"
+            ) from error
 
 
 @contextmanager

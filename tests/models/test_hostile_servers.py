@@ -331,10 +331,14 @@ def test_a_folder_in_place_of_a_file_is_told(server: _Server, tmp_path: Path, na
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full here")
-def test_a_full_disk_is_told(server: _Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_is_told_and_not_kept_full(
+    server: _Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "net.pth.part").write_bytes(CONTENT[:1000])
     monkeypatch.setattr(module, "_opened", lambda *_: os.fdopen(os.open("/dev/full", os.O_WRONLY), "wb"))
     with pytest.raises(ModelError, match="cannot be written: No space left on device"):
         download(server.url, tmp_path / "net.pth", sha256=SHA256)
+    assert list(tmp_path.iterdir()) == []
 
 
 DOWNLOAD = """

@@ -42,6 +42,7 @@ class FakeWorker:
             self.gate.set()
         self.cancelled: list[str] = []
         self.failure: dict[str, Any] | None = None
+        self.notices: list[str] = []
         self.child = SimpleNamespace(start=nothing, end=nothing, starts=1)
 
     async def upscale(self, job: Job) -> AsyncGenerator[dict[str, Any]]:
@@ -61,7 +62,7 @@ class FakeWorker:
             size = image.width * 4, image.height * 4
             image.convert("RGB").resize(size).save(job.result, "PNG")
         facts = {"output_px": size, "format": "png", "bytes": job.result.stat().st_size, "model": "net"}
-        yield {"done": {**facts, "seconds": 0.1, "notices": []}}
+        yield {"done": {**facts, "seconds": 0.1, "notices": self.notices}}
 
     async def cancel(self, job: Job) -> None:
         """Note that the job was cancelled."""

@@ -109,6 +109,50 @@ def test_a_job_that_fails_is_answered_by_its_reason(tmp_path: Path) -> None:
     visited(tmp_path, visit)
 
 
+@pytest.mark.parametrize(("option", "status"), [("format", 422), ("output", 507)])
+def test_a_format_that_cannot_hold_the_image_is_no_full_disk(tmp_path: Path, option: str, status: int) -> None:
+    async def visit(site: Site) -> None:
+        site.worker.failure = {"failed": "it does not fit", "kind": "OutputError", "option": option}
+        async with site.client() as client:
+            answer = await client.post("/v1/images/upscale", files=upload())
+            assert (answer.status_code, kind(answer)) == (status, "OutputError")
+            job = await sent(client)
+            await ended(site, job)
+            assert (await client.get(f"/api/jobs/{job['id']}/result")).status_code == status
+
+    visited(tmp_path, visit)
+
+
+def test_an_image_comes_with_its_network_and_its_notices(tmp_path: Path) -> None:
+    async def visit(site: Site) -> None:
+        site.worker.notices = ["größer als gedacht", "the first of 3 pages"]
+        async with site.client() as client:
+            for answer in (
+                await client.post("/v1/images/upscale", files=upload()),
+                await client.get(f"/api/jobs/{await sent_and_done(site, client)}/result"),
+            ):
+                assert answer.headers["realesr-model"] == "net"
+                assert json.loads(answer.headers["realesr-notices"]) == site.worker.notices
+            site.worker.notices = []
+            assert "realesr-notices" not in (await client.post("/v1/images/upscale", files=upload())).headers
+
+    visited(tmp_path, visit)
+
+
+def test_a_server_whose_folder_is_gone_says_so(tmp_path: Path) -> None:
+    async def visit(site: Site) -> None:
+        async with site.client() as client:
+            site.storage.folder.rmdir()
+            for path in ("/api/jobs", "/v1/images/upscale"):
+                answer = await client.post(path, files=upload())
+                assert (answer.status_code, kind(answer)) == (507, "OutputError")
+                assert "is gone" in answer.json()["error"]["message"]
+            assert (await client.get("/readyz")).status_code == 503
+
+    (tmp_path / "server").mkdir()
+    visited(tmp_path / "server", visit)
+
+
 def test_a_client_that_leaves_cancels_its_job(tmp_path: Path) -> None:
     async def visit(site: Site) -> None:
         async with site.client() as client:
@@ -377,6 +421,33 @@ def test_a_comment_keeps_a_connection_on_which_nothing_happens(tmp_path: Path, m
     visited(tmp_path, visit, is_open=False)
 
 
+def test_a_result_is_fetched_in_parts_and_not_twice(tmp_path: Path) -> None:
+    async def visit(site: Site) -> None:
+        async with site.client() as client:
+            address = f"/api/jobs/{await sent_and_done(site, client)}/result"
+            whole = await client.get(address)
+
+            async def asked(**headers: str) -> httpx.Response:
+                return await client.get(
+                    address, headers={name.replace("_", "-"): text for name, text in headers.items()}
+                )
+
+            part = await asked(range="bytes=1-3")
+            assert (part.status_code, part.content) == (206, whole.content[1:4])
+            assert (await asked(range="bytes=99999-")).status_code == 416
+            for nonsense in ("lines=1-2", "bytes=a-b", "bytes=", "1-2", "bytes=1"):
+                answer = await asked(range=nonsense)
+                assert (answer.status_code, answer.content) == (200, whole.content)
+            known = await asked(if_none_match=f'"other", W/{whole.headers["etag"]}')
+            assert (known.status_code, known.content) == (304, b"")
+            assert (await asked(if_none_match='"other"')).status_code == 200
+            assert (await client.head(address)).headers["content-length"] == str(len(whole.content))
+            next(site.storage.folder.glob("job-*/result")).unlink()
+            assert kind(await client.get(address)) == "NotFound"
+
+    visited(tmp_path, visit)
+
+
 def test_pictures_are_asked_of_the_inspector(tmp_path: Path) -> None:
     async def visit(site: Site) -> None:
         async with site.browser() as client:
@@ -401,6 +472,17 @@ def test_pictures_are_asked_of_the_inspector(tmp_path: Path) -> None:
                 f"tiles/source/0/0_{'9' * 5000}.jpg",
             ):
                 assert (await client.get(f"{address}/{end}")).status_code == 404
+
+    visited(tmp_path, visit)
+
+
+@pytest.mark.parametrize(("address", "methods"), [("/api/jobs", {"GET", "POST"}), ("/api/jobs/x", {"GET", "DELETE"})])
+def test_a_wrong_method_is_told_which_ones_there_are(tmp_path: Path, address: str, methods: set[str]) -> None:
+    async def visit(site: Site) -> None:
+        async with site.client() as client:
+            answer = await client.put(address)
+            assert (answer.status_code, kind(answer)) == (405, "WrongMethod")
+            assert set(answer.headers["allow"].split(", ")) == methods | {"HEAD"}
 
     visited(tmp_path, visit)
 
@@ -512,6 +594,7 @@ def test_a_fault_of_the_server_tells_nothing_of_its_inside(tmp_path: Path, monke
             answer = await client.get("/api/jobs")
             assert (answer.status_code, kind(answer)) == (500, "ServerFault")
             assert "division" not in answer.text
+            assert 'realesr_http_answers_total{status="500"} 1' in (await client.get("/metrics")).text
 
     visited(tmp_path, visit)
 

@@ -19,6 +19,10 @@ def test_fields_become_options() -> None:
     )
 
 
+def test_a_quotient_is_taken_with_all_its_digits() -> None:
+    assert JobOptions.from_fields({"scale": str(10 / 3)}).scale == 10 / 3
+
+
 @pytest.mark.parametrize(
     ("fields", "size"),
     [

@@ -280,6 +280,22 @@ def test_removing_a_job_forgets_it_with_its_files(temporary: Path) -> None:
     run(test())
 
 
+def test_a_clock_that_is_set_deletes_nothing(temporary: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(job_queue, "_EXPIRY_SECONDS", 0.01)
+
+    async def test() -> None:
+        async with fake_queue() as (queue, (worker,)):
+            worker.finish.set()
+            job = await submitted(queue, "a 1")
+            await job.over.wait()
+            now = time.time()
+            monkeypatch.setattr("time.time", lambda: now + 1e6)
+            await asyncio.sleep(0.2)
+            assert queue.get(job.id) is job
+
+    run(test())
+
+
 def test_jobs_that_are_over_expire_and_others_stay(temporary: Path) -> None:
     async def test() -> None:
         async with fake_queue(keep_seconds=0.2) as (queue, (worker,)):
@@ -393,6 +409,9 @@ def test_a_result_is_called_after_its_upload(name: str, options: dict[str, Any],
     [
         {"port": 70_000},
         {"queue_length": 0},
+        {"allowed_hosts": ("https://photos.example",)},
+        {"allowed_hosts": ("photos.example:443",)},
+        {"allowed_hosts": ("",)},
         {"keep_seconds": -1},
         {"keep_seconds": float("nan")},
         {"devices": ()},

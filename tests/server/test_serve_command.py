@@ -50,6 +50,11 @@ def given(monkeypatch: pytest.MonkeyPatch) -> Any:
     return run
 
 
+def test_an_address_of_ipv6_may_stand_in_brackets(given: Any) -> None:
+    settings, _ = given("--host", "[::1]")
+    assert (settings.host, settings.token) == ("::1", None)
+
+
 def test_without_options_only_this_machine_is_served_and_no_token_is_needed(given: Any) -> None:
     settings, result = given()
     assert settings == ServerSettings()
@@ -134,6 +139,8 @@ def test_the_token_comes_from_a_variable_that_others_cannot_see(given: Any, monk
         ("--port", "70000"),
         ("--device", "cuda:0,cuda:0"),
         ("--precision", "fp8"),
+        ("--engine", "onnx"),
+        ("--allow-host", "https://photos.example"),
         ("--threads", "0"),
     ],
 )
@@ -188,6 +195,25 @@ def test_the_command_prints_the_link_and_ends_by_0(number: int, tmp_path: Any, m
             server.kill()
     assert (server.returncode, stderr.splitlines()) == (0, ["serving; Ctrl-C ends it", "ended"])
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "times"),
+    [
+        (["--host", "0.0.0.0", "--no-auth"], 1),
+        (["--allow-host", "photos.example", "--no-auth"], 1),
+        (["--no-auth"], 0),
+        (["--host", "0.0.0.0"], 0),
+    ],
+)
+def test_that_everybody_is_let_in_is_said(arguments: list[str], times: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("REALESR_TOKEN", raising=False)
+    monkeypatch.setattr(serving, "serve", lambda settings, on_ready: on_ready("http://10.0.0.7:8765/"))
+    app = typer.Typer(add_completion=False)
+    app.command()(command.serve)
+    result = CliRunner().invoke(app, arguments)
+    assert result.exit_code == 0
+    assert result.output.count("whoever reaches this address may use it") == times
 
 
 @pytest.mark.parametrize(("option", "times"), [("", 1), ("--verbose", 1), ("--quiet", 0)])

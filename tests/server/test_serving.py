@@ -322,6 +322,20 @@ def test_a_signal_gives_running_jobs_their_time_and_ends_by_0(tmp_path: Path) ->
         assert list(server.temporary.iterdir()) == []
 
 
+def test_who_sends_slowly_is_not_waited_for_after_a_second_signal(tmp_path: Path) -> None:
+    with running(tmp_path, grace_seconds=60) as server:
+        begun = f"POST /api/jobs HTTP/1.1\r\nHost: 127.0.0.1:{server.port}\r\nContent-Length: 1000\r\n"
+        begun += "Content-Type: multipart/form-data; boundary=b\r\n\r\n--b\r\n"
+        with socket.create_connection(("127.0.0.1", server.port)) as connection, server.client() as client:
+            connection.sendall(begun.encode())
+            assert server.soon(lambda: "realesr_jobs_uploading 1" in client.get("/metrics").text)
+            server.process.send_signal(signal.SIGTERM)
+            with pytest.raises(subprocess.TimeoutExpired):
+                server.process.wait(2)
+            assert server.ended()[0] == 0
+        assert list(tmp_path.iterdir()) == []
+
+
 def test_jobs_that_outlast_the_grace_are_cancelled_and_say_so(tmp_path: Path) -> None:
     with running(tmp_path / "server", engine="auto", grace_seconds=0.2) as server, server.client() as client:
         answers: list[httpx.Response] = []
@@ -357,8 +371,18 @@ def test_an_address_that_is_in_use_is_told(tmp_path: Path, server: Running) -> N
     with pytest.raises(Exception, match=rf"127\.0\.0\.1 port {server.port} cannot be listened at") as caught:
         serving.bound_socket(ServerSettings(port=server.port))
     assert getattr(caught.value, "option", None) == "port"
-    with pytest.raises(Exception, match="cannot be listened at"):
-        serving.bound_socket(ServerSettings(host="192.0.2.1"))
+    for host, reason in (("203.0.113.7", "Cannot assign requested address"), ("", "Name or service not known")):
+        with pytest.raises(Exception, match=rf"{host} port 8765 cannot be listened at \({reason}\)") as caught:
+            serving.bound_socket(ServerSettings(host=host))
+        assert getattr(caught.value, "option", None) == "host"
+
+
+@pytest.mark.skipif(not socket.has_dualstack_ipv6(), reason="no IPv6 here")
+def test_every_address_is_those_of_ipv4_too() -> None:
+    with serving.bound_socket(ServerSettings(host="::", port=0)) as bound:
+        port = bound.getsockname()[1]
+        for address in ("127.0.0.1", "::1"):
+            socket.create_connection((address, port), timeout=5).close()
 
 
 @pytest.mark.parametrize(
