@@ -64,6 +64,25 @@ def test_the_picture_is_the_first_page_that_is_no_preview_and_no_mask(
         assert not [notice for notice in notices(path, number) if "preview" in notice]
 
 
+@pytest.mark.parametrize(
+    ("kinds", "is_told"), [([{}], False), ([{}, {"t254": 1}], False), ([{}, {"t254": 1}, {}], True), ([{}, {}], True)]
+)
+def test_a_document_s_other_pages_are_told(kinds: list[dict[str, int]], is_told: bool, tmp_path: Path) -> None:
+    path = tmp_path / "document.tif"
+    path.write_bytes(tiff(*(small(10 + number, **kind) for number, kind in enumerate(kinds))))
+    told = "the file holds more pages; only the first was read"
+    assert (told in notices(path)) == is_told
+    with open_image(path, page=0) as reader:
+        assert told not in reader.notices
+
+
+def test_a_damaged_second_page_does_not_hold_up_the_first(tmp_path: Path) -> None:
+    path = tmp_path / "document.tif"
+    whole = tiff(small(10), small(11))
+    path.write_bytes(whole[: len(whole) - 3])
+    assert first_value(path) == 10
+
+
 def with_sub_directories(first: dict[str, Any], *below: Any, order: str = "<", big: bool = False) -> bytes:
     """A file whose page 0 has the pages `below` as sub-directories: all are written as pages, then unlinked."""
     file = bytearray(tiff(small(10, t330=[0] * len(below), **first), *below, order=order, big=big))

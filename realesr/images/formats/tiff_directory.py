@@ -175,7 +175,7 @@ class FoundPage:
     number: int
     """Number of the page, from 0; of a sub-directory, the page that it belongs to."""
     notice: str | None = None
-    """Notice where the picture is not what the file begins with."""
+    """Notice where the picture is not what the file begins with, or not all that it holds."""
 
 
 def find_page(path: Path, number: int | None) -> FoundPage:
@@ -195,6 +195,9 @@ def find_page(path: Path, number: int | None) -> FoundPage:
             return pages.picture() if number is None else FoundPage(pages.numbered(number), number)
     except (ValueError, struct.error) as error:
         raise InputError(f"{path} is damaged, or no TIFF ({error}); get a whole copy") from error
+
+
+_MORE_PAGES = "the file holds more pages; only the first was read"
 
 
 class _Pages:
@@ -217,7 +220,7 @@ class _Pages:
         """Return the page that the file presents."""
         first = self.numbered(0)
         if first.is_picture:
-            return FoundPage(first, 0)
+            return FoundPage(first, 0, _MORE_PAGES if self._has_another_picture() else None)
         for offset in first.integers(SUB_IFDS):
             page = self._page(offset)
             if page.is_picture:
@@ -231,6 +234,18 @@ class _Pages:
                 return FoundPage(page, number, f"page 0 is a preview or a mask; page {number} was read")
             number += 1
         return FoundPage(first, 0)
+
+    def _has_another_picture(self) -> bool:
+        """Return whether a page after page 0 is a picture; what is damaged there is none, for it is not read."""
+        try:
+            number = 1
+            while number < len(self._offsets) or self._find_next():
+                if self._page(self._offsets[number]).is_picture:
+                    return True
+                number += 1
+        except (ValueError, struct.error):
+            pass
+        return False
 
     def _find_next(self) -> bool:
         """Append the offset of the directory after the last that is known; return False where there is none."""
