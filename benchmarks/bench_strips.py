@@ -3,6 +3,8 @@
     python benchmarks/bench_strips.py                        small networks against untiled, deep ones against tiles
     python benchmarks/bench_strips.py --heights 512          only that height; likewise --models, --width, --runs
     python benchmarks/bench_strips.py --memory               peak memory of strips by height: it must not grow
+    python benchmarks/bench_strips.py --engine winograd --models realesrgan-x4plus --width 1200 --piece 700
+                                                             against a square of 700 x 700 px in one piece
 
 Each time is that of the runtime on noise, from the first row to the last, without files; ways take turns, and rows have
 medians. Deep networks run beside tiles with a halo of 64 px, which leaves seams of two levels at 99.9 %, and as they
@@ -39,8 +41,12 @@ UNTILED_PX = 320 * 512
 """Larger images do not go through a deep network untiled here."""
 
 
-def measure(model: str, engine_name: str, height: int, width: int, runs: int) -> list[dict[str, Any]]:
-    """Measure all ways for one image; return one row for each."""
+Way = tuple[Callable[[], NDArray[np.float32]], int]
+"""What runs, and the pixels that it takes."""
+
+
+def measure(model: str, engine_name: str, height: int, width: int, runs: int, piece_px: int) -> list[dict[str, Any]]:
+    """Measure all ways for one image, or strips against a square piece; return one row for each."""
     from realesr.engines import model_facts, open_engine
     from realesr.models.zoo import load_model
     from realesr.options import NetworkOptions
@@ -52,23 +58,27 @@ def measure(model: str, engine_name: str, height: int, width: int, runs: int) ->
     with open_engine(weights, engine=engine_name, precision="fp32") as engine:
         tiling = tiling_for(facts, NetworkOptions(model=model, exact=True), engine)
         assert tiling.strips is not None, f"engine {engine_name} has no strips"
-        ways: dict[str, Callable[[], NDArray[np.float32]]] = {
-            "strips": lambda: _whole(enlarge_rows, EnginePool(engine, tiling=tiling), image)
+        pixels = height * width
+        ways: dict[str, Way] = {
+            "strips": (lambda: _whole(enlarge_rows, EnginePool(engine, tiling=tiling), image), pixels)
         }
+        if piece_px:
+            piece = np.random.default_rng(0).random((1, 3, piece_px, piece_px), np.float32)
+            ways[f"one piece of {piece_px} px"] = lambda: engine.run(piece)[0], piece_px**2
         is_deep = facts.architecture is not None and facts.architecture.has_enlarged_convolutions
-        if not is_deep or height * width <= UNTILED_PX:
-            ways["untiled"] = lambda: engine.run(image[None])[0]
-        if is_deep:
+        if not piece_px and (not is_deep or pixels <= UNTILED_PX):
+            ways["untiled"] = lambda: engine.run(image[None])[0], pixels
+        if is_deep and not piece_px:
             narrow = tiling_for(facts, NetworkOptions(model=model), engine)
             read = narrow.tile_px + 2 * narrow.overlap_px
             wide = replace(narrow, tile_px=read - 2 * TILES_HALO_PX, overlap_px=TILES_HALO_PX)
             for name, cut in (("tiles, halo 64", wide), (f"tiles, halo {narrow.overlap_px}", narrow)):
-                ways[name] = lambda cut=cut: _whole(enlarge_bands, _in_tiles(engine, cut), image)  # type: ignore[misc]
+                ways[name] = (lambda cut=cut: _whole(enlarge_bands, _in_tiles(engine, cut), image)), pixels  # type: ignore[misc]
         plan = plan_of(EnginePool(engine, tiling=replace(tiling, tile_px=64)), height, width)
         assert plan is not None, f"{width} x {height} px do not go in strips with {engine_name}: take a larger --width"
         head = {"model": model, "engine": engine.spec.name, "width": width, "height": height}
         strips = {"strip": f"{plan.columns.tile_px} x {plan.rows_px}"}
-        return [{**head, **row, **strips} for row in _timed(ways, image.size // 3, runs)]
+        return [{**head, **row, **strips} for row in _timed(ways, runs)]
 
 
 def _in_tiles(engine: Engine, tiling: Tiling) -> EnginePool:
@@ -84,24 +94,24 @@ def _whole(enlarge: Callable[..., Any], network: EnginePool, image: NDArray[np.f
     return np.concatenate(list(enlarge(bands, network, height_px=height, width_px=width)), axis=1)
 
 
-def _timed(ways: dict[str, Callable[[], NDArray[np.float32]]], pixels: int, runs: int) -> list[dict[str, Any]]:
+def _timed(ways: dict[str, Way], runs: int) -> list[dict[str, Any]]:
     """Time each way `runs` times, in turns."""
-    seconds: dict[str, list[float]] = {name: [] for name in ways}
+    us_per_px: dict[str, list[float]] = {name: [] for name in ways}
     last: dict[str, NDArray[np.float32]] = {}
     for _ in range(runs):
-        for name, way in ways.items():
+        for name, (way, pixels) in ways.items():
             started = time.perf_counter()
             last[name] = way()
-            seconds[name].append(time.perf_counter() - started)
-    strips = statistics.median(seconds["strips"])
+            us_per_px[name].append((time.perf_counter() - started) / pixels * 1e6)
+    strips = statistics.median(us_per_px["strips"])
     rows = []
-    for name, times in seconds.items():
+    for name, times in us_per_px.items():
         median = statistics.median(times)
         difference = float(np.abs(last[name] - last["untiled"]).max()) if "untiled" in last else float("nan")
         rows.append(
             {
                 "way": name,
-                "us_per_px": median / pixels * 1e6,
+                "us_per_px": median,
                 "strips_to_this": strips / median,
                 "largest_difference": difference,
                 "runs": len(times),
@@ -149,6 +159,7 @@ def main() -> None:
     parser.add_argument("--width", type=int, default=512)
     parser.add_argument("--engine", default="onnxruntime")
     parser.add_argument("--runs", type=int, default=3)
+    parser.add_argument("--piece", type=int, default=0, metavar="PX", help="compare with a square in one piece instead")
     parser.add_argument("--memory", action="store_true")
     parser.add_argument("--child", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
@@ -162,7 +173,7 @@ def main() -> None:
             if arguments.memory:
                 rows.append(peak(model, arguments.engine, height, arguments.width))
             else:
-                rows += measure(model, arguments.engine, height, arguments.width, arguments.runs)
+                rows += measure(model, arguments.engine, height, arguments.width, arguments.runs, arguments.piece)
         report.show("Peak memory of strips" if arguments.memory else "Strips", rows)
         report.save(f"{what}-{arguments.engine}-{model}", rows)
 

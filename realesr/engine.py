@@ -72,6 +72,14 @@ class PieceSizes:
     """Side of a tile with all that it overlaps; larger ones take more memory and gain nothing."""
     largest_strip_px: int = 65_536
     """Rows times columns of a strip."""
+    smallest_strip_rows: int = 16
+    """Fewest rows of a strip: convolutions read two rows again with every strip."""
+    largest_strip_rows: int = 64
+    """Most rows of a strip: more gain no speed, and bands of the result take memory as well."""
+    strips_limit_bytes: float | None = None
+    """Most memory for strips of the fewest rows; None for what any piece may take."""
+    strip_state_bytes: float | None = None
+    """What strips keep for each column between them; None for the rows that each layer of the description needs."""
     smallest_image_in_strips_px: int = 0
     """Height times width of an image; smaller ones are faster in tiles."""
 

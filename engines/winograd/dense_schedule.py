@@ -1,6 +1,7 @@
 """The order in which a dense block's convolutions go through an image, and their inputs in the Winograd domain."""
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 from realesr.engines.winograd import tiles
 from realesr.engines.winograd.kernel import POINTS, WinogradWorkspace, workspace_point_floats
@@ -24,54 +25,72 @@ class DenseBlockSchedule:
         conv3                         0
     """
 
-    def __init__(self, height: int, width: int, depth: int, convolutions: int, threads: int) -> None:
-        """Allocate the workspace.
+    def __init__(self, width: int, depth: int, threads: int) -> None:
+        """Allocate no workspace yet: it grows with the height of what comes, up to that of nine chunks.
 
         Args:
-            height: of the maps. Likewise `width`.
+            width: of the maps.
             depth: channels of all inputs together.
-            convolutions: how many the block has.
             threads: how many share the tiles.
         """
-        self._tiles = tiles_along(height) * tiles_along(width)
-        self._block, self._blocks_a_chunk, self._chunks, kept = _chunks(height, width, convolutions, threads)
-        self._workspaces = [
-            [WinogradWorkspace(self._block, depth) for _ in range(self._blocks_a_chunk)] for _ in range(kept)
-        ]
+        self._across, self._depth, self._threads = tiles_along(width), depth, threads
+        self._workspaces: list[WinogradWorkspace] = []
 
     def phases(self, convolutions: list[Step]) -> Iterator[list[Task]]:
-        """Yield what can be done at the same time, one time after the other; in each the last convolution is first."""
-        for time in range(self._chunks + _LAG * (len(convolutions) - 1)):
+        """Yield what can be done at the same time, one time after the other; in each the last convolution is first.
+
+        A later convolution may have fewer tiles than an earlier one, at the bottom.
+        """
+        cut = _chunks(max(step.tiles for step in convolutions), self._across, len(convolutions), self._threads)
+        while len(self._workspaces) < cut.workspaces:
+            self._workspaces.append(WinogradWorkspace(tiles.LARGEST_BLOCK, self._depth))
+        for time in range(cut.chunks + _LAG * (len(convolutions) - 1)):
             tasks: list[Task] = []
             for number in reversed(range(len(convolutions))):
                 chunk = time - _LAG * number
-                if 0 <= chunk < self._chunks:
-                    tasks += self._tasks(convolutions[number], chunk)
+                if 0 <= chunk < cut.chunks:
+                    tasks += self._tasks(convolutions[number], chunk, cut)
             yield tasks
 
-    def _tasks(self, step: Step, chunk: int) -> list[Task]:
-        workspaces = self._workspaces[chunk % len(self._workspaces)]
-        start = chunk * self._blocks_a_chunk * self._block
-        firsts = [start + number * self._block for number in range(self._blocks_a_chunk)]
+    def _tasks(self, step: Step, chunk: int, cut: "_Chunks") -> list[Task]:
+        start = chunk * cut.blocks
         return [
-            Task(step, first, min(first + self._block, self._tiles), workspaces[number])
-            for number, first in enumerate(firsts)
-            if first < self._tiles
+            Task(
+                step,
+                block * cut.block,
+                min((block + 1) * cut.block, step.tiles),
+                self._workspaces[block % cut.workspaces],
+            )
+            for block in range(start, start + cut.blocks)
+            if block * cut.block < step.tiles
         ]
 
 
-def _chunks(height: int, width: int, convolutions: int, threads: int) -> tuple[int, int, int, int]:
-    """Return the tiles of a block, the blocks of a chunk, the chunks of the image, and those kept at once."""
-    across = tiles_along(width)
-    count = tiles_along(height) * across
+@dataclass(frozen=True, kw_only=True)
+class _Chunks:
+    """How the tiles of a dense block are cut."""
+
+    block: int
+    """Tiles of a block."""
+    blocks: int
+    """Blocks of a chunk."""
+    chunks: int
+    """Of all tiles."""
+    workspaces: int
+    """Blocks whose inputs are kept."""
+
+
+def _chunks(count: int, across: int, convolutions: int, threads: int) -> _Chunks:
+    """Cut so many tiles, of which so many are a row."""
     block = block_size(count, threads)
-    blocks_a_row = -(-(across + 1) // block)
-    blocks_a_chunk = max(tiles.BLOCKS_A_CHUNK, threads, blocks_a_row)
-    chunks = -(-count // (blocks_a_chunk * block))
-    return block, blocks_a_chunk, chunks, min(_LAG * (convolutions - 1) + 1, chunks)
+    blocks = max(tiles.BLOCKS_A_CHUNK, threads, -(-(across + 1) // block))
+    chunks = -(-count // (blocks * block))
+    kept = min(_LAG * (convolutions - 1) + 1, chunks)
+    return _Chunks(block=block, blocks=blocks, chunks=chunks, workspaces=kept * blocks)
 
 
 def dense_workspace_floats(height: int, width: int, depth: int, convolutions: int, threads: int) -> int:
-    """Return the size of a schedule's workspace; the arguments are those of `DenseBlockSchedule`."""
-    block, blocks_a_chunk, _, kept = _chunks(height, width, convolutions, threads)
-    return kept * blocks_a_chunk * POINTS * workspace_point_floats(block, depth)
+    """Return the size of the workspace of so many convolutions for maps of this size; see `DenseBlockSchedule`."""
+    across = tiles_along(width)
+    cut = _chunks(tiles_along(height) * across, across, convolutions, threads)
+    return cut.workspaces * POINTS * workspace_point_floats(tiles.LARGEST_BLOCK, depth)

@@ -3,7 +3,7 @@
 import functools
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,13 +20,15 @@ from realesr.engine import (
     check_batch,
     no_progress,
 )
+from realesr.engines.dense_blocks import find_dense_blocks
 from realesr.engines.facts import weights_alone
 from realesr.engines.translation import translated
 from realesr.engines.winograd.filters import Filters, check_convolutions
 from realesr.engines.winograd.kernel import Kernel, load_kernel
 from realesr.engines.winograd.maps import map_rows
-from realesr.engines.winograd.memory import needed_bytes
+from realesr.engines.winograd.memory import needed_bytes, state_bytes_per_column
 from realesr.engines.winograd.network import Network, StripsOfImage
+from realesr.engines.winograd.schedule import has_strips
 from realesr.engines.winograd.tiles import Workers, bind
 from realesr.errors import EngineError, UsageError
 from realesr.machine.cgroup import usable_cores
@@ -42,12 +44,18 @@ _NAME = "engine winograd on cpu"
 LARGEST_ERROR = 1e-3
 """Of the proof's values, which are up to 20: its right ones are within 5e-5."""
 
-LARGEST_TILE_PX = 512
-SMALL_TILE_PX = 256
-"""Of networks that have strips: larger images go by those, which take a third of the memory."""
-LARGEST_ENLARGED_TILE_PX = 960
-"""Of networks with convolutions behind an enlargement: their tail takes the trunk's result in portions."""
-LARGEST_STRIP_PX = 65_536
+PIECES = PieceSizes(largest_tile_px=256)
+"""Larger images go by strips, which take a third of the memory."""
+DEEP_PIECES = PieceSizes(
+    largest_tile_px=960,
+    largest_strip_px=262_144,
+    smallest_strip_rows=32,
+    largest_strip_rows=128,
+    strips_limit_bytes=4.0e9,
+)
+"""Of networks with dense blocks or convolutions behind an enlargement. Their tail takes the trunk's result in portions.
+With every strip, dense blocks do four rows again: of 32 rows a tenth of the work, of 128 a fortieth. They keep 280 kB a
+column (x4plus), so that fewer rows save little: 4 GB are 8,000 px, in three columns."""
 
 
 class WinogradEngine(EngineBase):
@@ -72,7 +80,7 @@ class WinogradEngine(EngineBase):
             return super().open_strips(width_px, height_px, rows_px=rows_px)
         check_strips(self.spec, width_px, height_px)
         with translated(_NAME):
-            run = _TranslatedStrips(network.begin(width_px))
+            run = _TranslatedStrips(network.begin(width_px, rows_px))
         return Strips(run, self.spec, width_px=width_px, height_px=height_px)
 
     def bytes_for(self, architecture: Architecture, height_px: int, width_px: int, *, in_strips: bool = False) -> float:
@@ -136,22 +144,24 @@ def open_winograd(
     workers = Workers(kernel, threads or usable_cores())
     with translated(_NAME):
         network = Network(kernel, workers, weights)
-    return WinogradEngine(network, kernel, workers, _spec(weights.architecture, has_strips=network.has_strips))
+    return WinogradEngine(network, kernel, workers, _spec(weights.architecture, kernel.channel_unit))
 
 
-def _spec(architecture: Architecture, *, has_strips: bool) -> EngineSpec:
-    multiple_of = architecture.multiple_of
-    largest_tile_px = SMALL_TILE_PX if has_strips else LARGEST_TILE_PX
-    if architecture.has_enlarged_convolutions:
-        largest_tile_px = LARGEST_ENLARGED_TILE_PX
+def _spec(architecture: Architecture, channel_unit: int) -> EngineSpec:
+    multiple_of, first_rows, pieces = architecture.multiple_of, None, PIECES
+    if architecture.has_enlarged_convolutions or find_dense_blocks(architecture.layers):
+        pieces = DEEP_PIECES
+    if has_strips(architecture):
+        first_rows = first_rows_px(architecture)
+        pieces = replace(pieces, strip_state_bytes=state_bytes_per_column(architecture, channel_unit))
     return EngineSpec(
         name="winograd",
         scale=architecture.scale,
         precision="fp32",
         device="cpu",
         size=SizeRule(minimum_px=multiple_of, multiple_of=multiple_of),
-        pieces=PieceSizes(largest_tile_px=largest_tile_px, largest_strip_px=LARGEST_STRIP_PX),
-        first_rows_px=first_rows_px(architecture) if has_strips else None,
+        pieces=pieces,
+        first_rows_px=first_rows,
     )
 
 

@@ -7,6 +7,11 @@ for any other the first progress callbacks tell.
 import functools
 import time
 from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from realesr.models.weights import Weights
 
 LONG_SECONDS = 5 * 60
 """With an estimate above this, a faster network is named."""
@@ -96,14 +101,25 @@ def duration_in_words(seconds: float) -> str:
 def facts_of(model: str | None) -> tuple[float, float | None]:
     """Return the scale of a network, None: the default one, and its MACs per input pixel where they are known."""
     from realesr.engines import model_facts
-    from realesr.models.zoo import DEFAULT_MODEL, ZOO, load_model
+    from realesr.models.zoo import DEFAULT_MODEL, ZOO
 
     model = model or DEFAULT_MODEL
     if model in ZOO:
         architecture = ZOO[model].architecture
         return architecture.scale, architecture.macs_per_px
-    facts = model_facts(load_model(model))
+    facts = model_facts(loaded_model(model))
     return facts.scale, None if facts.architecture is None else facts.architecture.macs_per_px
+
+
+@functools.lru_cache(maxsize=1)
+def loaded_model(model: str) -> "Weights | Path":
+    """Return the network of a file, which is read once for its facts and for the engine.
+
+    Whoever has opened it calls `loaded_model.cache_clear()`: a later run reads the file as it is then.
+    """
+    from realesr.models.zoo import load_model
+
+    return load_model(model)
 
 
 def faster_advice(model: str | None, seconds: float) -> str | None:

@@ -20,6 +20,15 @@ def has_fast_bf16() -> bool:
     return bool({"avx512_bf16", "amx_bf16"} & flags()) and limit not in _WITHOUT_BF16
 
 
+def has_amx() -> bool:
+    """Return whether the processor multiplies matrices of bf16 (AMX), and oneDNN may use that.
+
+    ONEDNN_MAX_CPU_ISA allows it by "ALL", "DEFAULT" and what has "_AMX" in its name; see `has_fast_bf16`.
+    """
+    limit = os.environ.get("ONEDNN_MAX_CPU_ISA", "").upper()
+    return "amx_bf16" in flags() and (not limit or limit in ("ALL", "DEFAULT") or "_AMX" in limit)
+
+
 @functools.cache
 def flags() -> frozenset[str]:
     """Return the names of the processor's features as Linux lists them; empty on other systems."""

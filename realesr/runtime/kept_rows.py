@@ -12,11 +12,11 @@ another image, network, engine or processor, is not used. Keeping must never end
 import contextlib
 import hashlib
 import json
-import math
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from io import BufferedReader
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -205,18 +205,22 @@ class KeptBands:
 
     def _write_state(self, checkpoint: Checkpoint) -> None:
         started = time.monotonic()
-        arrays = {name: np.ascontiguousarray(array) for name, array in checkpoint.arrays.items()}
         record = {
             "identity": self._identity,
             "done": checkpoint.done,
             "heights": self._heights,
             "rows_sha256": self._hash.hexdigest(),
-            "arrays": [[name, array.dtype.str, array.shape] for name, array in arrays.items()],
+            "arrays": [[name, array.dtype.str, array.shape] for name, array in checkpoint.arrays.items()],
         }
-        content = b"".join([json.dumps(record).encode(), b"\n", *(array.tobytes() for array in arrays.values())])
+        line, digest = json.dumps(record).encode() + b"\n", hashlib.sha256()
         with self._partial_path.open("wb") as file:
-            file.write(hashlib.sha256(content).hexdigest().encode() + b"\n")
-            file.write(content)
+            file.write(digest.hexdigest().encode() + b"\n")  # the right one takes its place
+            # Array by array: strips of a wide photo keep a gigabyte.
+            for part in (memoryview(line), *map(_flat_bytes, checkpoint.arrays.values())):
+                digest.update(part)
+                file.write(part)
+            file.seek(0)
+            file.write(digest.hexdigest().encode())
         self._partial_path.replace(self._state_path)
         taken = time.monotonic() - started
         self._checkpoint_due = time.monotonic() + max(CHECKPOINT_SECONDS, taken / CHECKPOINT_SHARE)
@@ -224,15 +228,16 @@ class KeptBands:
     def _read_state(self) -> Checkpoint | None:
         """Return the checkpoint of an earlier run, ready to go on from it; None where it is damaged or of another."""
         try:
-            digest, _, content = self._state_path.read_bytes().partition(b"\n")
-            if hashlib.sha256(content).hexdigest().encode() != digest:
-                return None
-            line, _, data = content.partition(b"\n")
-            record = json.loads(line)
+            with self._state_path.open("rb") as file:
+                digest = file.readline()
+                if hashlib.file_digest(file, "sha256").hexdigest().encode() + b"\n" != digest:
+                    return None
+                file.seek(len(digest))
+                record = json.loads(file.readline())
+                arrays = _arrays(record["arrays"], file)
             self._identity = self._identified()
             if record["identity"] != self._identity or not self._rows_match(record["heights"], record["rows_sha256"]):
                 return None
-            arrays = _arrays(record["arrays"], data)
             self._heights = record["heights"]
             self._file = self._rows_path.open("rb+", buffering=0)
             self._file.truncate(sum(map(self._band_bytes, self._heights)))
@@ -260,14 +265,18 @@ class KeptBands:
                 path.unlink(missing_ok=True)
 
 
-def _arrays(described: list[list[Any]], data: bytes) -> dict[str, NDArray[Any]]:
-    """Return the arrays of a checkpoint; raises ValueError where their sizes are not those of the data."""
+def _flat_bytes(array: NDArray[Any]) -> memoryview:
+    """Return an array's values as bytes, without a copy where they lie in one piece."""
+    return np.ascontiguousarray(array).reshape(-1).view(np.uint8).data
+
+
+def _arrays(described: list[list[Any]], file: BufferedReader) -> dict[str, NDArray[Any]]:
+    """Read the arrays of a checkpoint; raises ValueError where their sizes are not those of the data."""
     arrays: dict[str, NDArray[Any]] = {}
-    start = 0
     for name, kind, shape in described:
-        count = math.prod(shape)
-        arrays[name] = np.frombuffer(data, np.dtype(kind), count, start).reshape(shape)
-        start += arrays[name].nbytes
+        arrays[name] = np.empty(shape, np.dtype(kind))
+        if file.readinto(_flat_bytes(arrays[name])) != arrays[name].nbytes:
+            raise ValueError(f"{name} ends early")
     return arrays
 
 

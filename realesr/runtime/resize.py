@@ -1,21 +1,20 @@
 """Resamples a stream of bands with Lanczos-3 or a triangle, in float32 and in bounded memory."""
 
 from collections.abc import Iterable, Iterator
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
-from PIL import Image
 
 from realesr.runtime.rows import ROWS_A_CHUNK, Band, RowWindow, in_chunks
+
+if TYPE_CHECKING:
+    from PIL.Image import Resampling
 
 Kernel = Literal["lanczos", "triangle"]
 
 LANCZOS_SUPPORT_PX = 3.0
 """Half the width of the kernel, in pixels of the coarser of the two grids."""
-_KERNELS: dict[Kernel, tuple[Image.Resampling, float]] = {
-    "lanczos": (Image.Resampling.LANCZOS, LANCZOS_SUPPORT_PX),
-    "triangle": (Image.Resampling.BILINEAR, 1.0),
-}
+_KERNELS: dict[Kernel, tuple[str, float]] = {"lanczos": ("LANCZOS", LANCZOS_SUPPORT_PX), "triangle": ("BILINEAR", 1.0)}
 """Pillow's name of a kernel, and half its width in the same unit."""
 
 
@@ -43,7 +42,10 @@ def resize_bands(
     if (height_px, width_px) == (to_height_px, to_width_px):
         yield from bands
         return
-    resampling, support_px = _KERNELS[kernel]
+    from PIL.Image import Resampling  # 10 ms that a start without resizing is spared
+
+    name, support_px = _KERNELS[kernel]
+    resampling = Resampling[name]
     if to_width_px < width_px:  # across first, so that the window holds short rows; Pillow has the same order
         bands, width_px = _narrowed(bands, width_px, to_width_px, resampling), to_width_px
     window = RowWindow(bands)
@@ -57,7 +59,7 @@ def resize_bands(
         yield np.stack([_resize_plane(plane, (to_width_px, stop - start), box, resampling) for plane in rows])
 
 
-def _narrowed(bands: Iterable[Band], width_px: int, to_width_px: int, resampling: Image.Resampling) -> Iterator[Band]:
+def _narrowed(bands: Iterable[Band], width_px: int, to_width_px: int, resampling: "Resampling") -> Iterator[Band]:
     """Resample the rows of a stream of bands to another width."""
     for band in bands:
         rows = band.shape[1]
@@ -66,8 +68,10 @@ def _narrowed(bands: Iterable[Band], width_px: int, to_width_px: int, resampling
 
 
 def _resize_plane(
-    plane: Band, size: tuple[int, int], box: tuple[float, float, float, float], resampling: Image.Resampling
+    plane: Band, size: tuple[int, int], box: tuple[float, float, float, float], resampling: "Resampling"
 ) -> Band:
     """Resample the `box` (left, top, right, bottom) of a plane to `size` (width, height)."""
+    from PIL import Image
+
     image = Image.fromarray(np.ascontiguousarray(plane))
     return np.asarray(image.resize(size, resampling, box=box))

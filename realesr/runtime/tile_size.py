@@ -9,7 +9,7 @@ first tile (`realesr.runtime.memory_plan`).
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from realesr.engine import Engine
+from realesr.engine import Engine, PieceSizes
 from realesr.models.architecture import Architecture
 from realesr.models.strip_plan import state_values_per_column
 
@@ -18,7 +18,7 @@ TILE_STEP_PX = 32
 
 PIECE_LIMIT_BYTES = 2.2e9
 """Most memory for a tile, an untiled image or strips on a CPU: what a computer of 8 GB has beside other programs. It is
-1.25 MP of x4plus untiled in engine winograd. Larger images go by tiles, which take less and do nearly as well."""
+1.25 MP of x4plus untiled in engine winograd."""
 SHARE_OF_GPU_MEMORY = 0.6
 """Share of a GPU's memory that tiles may take; the network, joined rows and other programs need the rest."""
 
@@ -62,10 +62,6 @@ def largest_side_px(architecture: Architecture, engine: Engine, limit_bytes: flo
     return low
 
 
-SMALLEST_STRIP_ROWS = 16
-"""Fewest rows of a strip, on the network's own grid: convolutions read two rows again with every strip."""
-LARGEST_STRIP_ROWS = 64
-"""Most rows of a strip, on the network's own grid: more gain no speed, and bands of the result take memory as well."""
 STRIP_ROWS_STEP = 4
 """Strips are multiples of this many rows: the height of a Winograd tile, which engine winograd computes whole."""
 SMALLEST_COLUMNS = 256
@@ -94,27 +90,27 @@ class StripBudget:
     """Rows and columns of a strip in input px -> the memory that it takes, with its states."""
     halo_px: int
     """Columns that a strip reads beyond its own on each side, where an image is cut."""
-    largest_px: int
-    """Largest area of a strip (rows times columns), in pixels of the network's own grid."""
-    smallest_image_px: int = 0
-    """Area of an image below which there are no strips."""
+    pieces: PieceSizes
+    """Rows and areas of the engine's strips."""
 
     def size_for(self, height_px: int, width_px: int) -> StripSize | None:
         """Return the largest strips that fit, over all of the width or over the fewest parts; None where none fit."""
-        if height_px * width_px < self.smallest_image_px:
+        pieces = self.pieces
+        if height_px * width_px < pieces.smallest_image_in_strips_px:
             return None
+        limit_bytes = pieces.strips_limit_bytes or PIECE_LIMIT_BYTES
         multiple = self.architecture.multiple_of
         halo, width = (-(-length // multiple) for length in (self.halo_px, width_px))
         parts = 1
         while parts == 1 or width >= parts * SMALLEST_COLUMNS:
             columns = -(-width // parts)
             read = columns + (2 * halo if parts > 1 else 0)
-            rows = min(self.largest_px // read // STRIP_ROWS_STEP * STRIP_ROWS_STEP, LARGEST_STRIP_ROWS)
+            rows = min(pieces.largest_strip_px // read // STRIP_ROWS_STEP * STRIP_ROWS_STEP, pieces.largest_strip_rows)
             size = rows * multiple, read * multiple, parts
-            while rows > SMALLEST_STRIP_ROWS and self.bytes_for(*size) > PIECE_LIMIT_BYTES:
-                rows = max(rows // 2 // STRIP_ROWS_STEP * STRIP_ROWS_STEP, SMALLEST_STRIP_ROWS)
+            while rows > pieces.smallest_strip_rows and self.bytes_for(*size) > PIECE_LIMIT_BYTES:
+                rows = max(rows // 2 // STRIP_ROWS_STEP * STRIP_ROWS_STEP, pieces.smallest_strip_rows)
                 size = rows * multiple, read * multiple, parts
-            if rows >= SMALLEST_STRIP_ROWS and self.bytes_for(*size) <= PIECE_LIMIT_BYTES:
+            if rows >= pieces.smallest_strip_rows and self.bytes_for(*size) <= limit_bytes:
                 return StripSize(rows_px=rows * multiple, columns_px=columns * multiple)
             parts += 1
         return None
@@ -125,17 +121,17 @@ class StripBudget:
         Only one strip runs at a time, but states are kept for all parts of the image's width.
         """
         columns = -(-read_px // self.architecture.multiple_of)
-        states = (parts - 1) * columns * state_values_per_column(self.architecture)
-        return self.strip_bytes(rows_px, read_px) + states * STATE_VALUE_BYTES
+        state_bytes = self.pieces.strip_state_bytes
+        if state_bytes is None:
+            state_bytes = state_values_per_column(self.architecture) * STATE_VALUE_BYTES
+        return self.strip_bytes(rows_px, read_px) + (parts - 1) * columns * state_bytes
 
 
 def strip_budget(architecture: Architecture, engine: Engine, halo_px: int) -> StripBudget:
     """Return the limits of strips that read `halo_px` columns beyond their own where an image is cut."""
-    pieces = engine.spec.pieces
     return StripBudget(
         architecture=architecture,
         strip_bytes=lambda rows_px, width_px: engine.bytes_for(architecture, rows_px, width_px, in_strips=True),
         halo_px=halo_px,
-        largest_px=pieces.largest_strip_px,
-        smallest_image_px=pieces.smallest_image_in_strips_px,
+        pieces=engine.spec.pieces,
     )

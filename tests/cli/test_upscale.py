@@ -3,13 +3,17 @@
 import json
 from dataclasses import asdict
 from pathlib import Path
+from shutil import copyfile
 from typing import Any
 
 import pytest
+from PIL import Image
 
 from realesr.cli.console import Messages
 from realesr.cli.upscaling.run import open_upscaler
 from realesr.errors import InputError
+from realesr.models import zoo
+from realesr.models.weights import Weights, read_weights
 from realesr.options import FileOptions, ImageOptions, NetworkOptions
 
 from .conftest import Command, FakeUpscaler, write
@@ -97,10 +101,28 @@ def test_options_that_cannot_be_read_are_wrong_usage(
 
 def test_the_upscaler_gets_the_options_of_the_network(monkeypatch: pytest.MonkeyPatch) -> None:
     given: list[Any] = []
-    monkeypatch.setattr("realesr.api.Upscaler.from_options", lambda options, on_download: given.append(options))
+    monkeypatch.setattr("realesr.api.Upscaler.from_options", lambda options, _, model: given.append((options, model)))
     network = NetworkOptions(engine="torch", options={"mode": "graphs"})
     open_upscaler(network, Messages())
-    assert given == [network]
+    assert given == [(network, None)]
+
+
+def test_the_file_of_a_network_is_read_once_in_a_run_and_anew_in_the_next(
+    realesr: Command, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[Path] = []
+
+    def read_and_count(path: Path) -> Weights:
+        read.append(path)
+        return read_weights(path)
+
+    monkeypatch.setattr(zoo, "read_weights", read_and_count)
+    Image.new("RGB", (8, 8)).save("photo.png")
+    copyfile(Path(zoo.__file__).parent / "bundled" / "realesr-general-x4v3.safetensors", "own.safetensors")
+    for runs in (1, 2):
+        result = realesr("upscale", "photo.png", "-m", "./own.safetensors", "--engine", "nearest", "--overwrite")
+        assert (result.exit_code, result.stdout) == (0, "photo_x4.png\n")
+        assert read == [Path("own.safetensors")] * runs
 
 
 def test_exact_arrives(realesr: Command, fake: FakeUpscaler, folder: Path) -> None:

@@ -33,7 +33,7 @@ NETWORKS: dict[str, Architecture] = {
     "compact x1 leaky relu": Compact(scale=1, features=8, convs=1, activation="leakyrelu"),
 }
 
-ENGINES = {"onnxruntime": 0.0, "torch": 2e-6, "openvino": 2e-6, "winograd": 2e-6}
+ENGINES = {"onnxruntime": 0.0, "torch": 2e-6, "openvino": 2e-6, "winograd": 1e-5}
 """Largest difference to the whole image in float32, of values about 1. ONNX Runtime's kernels sum in the same order
 whatever the height; torch's choose their blocks by it, and winograd's tiles of four rows lie elsewhere: both are
 rounding in the last bits of a sum."""
@@ -42,10 +42,7 @@ Pair = tuple[Engine, float]
 
 
 PAIRS = [
-    (name, network)
-    for name in ENGINES
-    for network in NETWORKS
-    if name in ("onnxruntime", "torch") or network.startswith("compact")
+    (name, network) for name in ENGINES for network in NETWORKS if name != "openvino" or network.startswith("compact")
 ]
 
 
@@ -102,15 +99,17 @@ def test_heights_may_change_from_strip_to_strip(pair: Pair, heights: list[int]) 
 
 
 def test_rows_come_as_soon_as_the_network_can_know_them(pair: Pair) -> None:
+    """Engine winograd waits for whole tiles of four rows in each convolution behind an enlargement."""
     engine, _ = pair
     first = engine.spec.first_rows_px
     assert first is not None
-    strips = engine.open_strips(8, first + 40, rows_px=8)
-    image = photo(first + 40, 8)
     multiple = engine.spec.size.multiple_of
+    soon = first + 8 * multiple if engine.spec.name == "winograd" else first
+    image = photo(soon + 40, 8)
+    strips = engine.open_strips(8, soon + 40, rows_px=8)
     assert strips.push(image[:, : first - multiple]).shape[1] == 0
-    assert strips.push(image[:, first - multiple : first]).shape[1] > 0
-    assert strips.push(image[:, first : first + 8]).shape[1] == 8 * engine.spec.scale
+    assert strips.push(image[:, first - multiple : soon]).shape[1] > 0
+    assert strips.push(image[:, soon : soon + 8]).shape[1] == 8 * engine.spec.scale
 
 
 def test_two_images_under_way_do_not_disturb_each_other(pair: Pair) -> None:

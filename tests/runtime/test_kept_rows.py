@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import time
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -53,6 +54,22 @@ def found_by(target: Path, *, network: str = "a", plan: str = PLAN, as_levels: b
     bands = KeptRows(target, facts(network)).stream("colour0", as_levels=as_levels)
     with contextlib.closing(bands):
         return bands.begin(plan, 40, 20)
+
+
+def test_a_large_state_is_written_without_a_copy_in_memory(tmp_path: Path) -> None:
+    state = np.arange(4_000_000, dtype=np.float32)
+    bands = KeptRows(tmp_path / "a.png", facts()).stream("colour0", as_levels=False)
+    bands.begin(PLAN, 40, 20)
+    tracemalloc.start()
+    try:
+        bands.add(ROWS[:, :10], lambda: Checkpoint(done=1, arrays={"state": state, "none": state[:0]}))
+        assert tracemalloc.get_traced_memory()[1] < state.nbytes / 2
+    finally:
+        tracemalloc.stop()
+        bands.close()
+    found = found_by(tmp_path / "a.png")
+    assert found is not None
+    assert np.array_equal(found.arrays["state"], state) and found.arrays["none"].shape == (0,)
 
 
 def hidden(folder: Path) -> list[str]:

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from realesr.engine import Engine, EngineBase, ProgressCallback
+from realesr.engine import Engine, EngineBase, PieceSizes, ProgressCallback
 from realesr.engines import open_engine
 from realesr.errors import OutOfMemory
 from realesr.models.architecture import Architecture
@@ -62,7 +62,9 @@ def network(engine: Engine, *, rows: int = 8, columns: int = 1000, fp32: Engine 
     first = engine.spec.first_rows_px
     assert first is not None
     halo = first  # more than the receptive radius
-    budget = FixedBudget(architecture=COMPACT, halo_px=halo, largest_px=1, strip_bytes=no_bytes)
+    budget = FixedBudget(
+        architecture=COMPACT, halo_px=halo, pieces=PieceSizes(largest_strip_px=1), strip_bytes=no_bytes
+    )
     object.__setattr__(budget, "size", StripSize(rows_px=rows, columns_px=columns))
     open_fp32 = None if fp32 is None else lambda _: fp32
     tiling = Tiling(tile_px=16, overlap_px=halo, blend=False, strips=budget)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from realesr.cli import stopping
 from realesr.cli.advice import ADVICE, message_with_advice
-from realesr.cli.estimate import Estimate, facts_of
+from realesr.cli.estimate import Estimate, facts_of, loaded_model
 from realesr.cli.files import Found, Job, Output, find_images, job_state, make_folder, plan_jobs, without_outputs
 from realesr.cli.names import shown
 from realesr.errors import InputError, LargeEnough, OutputError, OutputExists, RealesrError, UsageError
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from realesr.api import Upscaler
     from realesr.cli.console import Messages
     from realesr.machine.held_file import LockFile
+    from realesr.models.weights import Weights
     from realesr.progress import AmountCallback
     from realesr.runtime.file_job import UpscaleResult
 
@@ -64,6 +65,7 @@ class UpscaleRun:
         self._messages = messages
         self._reports = Reports(messages, json=request.json, prints_targets=request.prints_targets)
         self._substitution = ""
+        loaded_model.cache_clear()  # an earlier run of this process may have failed before it opened the network
         self._started_ns = monotonic_ns()
         output = request.output.path if request.output.is_folder else None
         folders = {path for path in request.paths if os.path.isdir(path)}
@@ -293,7 +295,18 @@ def open_upscaler(network: NetworkOptions, messages: "Messages") -> "Upscaler":
     from realesr.api import Upscaler
 
     with _download_shown(network, messages) as on_download:
-        return Upscaler.from_options(network, on_download)
+        try:
+            return Upscaler.from_options(network, on_download, model=_model_of_a_file(network))
+        finally:
+            loaded_model.cache_clear()
+
+
+def _model_of_a_file(network: NetworkOptions) -> "Weights | Path | None":
+    """Return the network that the names of the outputs have been planned with; None where that took no file."""
+    from realesr.models.zoo import ZOO
+
+    is_blend = network.denoise is not None or network.denoise_with is not None
+    return None if network.model is None or network.model in ZOO or is_blend else loaded_model(network.model)
 
 
 def _download_shown(network: NetworkOptions, messages: "Messages") -> AbstractContextManager["AmountCallback"]:

@@ -9,8 +9,7 @@ stEvt); IPTC Photo Metadata 2023.2, Digital Source Type, and IPTC's NewsCodes of
 
 import re
 from dataclasses import dataclass
-from html import unescape
-from xml.sax.saxutils import escape
+from html import escape, unescape
 
 from realesr.images.info import OutputFormat
 from realesr.images.metadata.chunks import MOST_XMP_BYTES_IN_JPEG
@@ -231,7 +230,7 @@ def _event(provenance: Provenance, former_tool: bytes | None) -> bytes:
 
 def _xml_text(text: str) -> bytes:
     """Return text as it stands in an XML element, without the characters that XML cannot hold."""
-    return escape(_NOT_IN_XML.sub("", text)).encode()
+    return escape(_NOT_IN_XML.sub("", text), quote=False).encode()
 
 
 def _as_element(value: bytes) -> bytes:

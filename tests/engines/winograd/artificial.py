@@ -196,6 +196,16 @@ ARTIFICIAL = [
         ),
     ),
     Artificial(
+        "dense blocks behind an enlargement",
+        (
+            conv("c1", IMAGE, 3, 12),
+            NearestEnlargement(name="x2", source="c1", factor=2),
+            conv("c2", "x2", 12, 12, "leaky_relu"),
+            *dense_block("d1", "c2", 12, 5, 4, "leaky_relu"),
+            conv("image", "d1", 12, 3),
+        ),
+    ),
+    Artificial(
         "enlargements by three, and by two that are read twice",
         (
             conv("c1", IMAGE, 3, 8),

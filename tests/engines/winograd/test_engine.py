@@ -155,7 +155,7 @@ def test_strips_hold_no_more_than_rows_that_are_needed() -> None:
             strips.push(picture(16, 20)[0])
         network = engine._network  # type: ignore[attr-defined]
         assert isinstance(network, winograd_network.Network)
-        assert network.stages[0].buffers.largest_rows < 40
+        assert network.strip_stages[0].buffers.largest_rows < 40
 
 
 def test_it_is_the_first_choice_on_a_cpu() -> None:
@@ -205,7 +205,6 @@ REFUSED: list[tuple[Callable[[Path], Any], type[RealesrError], str]] = [
     ),
     (lambda _: open_engine(COMPACT, engine="winograd", device="cuda"), EngineError, "device cuda, expected .*: cpu"),
     (lambda _: open_engine(COMPACT, engine="winograd", precision="fp16"), UsageError, "fp16, expected fp32"),
-    (lambda _: open_engine(WIDE, engine="winograd").open_strips(8, 8, rows_px=8), EngineError, "no strips"),
 ]
 
 

@@ -4,8 +4,15 @@ from collections.abc import Sequence
 
 import pytest
 
-from realesr.engines.winograd.fusion import FusedConvolution, FusedDenseBlock, Operation, Output, fused, split_output
-from realesr.engines.winograd.schedule import first_rows_read, rows_after, schedules
+from realesr.engines.winograd.fusion import FusedConvolution, FusedDenseBlock, Output, fused, split_output
+from realesr.engines.winograd.schedule import (
+    ALL_ROWS,
+    ScheduledOperation,
+    StageSchedule,
+    rows_after,
+    rows_kept,
+    schedules,
+)
 from realesr.models.compact import Compact
 from realesr.models.layers import (
     IMAGE,
@@ -21,7 +28,7 @@ from realesr.models.rrdb import RRDB
 from tests.engines.winograd.artificial import activation, conv, dense_block, gated
 
 
-def kinds(operations: Sequence[Operation]) -> dict[str, str]:
+def kinds(operations: Sequence[ScheduledOperation]) -> dict[str, str]:
     return {operation.name: type(operation).__name__ for operation in operations}
 
 
@@ -165,24 +172,54 @@ def test_an_rrdbnet_is_dense_blocks_in_three_maps_and_a_tail_of_convolutions() -
     assert trunk.runs_whole and not tail.runs_whole
 
 
+def test_in_strips_no_map_of_an_rrdbnet_takes_turns_with_one_whose_rows_are_kept() -> None:
+    trunk, _ = schedules(RRDB(scale=4), 16, in_strips=True)
+    buffers = {place.buffer: place.channels for place in trunk.places.values()}
+    assert sorted(buffers.values()) == [16, 32, 32, 32, 32, 64, 64, 64, 64]
+
+
 def test_a_chain_of_convolutions_takes_turns_in_two_maps() -> None:
-    (schedule,) = schedules(Compact(scale=4), 16)
-    buffers = {place.buffer: place.channels for place in schedule.places.values()}
-    assert sorted(buffers.values()) == [16, 48, 64, 64]
-    assert not schedule.runs_whole
+    for in_strips in (False, True):
+        (schedule,) = schedules(Compact(scale=4), 16, in_strips=in_strips)
+        buffers = {place.buffer: place.channels for place in schedule.places.values()}
+        assert sorted(buffers.values()) == [16, 48, 64, 64]
+        assert schedule.runs_whole != in_strips
+
+
+def kept_counts(schedule: StageSchedule, rows: dict[str, int], end_row: int | None = None) -> dict[str, int]:
+    return {name: end - first for name, (first, end) in rows_kept(schedule, rows, end_row).items()}
 
 
 def test_convolutions_give_a_row_less_than_they_read_and_carry_two() -> None:
-    (schedule,) = schedules(Compact(scale=2, features=8, convs=1), 16)
-    rows = rows_after(schedule, 10, is_last=False)
+    (schedule,) = schedules(Compact(scale=2, features=8, convs=1), 16, in_strips=True)
+    rows = rows_after(schedule, 10)
     assert rows == {"input": 10, "body.0": 9, "body.2": 8, "body.4": 7}
-    needed = first_rows_read(schedule, rows)
-    assert {name: rows[name] - needed[name] for name in rows} == {"input": 2, "body.0": 2, "body.2": 2, "body.4": 0}
-    assert set(rows_after(schedule, 10, is_last=True).values()) == {10}
+    assert kept_counts(schedule, rows) == {"input": 2, "body.0": 2, "body.2": 2, "body.4": 0}
+    rows = rows_after(schedule, 10 + ALL_ROWS, 10)
+    assert set(rows.values()) == {10}
+    assert set(kept_counts(schedule, rows, 10).values()) == {0}
+
+
+def test_the_rows_that_lag_are_led_out_strip_by_strip() -> None:
+    (schedule,) = schedules(Compact(scale=2, features=8, convs=1), 16, in_strips=True)
+    known = [rows_after(schedule, source_rows, 10)["body.4"] for source_rows in (10, 11, 12, 13, 14)]
+    assert known == [7, 8, 9, 10, 10]
+
+
+def test_a_dense_block_lags_a_row_for_each_convolution_and_goes_on_where_its_last_one_stopped() -> None:
+    trunk, _ = schedules(RRDB(scale=4, blocks=1), 16, in_strips=True)
+    rows = rows_after(trunk, 101)
+    first = "body.0.rdb1"
+    assert [rows[f"{first}.conv{number}"] for number in (1, 2, 3, 4)] == [99, 98, 97, 96]
+    assert [rows[name] for name in ("conv_first", first, "body.0.rdb2", "body.0", "body")] == [100, 95, 90, 85, 84]
+    kept = rows_kept(trunk, rows)
+    assert [kept[f"{first}.conv{number}"] for number in (1, 2, 3, 4)] == [(94, 95)] * 4
+    assert kept[first] == (89, 95)
+    assert kept["conv_first"] == (84, 100)
 
 
 def test_a_tail_gives_whole_tiles_until_the_last() -> None:
     _, tail = schedules(RRDB(scale=4), 16)
-    rows = rows_after(tail, 10, is_last=False)
+    rows = rows_after(tail, 10)
     assert [rows[name] for name in ("conv_up1", "conv_up2", "conv_hr", "conv_last")] == [16, 28, 24, 20]
-    assert rows_after(tail, 10, is_last=True)["conv_last"] == 40
+    assert rows_after(tail, 10 + ALL_ROWS, 10)["conv_last"] == 40

@@ -1,11 +1,16 @@
 """The memory that engine winograd computes from its schedule, against what was measured."""
 
+from dataclasses import replace
+
 import pytest
 
-from realesr.engines.winograd.memory import needed_bytes
+from realesr.engines.winograd.engine import DEEP_PIECES
+from realesr.engines.winograd.memory import needed_bytes, state_bytes_per_column
 from realesr.models.architecture import Architecture
 from realesr.models.compact import Compact
 from realesr.models.rrdb import RRDB
+from realesr.models.strip_plan import state_values_per_column
+from realesr.runtime.tile_size import StripBudget
 
 X4PLUS = RRDB(scale=4)
 VIDEO = Compact(scale=4)
@@ -24,10 +29,14 @@ TILES_MB: list[tuple[Architecture, int, int]] = [
 """Side of a tile -> what it took, in 1e6 bytes, with two threads and a SIMD width of 8."""
 
 STRIPS_MB: list[tuple[Architecture, int, int, int]] = [
-    (VIDEO, 32, 2000, 136),
-    (VIDEO, 64, 1024, 114),
-    (VIDEO, 16, 4000, 203),
-    (GENERAL, 64, 1024, 130),
+    (VIDEO, 32, 2000, 96),
+    (VIDEO, 64, 1024, 83),
+    (VIDEO, 16, 4000, 154),
+    (GENERAL, 64, 1024, 90),
+    (X4PLUS, 128, 1200, 1042),
+    (X4PLUS, 64, 2000, 1309),
+    (X4PLUS, 32, 4000, 2184),
+    (X4PLUS, 64, 4000, 2337),
 ]
 """Rows and width of strips -> the same."""
 
@@ -46,6 +55,26 @@ def test_strips_need_what_was_measured_or_some_more(
     architecture: Architecture, rows: int, width: int, measured: int
 ) -> None:
     assert measured <= needed_mb(architecture, rows, width, in_strips=True) <= 1.6 * measured
+
+
+@pytest.mark.parametrize(
+    ("width", "rows", "columns"), [(1200, 128, 1), (4000, 32, 1), (6000, 32, 1), (8000, 32, 3), (12_000, None, None)]
+)
+def test_strips_of_x4plus_are_higher_where_they_are_narrow_and_cut_into_columns_where_they_are_wide(
+    width: int, rows: int | None, columns: int | None
+) -> None:
+    budget = StripBudget(
+        architecture=X4PLUS,
+        strip_bytes=lambda rows_px, width_px: 1e6 * needed_mb(X4PLUS, rows_px, width_px, in_strips=True),
+        halo_px=128,
+        pieces=replace(DEEP_PIECES, strip_state_bytes=state_bytes_per_column(X4PLUS, 16)),
+    )
+    size = budget.size_for(3000, width)
+    assert (size and size.rows_px, size and -(-width // size.columns_px)) == (rows, columns)
+
+
+def test_a_column_keeps_less_than_rows_of_every_layer() -> None:
+    assert 250e3 < state_bytes_per_column(X4PLUS, 16) < 350e3 < 4 * state_values_per_column(X4PLUS)
 
 
 def test_more_threads_keep_more_of_a_dense_block() -> None:
