@@ -17,7 +17,7 @@ from realesr.engines.nvidia.cuda_memory import CUDA_MEMORY_MODULES
 from realesr.engines.nvidia.tensorrt_library import TENSORRT_MODULES
 from realesr.engines.winograd.kernel import is_usable
 from realesr.machine.nvidia_driver import gpu_names
-from realesr.machine.processor import has_fast_bf16
+from realesr.machine.processor import has_amx, has_fast_bf16
 
 if TYPE_CHECKING:
     from realesr.engines.tuning import Setting
@@ -49,6 +49,8 @@ class ChoiceRow:
     """Whether it runs .onnx files, or weights alone."""
     needs_bf16: bool = False
     """Whether it is worth its place only in bf16: on processors made for it, and networks that stay near fp32 in it."""
+    needs_amx: bool = False
+    """Whether it is worth its place only where the processor multiplies matrices of bf16."""
     without_enlarged_convolutions: bool = False
     """Whether it is worth its place only for networks that do not convolve behind an enlargement."""
 
@@ -91,6 +93,14 @@ ROWS = (
         precisions=("fp32", "fp16"),
         runs_files=True,
     ),
+    ChoiceRow(
+        engine="openvino",
+        device="cpu",
+        why="this processor's AMX with OpenVINO's bf16, near enough to fp32 (not measured against winograd)",
+        precisions=("bf16",),
+        needs_bf16=True,
+        needs_amx=True,
+    ),
     ChoiceRow(engine="winograd", device="cpu", why="the fastest fp32 on a CPU, realesr's own", precisions=("fp32",)),
     ChoiceRow(
         engine="openvino",
@@ -129,6 +139,20 @@ On CPUs microseconds per input pixel, the same weights and pixels in all engines
 
 Against ONNX Runtime winograd's fp32 is 1.9 to 2.4 times as fast on the second, and exact; bf16 was 2.1 to 2.6 times on
 the first, and is not. So winograd comes first on both.
+
+With AMX (Intel, from Sapphire Rapids on) arithmetic puts bf16 first. It was not measured: `realesr tune` decides.
+
+|                                                       | multiply-accumulates a cycle and core |
+|-------------------------------------------------------|---------------------------------------|
+| fp32, AVX-512 with two units of 16 lanes              |                                    32 |
+| winograd: 144 for the work of 36, so at most          |                                   128 |
+| winograd, measured with x4plus (57.6 us at 4.1 GHz)   |                                    76 |
+| bf16, AVX-512 with two units                          |                                    64 |
+| bf16, AMX: 16 x 16 x 32 in 16 cycles                  |                                   512 |
+
+OpenVINO is ahead of winograd there from 15 % of AMX's rate on; of the AVX-512 units' bf16 it reached 88 %.
+Source of the last two rows: Intel, "64 and IA-32 Architectures Optimization Reference Manual", VDPBF16PS and TDPBF16PS.
+
 Where it was not compiled: with x4plus ncnn takes 50 kB a pixel, six times as much as OpenVINO. Its tiles are smaller,
 and what more of them overlaps costs more than it gains.
 """
@@ -142,6 +166,8 @@ class Machine:
     """Number of GPUs that NVIDIA's driver shows to this process."""
     has_fast_bf16: bool = False
     """Whether the processor multiplies bf16 numbers itself."""
+    has_amx: bool = False
+    """Whether it multiplies matrices of them."""
     offered: frozenset[tuple[str, str]]
     """(engine, device without number) of each row whose packages are installed and whose hardware is there."""
 
@@ -203,6 +229,7 @@ def choose(
         and kind in ("auto", row.device)
         and (precision == "auto" or precision in row.precisions)
         and (row.runs_files or not is_file)
+        and (not row.needs_amx or machine.has_amx)
         and (not row.needs_bf16 or (machine.has_fast_bf16 and (is_faithful_in_bf16 or precision == "bf16")))
         and (not (has_enlarged_convolutions and row.without_enlarged_convolutions) or engine != "auto")
         and (row.engine, row.device) in machine.offered
@@ -258,7 +285,7 @@ def machine_here(*, with_unmeasured: bool = False) -> Machine:
     for device, modules in PLUGIN_MODULES.items():
         if any(map(is_installed, modules)) and (gpus or device != "tensorrt_rtx"):
             offered.add(("onnxruntime", device))
-    return Machine(nvidia_gpus=gpus, has_fast_bf16=has_fast_bf16(), offered=frozenset(offered))
+    return Machine(nvidia_gpus=gpus, has_fast_bf16=has_fast_bf16(), has_amx=has_amx(), offered=frozenset(offered))
 
 
 def _installed_for_cpus() -> set[tuple[str, str]]:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-SCRIPTS = [".ci/run", "scripts/check", "scripts/demo", "scripts/install", "scripts/test"]
+SCRIPTS = [".ci/run", "scripts/check", "scripts/demo", "scripts/install", "scripts/test", "scripts/wheels"]
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="POSIX shell scripts")
 

@@ -1,11 +1,13 @@
-"""The wheel: what is in it, and that it runs."""
+"""The wheel: what is in it, that it runs, and how it is made for other systems."""
 
+import importlib
 import os
 import shutil
 import subprocess
 import sys
 import zipfile
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
@@ -66,6 +68,36 @@ def test_wheel_is_typed_and_carries_the_licences(names: set[str]) -> None:
 
 def test_wheel_holds_the_page_that_compares_networks(names: set[str]) -> None:
     assert "realesr/cli/comparing/page.html" in names
+
+
+@pytest.fixture
+def targets(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    """The module of scripts/wheels that knows the systems."""
+    monkeypatch.syspath_prepend(str(ROOT / "scripts"))
+    return importlib.import_module("wheel_targets")
+
+
+def test_the_library_of_each_system_has_a_name_that_python_knows_there(targets: ModuleType) -> None:
+    """`EXTENSION_SUFFIXES`, among which the engine looks, has ".abi3.so" on POSIX systems and ".pyd" on Windows."""
+    names = {target.name: target.library_name for target in targets.TARGETS}
+    assert names.pop("windows-x86_64") == "_winograd.pyd"
+    assert set(names.values()) == {"_winograd.abi3.so"}
+
+
+def test_a_library_is_put_into_the_wheel_of_its_system(targets: ModuleType, wheel: Path, tmp_path: Path) -> None:
+    pytest.importorskip("wheel", reason="scripts/wheels installs it")
+    (windows,) = (target for target in targets.TARGETS if target.name == "windows-x86_64")
+    (tmp_path / windows.library_name).write_bytes(b"a library")
+    made = targets.with_library(wheel, windows, tmp_path / windows.library_name, tmp_path)
+    assert made.name.endswith("-cp311-abi3-win_amd64.whl")
+    with zipfile.ZipFile(made) as archive:
+        assert archive.read("realesr/engines/winograd/_winograd.pyd") == b"a library"
+        (record,) = (name for name in archive.namelist() if name.endswith(".dist-info/RECORD"))
+        assert "realesr/engines/winograd/_winograd.pyd,sha256=" in archive.read(record).decode()
+        (tags,) = (name for name in archive.namelist() if name.endswith(".dist-info/WHEEL"))
+        assert [line for line in archive.read(tags).decode().splitlines() if line.startswith("Tag:")] == [
+            "Tag: cp311-abi3-win_amd64"
+        ]
 
 
 def test_command_runs_from_the_wheel(wheel: Path, tmp_path: Path) -> None:

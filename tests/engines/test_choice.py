@@ -242,6 +242,27 @@ def test_winograd_is_taken_wherever_it_can_run(asked: dict[str, Any], expected: 
     assert taken(machine=here, **asked) == (expected, "cpu")
 
 
+@pytest.mark.parametrize(
+    ("asked", "expected"),
+    [
+        ({"is_faithful_in_bf16": True}, "openvino"),
+        ({"precision": "bf16"}, "openvino"),
+        ({}, "winograd"),
+        ({"is_faithful_in_bf16": True, "precision": "fp32"}, "winograd"),
+        ({"is_faithful_in_bf16": True, "is_file": True}, "onnxruntime"),
+    ],
+)
+def test_with_amx_bf16_comes_first_for_networks_that_bear_it(asked: dict[str, Any], expected: str) -> None:
+    here = replace(machine(("winograd", "cpu"), *ON_CPUS, gpus=0), has_fast_bf16=True, has_amx=True)
+    assert taken(machine=here, **asked) == (expected, "cpu")
+
+
+def test_with_amx_the_reason_says_that_it_was_not_measured() -> None:
+    here = replace(machine(("winograd", "cpu"), *ON_CPUS, gpus=0), has_fast_bf16=True, has_amx=True)
+    assert "AMX" in choose(machine=here, is_faithful_in_bf16=True)[0].reason
+    assert "not measured" in choose(machine=here, is_faithful_in_bf16=True)[0].reason
+
+
 def test_vulkan_has_to_be_asked_for() -> None:
     everything = Machine(nvidia_gpus=0, offered=EVERYTHING)
     assert "vulkan" not in {one.device for one in choose(machine=everything)}

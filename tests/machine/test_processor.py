@@ -44,6 +44,21 @@ def test_bf16_can_be_forbidden(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, 
     assert processor.has_fast_bf16() is expected
 
 
+@pytest.mark.parametrize(
+    ("limit", "expected"), [("", True), ("ALL", True), ("AVX512_CORE_BF16", False), ("AVX512_CORE_AMX", True)]
+)
+def test_amx_can_be_forbidden(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, limit: str, expected: bool) -> None:
+    pretend(monkeypatch, tmp_path, "flags : fpu avx2 avx512f avx512_bf16 amx_bf16 amx_tile\n")
+    monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", limit)
+    assert processor.has_fast_bf16()
+    assert processor.has_amx() is expected
+
+
+def test_bf16_alone_is_no_amx(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    pretend(monkeypatch, tmp_path, XEON)
+    assert not processor.has_amx()
+
+
 @pytest.mark.parametrize("text", [None, "", "flags: fpu avx2\n", "Features : fp asimd\n"])
 def test_no_feature_is_claimed_that_the_system_does_not_report(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, text: str | None
