@@ -96,7 +96,7 @@ class DryWorkers(Workers):
 
 def _weight_bytes(task: Task) -> int:
     convolution = task.step.convolution
-    depth = convolution.offset + convolution.input_channels
+    depth: int = convolution.offset + convolution.input_channels
     return 4 * (1 if convolution.is_1x1 else POINTS) * depth * convolution.output_channels
 
 

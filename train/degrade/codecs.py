@@ -84,7 +84,8 @@ def recompress_h264(image: Tensor, crf: float) -> Tensor:
     packets = [*encoder.encode(frame), *encoder.encode(None)]
     decoder = av.CodecContext.create("h264", "r")
     frames = [each for packet in packets for each in decoder.decode(packet)] + list(decoder.decode(None))
-    return _as_floats(frames[0].to_ndarray(format="rgb24")[:height, :width], image)
+    degraded = np.asarray(frames[0].to_ndarray(format="rgb24"), np.uint8)
+    return _as_floats(degraded[:height, :width], image)
 
 
 def check_h264() -> None:
