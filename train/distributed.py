@@ -94,7 +94,8 @@ def check_gpus(count: int, device: str) -> None:
     there = torch.cuda.device_count()
     if count < 1 or (there < count and device != "cpu"):
         raise UsageError(
-            f"got {count} GPUs, expected 1 to {there}, which torch sees here (or the device cpu, to try it)",
+            f"got {count} GPUs, expected 1 or more, and no more than the {there} that torch sees here (or the device "
+            "cpu, to try it)",
             option="gpus",
         )
 
@@ -196,7 +197,7 @@ def greatest_of_all(number: int, world: World) -> int:
     """Return the greatest of the whole numbers that the processes have."""
     if world.size == 1:
         return number
-    asked = torch.tensor(number, device=world.device)
+    asked = torch.tensor(number, dtype=torch.int64, device=world.device)
     dist.all_reduce(asked, dist.ReduceOp.MAX)
     return int(asked)
 
@@ -222,6 +223,11 @@ def mean_of_all(values: dict[str, Tensor], world: World) -> dict[str, float]:
         dist.all_reduce(stacked)
         stacked /= world.size
     return dict(zip(values, stacked.tolist(), strict=True))
+
+
+def is_of_lost_process(error: Exception) -> bool:
+    """Return whether an error says no more than that another process has ended, in the words of gloo or NCCL."""
+    return isinstance(error, dist.DistBackendError) or (isinstance(error, RuntimeError) and "gloo/" in str(error))
 
 
 def wait_for_all(world: World) -> None:

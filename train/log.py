@@ -1,6 +1,8 @@
 """Logs a run: a line of JSON for every record, TensorBoard where it is installed, one line for people."""
 
+import errno
 import json
+import os
 import time
 from collections import deque
 from collections.abc import Iterator, Mapping
@@ -11,24 +13,45 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
+from realesr.machine.whole_file import not_written
 from realesr.progress import AmountCallback, MessageCallback
 
 LOG = "log.jsonl"
+_ADVICE = "make room and say the same command again"
+_LONGEST_LINE_BYTES = 1 << 24
+"""More than any record has."""
 
 
 class RunLog:
     """Appends records to the run's log."""
 
     def __init__(self, run: Path, iteration: int) -> None:
-        """Open the files; `iteration` have been done, and what TensorBoard has of later ones is hidden."""
-        self._file = (run / LOG).open("a", encoding="utf-8")
+        """Open the files; `iteration` have been done, and what TensorBoard has of later ones is hidden.
+
+        Raises:
+            OutputError: the log cannot be written.
+        """
+        self._path = run / LOG
+        try:
+            self._file = self._path.open("ab", buffering=0)
+            _end_last_line(self._path)
+        except OSError as error:
+            raise not_written(self._path, error, _ADVICE) from error
         self._board = _open_tensorboard(run, iteration)
 
     def write(self, kind: str, iteration: int, values: Mapping[str, Any]) -> None:
-        """Append a record, and hand it to the system."""
+        """Append a record, and hand it to the system.
+
+        Raises:
+            OutputError: the disk is full or cannot be written.
+        """
         record = {"time": round(time.time(), 3), "kind": kind, "iteration": iteration, **values}
-        self._file.write(json.dumps(record, default=str) + "\n")
-        self._file.flush()
+        line = f"{json.dumps(record, default=str)}\n".encode()
+        try:
+            if self._file.write(line) < len(line):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        except OSError as error:
+            raise not_written(self._path, error, _ADVICE) from error
         if self._board is not None and kind != "run":
             for name, value in _numbers(values, kind):
                 self._board.add_scalar(name, value, iteration)
@@ -136,6 +159,15 @@ def amount_shown(what: str, show: MessageCallback) -> AmountCallback:
             show(f"{what}: {done / 1e6:.0f}{f' of {total / 1e6:.0f}' if total else ''} MB")
 
     return on_progress
+
+
+def _end_last_line(path: Path) -> None:
+    """Remove a last line that was broken off, by a power cut or a full disk: every line of the log is a record."""
+    with path.open("rb+") as file:
+        size = file.seek(0, os.SEEK_END)
+        file.seek(max(0, size - _LONGEST_LINE_BYTES))
+        broken_off = file.read().rpartition(b"\n")[2]
+        file.truncate(size - len(broken_off))
 
 
 def _numbers(values: Mapping[str, Any], where: str) -> Iterator[tuple[str, float]]:

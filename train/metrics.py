@@ -10,6 +10,9 @@ _SSIM_SIGMA_PX, _SSIM_RADIUS_PX = 1.5, 5
 _SSIM_C1, _SSIM_C2 = 0.01**2, 0.03**2
 """Wang et al. 2004, "Image quality assessment: from error visibility to structural similarity", section III.B."""
 
+SSIM_LEAST_PX = 2 * _SSIM_RADIUS_PX + 1
+"""Least side of an image for SSIM, without the border: that of its window."""
+
 DRIFT_PX = 32
 """Side of the squares whose mean colours are compared. An assumption: larger than texture, smaller than things."""
 
@@ -51,7 +54,7 @@ def ssim(images: Tensor, truth: Tensor, *, border_px: int = 0, luma: bool = Fals
     Raises:
         InputError: less than the window is left without the border.
     """
-    a, b = (_prepared(each, border_px, luma, least_px=2 * _SSIM_RADIUS_PX + 1) for each in (images, truth))
+    a, b = (_prepared(each, border_px, luma, least_px=SSIM_LEAST_PX) for each in (images, truth))
     mean_a, mean_b = _windowed(a), _windowed(b)
     var_a, var_b = _windowed(a * a) - mean_a**2, _windowed(b * b) - mean_b**2
     both = _windowed(a * b) - mean_a * mean_b

@@ -263,7 +263,7 @@ def _open_log(run: TrainingRun, images: Images) -> RunLog:
 
 def _tell_changes(run: TrainingRun, changes: dict[str, tuple[object, object]], say: MessageCallback) -> None:
     """Say and log what is otherwise in the recipe from here on."""
-    if not changes or run.log is None:
+    if not changes or run.log is None or run.is_done:
         return
     named = "; ".join(f"{key} was {old!r} and is {new!r}" for key, (old, new) in changes.items())
     say(f"from iteration {run.state.iteration} on the recipe has changed: {named}")
@@ -294,7 +294,8 @@ def _say_images(run: TrainingRun, images: Images, left_out: int, say: MessageCal
     parts = [f"{len(images.train)} images"] if images.train else []
     parts += [f"{len(images.pairs)} pairs"] if images.pairs else []
     held = (len(images.held_out) or len(images.validation_pairs)) - left_out
-    only = " (the same: there is only one)" if images.held_out == images.train else ""
+    held_alike = images.held_out == images.train and images.validation_pairs == images.pairs
+    only = " (the same: there is only one)" if held_alike else ""
     say(f"training on {' and '.join(parts)}, validating on {held} others{only}")
     if run.validation is not None and (warning := held_out_warning(held, len(run.validation))):
         say(warning)

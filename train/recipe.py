@@ -136,7 +136,8 @@ class Recipe:
 
     def __post_init__(self) -> None:
         # A network of 10^9 layers must be refused before anything asks for them.
-        sizes = [line for network in (self.architecture, self.discriminator) for line in _size_problems(network)]
+        sizes = [f"{_family(self.architecture)}: {line}" for line in _size_problems(self.architecture)]
+        sizes += [f"discriminator: {line}" for line in _size_problems(self.discriminator)]
         problems = [*range_problems(self, self.RANGES), *sizes]
         multiple = 1 if problems else self.architecture.scale * self.architecture.multiple_of
         if self.data.read_px % multiple:
@@ -268,10 +269,14 @@ def recipe_from(
     return recipe
 
 
+def _family(network: Architecture) -> str:
+    """Return what the table of this network is called."""
+    return next(name for name, kind in FAMILIES.items() if type(network) is kind)
+
+
 def _network_table(network: Architecture) -> dict[str, Any]:
     """Return the table of a recipe that names this network."""
-    family = next(name for name, kind in FAMILIES.items() if type(network) is kind)
-    return {family: dataclasses.asdict(network)}  # type: ignore[call-overload]  # every architecture is a dataclass
+    return {_family(network): dataclasses.asdict(network)}  # type: ignore[call-overload]  # every architecture is a dataclass
 
 
 def _with_degradation(table: dict[str, Any], problems: list[str]) -> dict[str, Any]:

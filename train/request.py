@@ -12,6 +12,7 @@ from realesr.train.checkpoint import checkpoints, read_facts
 from realesr.train.data.hold_out import hold_out
 from realesr.train.data.image_list import find_training_images
 from realesr.train.data.pairs import find_pairs
+from realesr.train.degraded_pairs import check_outside
 from realesr.train.recipe import Recipe, Stage, read_recipe, recipe_from
 from realesr.train.start import NOTHING, network_at
 
@@ -218,7 +219,8 @@ def find_images(request: Request, recipe: Recipe) -> Images:
 
     Raises:
         InputError: there are none, some are missing, or pairs do not match.
-        UsageError: there are photos and pairs, and the recipe does not say how to mix them.
+        UsageError: there are photos and pairs, and the recipe does not say how to mix them; or the run's folder lies
+            among the images, and its pictures would become some of them.
     """
     if request.data and request.gt and not recipe.data.pair_share:
         raise UsageError(
@@ -228,6 +230,7 @@ def find_images(request: Request, recipe: Recipe) -> Images:
         return Images(train=(), held_out=(), pairs=(), validation_pairs=())
     found = find_training_images(list(request.data)) if request.data else []
     pairs = tuple(find_pairs(list(request.gt), list(request.lq))) if request.gt and request.lq else ()
+    check_outside(request.run, [*(request.data or ()), *(request.gt or ()), *(request.lq or ())])
     if request.val_gt is not None and request.val_lq is not None:
         return Images(
             train=tuple(found),

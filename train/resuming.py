@@ -10,7 +10,11 @@ from realesr.train.stage_options import StageOptions
 
 _CHANGE_NOTHING_LEARNED = (
     "purpose",
-    "validation",
+    "validation.every",
+    "validation.crops",
+    "validation.crop_px",
+    "validation.grid",
+    "validation.lpips",
     "save",
     "log_every",
     "data.workers",
@@ -20,6 +24,9 @@ _CHANGE_NOTHING_LEARNED = (
     "stage2.iterations",
 )
 """Keys, and tables with all below them, that may differ wherever a run goes on."""
+
+_JUDGES_ALIKE = ("validation.every", "validation.grid", "validation.lpips")
+"""Options of the validation that leave PSNR as it is, by which the best network is chosen."""
 
 _FIXED_IN_STAGE = {
     "batch": "the samples of an iteration follow from it",
@@ -34,6 +41,7 @@ _FIXED_IN_STAGE = {
 _FIXED = {
     "stage": "a stage begins with a run of its own",
     "data": "the samples of an iteration follow from it",
+    "validation.hold_out": "the images that are trained on follow from it",
     "seed": "the samples of an iteration follow from it",
     "degrade": "the run learns to undo this degradation",
     "discriminator": "its weights fit no other network",
@@ -49,8 +57,7 @@ _SHOWN = 5
 
 def may_change(stage: str) -> list[str]:
     """Return the keys that may change where a run of this stage is resumed on purpose; "save.*" is a whole table."""
-    tables = ("validation", "save")
-    free = [f"{key}.*" if key in tables else key for key in _CHANGE_NOTHING_LEARNED if not key.startswith("stage")]
+    free = [f"{key}.*" if key == "save" else key for key in _CHANGE_NOTHING_LEARNED if not key.startswith("stage")]
     return [*free, *(f"{stage}.{each.name}" for each in fields(StageOptions) if each.name not in _FIXED_IN_STAGE)]
 
 
@@ -108,7 +115,7 @@ def flat(table: object, where: str = "") -> dict[str, Any]:
 
 def judges_otherwise(changes: Mapping[str, object]) -> bool:
     """Return whether scores before and after these changes cannot be compared."""
-    return any(key.startswith("validation.") and key not in ("validation.every", "validation.grid") for key in changes)
+    return any(key.startswith("validation.") and key not in _JUDGES_ALIKE for key in changes)
 
 
 def _reasons(key: str, stage: str) -> Iterator[str]:
@@ -120,7 +127,7 @@ def _reasons(key: str, stage: str) -> Iterator[str]:
         if name in _FIXED_IN_STAGE:
             yield _FIXED_IN_STAGE[name]
     else:
-        yield _FIXED.get(table, _FIXED_NETWORK)
+        yield _FIXED.get(key) or _FIXED.get(table, _FIXED_NETWORK)
 
 
 def _is_below(key: str, tables: tuple[str, ...]) -> bool:

@@ -170,7 +170,7 @@ MS_SSIM_LEAST_PX = 176
 """Least side of an image for MS-SSIM, whose window of 11 px has to fit after four halvings."""
 
 _MOST_ITERATIONS = 10**9
-_MOST_WEIGHT = 1e6
+_MOST_WEIGHT = 10**6
 StageOptions.RANGES = {
     "iterations": (1, _MOST_ITERATIONS),
     "batch": (1, 10_000),
@@ -185,5 +185,5 @@ StageOptions.RANGES = {
     "d_warm_up": (0, _MOST_ITERATIONS),
     "d_every": (1, _MOST_ITERATIONS),
     "accumulate": (1, 10_000),
-    "clip_norm": (0, 1e9),
+    "clip_norm": (0, 10**9),
 }

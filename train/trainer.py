@@ -11,12 +11,20 @@ from typing import Any
 
 from torch import Tensor
 
-from realesr.errors import InputError, OutputError, TrainingError
+from realesr.errors import InputError, OutputError, RealesrError, TrainingError
 from realesr.progress import MessageCallback
 from realesr.train.checkpoint import write_json
 from realesr.train.data.loader import Batch, batches
 from realesr.train.distill.patch_batches import AnsweredPatches, patch_batches
-from realesr.train.distributed import greatest_of_all, join_world, leave_world, mean_of_all, true_in_all, true_in_any
+from realesr.train.distributed import (
+    greatest_of_all,
+    is_of_lost_process,
+    join_world,
+    leave_world,
+    mean_of_all,
+    true_in_all,
+    true_in_any,
+)
 from realesr.train.log import status_line
 from realesr.train.opening import open_run
 from realesr.train.request import Request
@@ -51,12 +59,23 @@ def train(request: Request, *, say: MessageCallback, show: MessageCallback) -> P
             shown = show if world.is_first else _nothing
             run = open_run(request, world, tell, shown, held)
             if run.is_done:
-                tell(f"{run.folder} is finished: all {run.options.iterations} iterations are done")
+                tell(_finished(run))
             else:
                 _train(run, tell, shown)
+    except RuntimeError as error:
+        if not is_of_lost_process(error):
+            raise
+        raise TrainingError("another process has ended: see its error, above or below") from error
     finally:
         leave_world()
     return run.folder / f"{LAST}.safetensors" if world.is_first else None
+
+
+def _finished(run: TrainingRun) -> str:
+    done, wanted = run.state.iteration, run.options.iterations
+    if done > wanted:
+        return f"{run.folder} is finished: {done} iterations are done, and the recipe has {wanted}"
+    return f"{run.folder} is finished: all {wanted} iterations are done"
 
 
 def _train(run: TrainingRun, say: MessageCallback, show: MessageCallback) -> None:
@@ -102,7 +121,8 @@ def _loop(
     """Do iterations until the last one, or until some process is told to stop or has no batch."""
     while not run.is_done:
         batch, error = _next_batch(run, stream, signals)
-        found = greatest_of_all(_NO_BATCH if batch is None else bool(batch.failures), run.world)
+        own = _NO_BATCH if batch is None else _FAILURES if batch.failures else 0
+        found = greatest_of_all(own, run.world)
         if found == _FAILURES and batch is not None:
             error = _left_out(run, batch, say)
         if found == _NO_BATCH or batch is None or error is not None:
@@ -112,12 +132,12 @@ def _loop(
         _validate_and_save(run, say)
 
 
-def _left_out(run: TrainingRun, batch: Batch, say: MessageCallback) -> InputError | None:
+def _left_out(run: TrainingRun, batch: Batch, say: MessageCallback) -> RealesrError | None:
     """Tell which images could not be read in some process; return an error, in all of them, where they are too many."""
     try:
         leave_out(run, batch.failures, say, "left out, and the next image takes its place")
     except InputError as error:
-        return error
+        return error if run.world.is_first else TrainingError("too many images cannot be read: see the error above")
     return None
 
 
@@ -156,16 +176,17 @@ def _save_after_error(run: TrainingRun, say: MessageCallback) -> None:
     done = run.state.iteration
     if done == run.saved_iteration or not run.world.is_first:
         return
+    left = "the last checkpoint is whole" if run.saved_iteration else "there is no checkpoint yet"
     if run.is_half_done:
-        say(f"iteration {done} was broken off half done and cannot be saved; the last checkpoint is whole")
+        say(f"iteration {done} was broken off half done and cannot be saved; {left}")
         return
     if run.world.size > 1 and run.pool is not None:
-        say("the pairs of the other processes are not to be had, so nothing is saved; the last checkpoint is whole")
+        say(f"the pairs of the other processes are not to be had, so nothing is saved; {left}")
         return
     try:
         save(run, alone=True)
     except Exception as error:  # whatever this one is, the error that ended the run is the one to be told
-        say(f"iteration {done} could not be saved ({error}); the last checkpoint is whole")
+        say(f"iteration {done} could not be saved ({error}); {left}")
     else:
         say(f"an error came at iteration {done}, which is saved")
 

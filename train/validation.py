@@ -23,7 +23,7 @@ from realesr.train.degrade.apply import apply
 from realesr.train.degrade.draw import draw
 from realesr.train.degrade.filters import sharpen
 from realesr.train.degrade.recipe import DegradeRecipe
-from realesr.train.metrics import colour_drift, psnr, ssim
+from realesr.train.metrics import SSIM_LEAST_PX, colour_drift, psnr, ssim
 from realesr.train.recipe import ValidationOptions
 from realesr.train.stage_options import StageOptions
 
@@ -124,7 +124,8 @@ def given_set(
 ) -> ValidationSet:
     """Read given pairs, (HR, LR) each.
 
-    Pairs that cannot be read, or whose sizes do not fit the scale, are left out, and `on_failure` is told.
+    Pairs that cannot be read, that are too small to be scored, or whose sizes do not fit the scale, are left out, and
+    `on_failure` is told.
 
     Raises:
         InputError: no pair can be used; without `on_failure`, one cannot.
@@ -276,6 +277,9 @@ def _read_pair(hr_path: Path, lr_path: Path, scale: int) -> tuple[Tensor, Tensor
             f"{hr_path} is {wide} x {high} px and {lr_path} is {small_wide} x {small_high} px: "
             f"expected the first to be {scale} times the second"
         )
+    least_px = SSIM_LEAST_PX + 2 * _BORDER_PX
+    if min(hr.shape[1:]) < least_px:
+        raise InputError(f"{hr_path} is {hr.shape[2]} x {hr.shape[1]} px: expected {least_px} px a side, to be scored")
     return hr, lr
 
 

@@ -204,7 +204,7 @@ def prepare(
 @contextmanager
 def images_progress(messages: Any, title: str, images: Sequence[Path]) -> Iterator[Callable[[Path], None]]:
     """Show progress by the sizes of the files; yields the callback for an image that is done."""
-    sizes = {path: path.stat().st_size for path in images}
+    sizes = {path: path.stat().st_size if path.is_file() else 0 for path in images}  # links to nothing are told later
     total, done = sum(sizes.values()), 0
     with messages.progress(title, unit="bytes") as show_progress:
 

@@ -50,6 +50,14 @@ def test_faults_go_to_stdout_between_tabs_and_numbers_to_stderr(run: Command, ph
     ]
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="links need a right of their own there")
+def test_a_link_to_nothing_is_an_image_that_cannot_be_read(run: Command, photos: Path) -> None:
+    (photos / "linked.png").symlink_to(photos / "gone.png")
+    result = run("check", photos, "--crop", 20)
+    assert result.exit_code == 1
+    assert result.stdout.startswith(f"{photos / 'linked.png'}\tunreadable\t{photos / 'linked.png'} is a link to ")
+
+
 def test_few_images_are_told_until_there_are_enough_to_train_and_validate_on() -> None:
     assert len(list(few_images(19))) == 2
     assert list(few_images(20)) == ["fewer than 100 good images: enough for a trial, too few for a network of use"]

@@ -8,9 +8,10 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 
 from realesr.train import distributed
-from realesr.train.distributed import run_together
+from realesr.train.distributed import World, merged_of_all, run_together
 
 SAVING = """
 import os, pathlib, signal, time
@@ -70,3 +71,34 @@ def test_processes_share_the_cores_that_the_container_allows(tmp_path: Path, mon
     script = "import os, sys; open(sys.argv[1] + os.environ['RANK'], 'w').write(os.environ['OMP_NUM_THREADS'])"
     assert run_together(2, [sys.executable, "-c", script, str(tmp_path / "threads")]) == 0
     assert [(tmp_path / f"threads{rank}").read_text() for rank in (0, 1)] == ["3", "3"]
+
+
+def test_one_process_has_all_that_the_processes_have() -> None:
+    alone = World(rank=0, size=1, device=torch.device("cpu"))
+    assert merged_of_all({"a.png": "gone"}, alone) == {"a.png": "gone"}
+
+
+GATHERING = """
+import sys, torch
+from realesr.train.distributed import greatest_of_all, is_of_lost_process, join_world, leave_world, merged_of_all
+world = join_world("cpu")
+found = merged_of_all({{"both": str(world.rank), str(world.rank): "own"}}, world)
+assert found == {{"both": "0", "0": "own", "1": "own"}}, found
+assert greatest_of_all(1 - world.rank, world) == 1
+assert greatest_of_all(2 if world.rank else False, world) == 2
+if world.rank:
+    leave_world()
+    sys.exit(0)
+try:
+    greatest_of_all(0, world)
+except RuntimeError as error:
+    assert is_of_lost_process(error), error
+else:
+    raise AssertionError("the other process has left")
+open({folder!r} + "/done", "w").close()
+"""
+
+
+def test_processes_share_what_they_have_and_tell_when_one_has_left(tmp_path: Path) -> None:
+    assert run_together(2, [sys.executable, "-c", GATHERING.format(folder=str(tmp_path))]) == 0
+    assert (tmp_path / "done").exists()

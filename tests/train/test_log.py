@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 
+from realesr.errors import OutputError
 from realesr.train.log import LOG, LossMeans, RunLog, amount_shown
 
 
@@ -66,6 +67,26 @@ def test_a_record_goes_to_the_file_and_its_numbers_to_tensorboard(tmp_path: Path
         "validation": ((4, 6, 3), 5, "HWC"),
         "closed": True,
     }
+
+
+def test_a_line_that_was_broken_off_is_removed_before_others_follow(tmp_path: Path, boards: list[Board]) -> None:
+    (tmp_path / LOG).write_text('{"kind": "losses", "iteration": 1}\n{"kind": "los')
+    log = RunLog(tmp_path, 1)
+    log.write("losses", 2, {})
+    log.close()
+    records = [json.loads(line) for line in (tmp_path / LOG).read_text().splitlines()]
+    assert [record["iteration"] for record in records] == [1, 2]
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="only Linux has it")
+def test_a_full_disk_is_told_by_the_log(tmp_path: Path, boards: list[Board]) -> None:
+    log = RunLog(tmp_path, 0)
+    log.close()
+    with Path("/dev/full").open("ab", buffering=0) as log._file, pytest.raises(OutputError) as caught:
+        log.write("losses", 1, {"l1": 0.5})
+    assert str(caught.value) == (
+        f"{tmp_path / LOG} cannot be written (No space left on device): make room and say the same command again"
+    )
 
 
 @pytest.mark.parametrize(("iteration", "purge"), [(0, None), (40, 41)])

@@ -135,9 +135,9 @@ def test_a_wrong_stage_hides_nothing_of_the_rest(file):
         )
     assert caught.value.lines == (
         "stage1.batchsize = 8 is no key here: did you mean batch?",
-        "stage1: got l1 = -1.0, expected 0 to 1,000,000.0",
+        "stage1: got l1 = -1.0, expected 0 to 1,000,000",
         "stage2.iterations = 'x': expected a whole number",
-        "stage2: got l1 = -2.0, expected 0 to 1,000,000.0",
+        "stage2: got l1 = -2.0, expected 0 to 1,000,000",
         "got seed = -1, expected 0 to 9,007,199,254,740,991",
     )
 
@@ -231,8 +231,8 @@ def test_each_value_of_each_key_is_taken_or_refused_in_one_line(file):
         ("seed=-1", "got seed = -1, expected 0 to 9,007,199,254,740,991"),
         ("stage1.batch=1000000000", "stage1: got batch = 1000000000, expected 1 to 10,000"),
         ("data.workers=1000000000", "data: got workers = 1000000000, expected 0 to 512"),
-        ("compact.convs=1000000000", "got convs = 1000000000, expected 0 to 4,096"),
-        ("discriminator.features=0", "got features = 0, expected 1 to 4,096"),
+        ("compact.convs=1000000000", "compact: got convs = 1000000000, expected 0 to 4,096"),
+        ("discriminator.features=0", "discriminator: got features = 0, expected 1 to 4,096"),
         ("stage1.learning_rate=nan", "stage1.learning_rate = nan: expected a number"),
         ("stage1.milestones=[-1]", "got milestones = [-1], expected iterations"),
         ("degrade.first.up=[1, 1e9]", "expected two numbers of 0.01 or more, at most 16"),

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from realesr.errors import UsageError
-from realesr.train.recipe import Recipe, read_recipe
+from realesr.train.recipe import Recipe, ValidationOptions, read_recipe
 from realesr.train.resuming import changes_since, judges_otherwise, may_change
 
 RUN = Path("runs/net")
@@ -42,6 +42,7 @@ def test_options_of_the_other_stage_and_of_validation_do_not_matter(on_purpose: 
     [
         ("stage2.batch=8", "stage2.batch (the samples of an iteration follow from it)"),
         ("data.read_px=160", "data.read_px (the samples of an iteration follow from it)"),
+        ("validation.hold_out=3", "validation.hold_out (the images that are trained on follow from it)"),
         ("seed=3", "seed (the samples of an iteration follow from it)"),
         ("degrade.photons=300", "degrade.photons (the run learns to undo this degradation)"),
         ("compact.convs=3", "compact.convs (its weights fit no other network)"),
@@ -54,13 +55,15 @@ def test_what_may_not_change_is_refused_with_the_reason_and_with_what_may(change
     with pytest.raises(UsageError) as caught:
         compare(change, "stage2.learning_rate=1e-5")
     assert f"{RUN} cannot go on with another {reason}: expected changes of " in str(caught.value)
-    assert "validation.*, save.*, log_every" in str(caught.value)
+    assert "validation.lpips, save.*, log_every" in str(caught.value)
     assert "stage2.learning_rate" in str(caught.value)
 
 
 def test_every_key_is_free_or_fixed() -> None:
     keys = {each.name for each in fields(Recipe)}
-    assert {"purpose", "validation", "save", "log_every"} <= {key.removesuffix(".*") for key in may_change("stage1")}
+    assert {"purpose", "validation.every", "save.*", "log_every"} <= set(may_change("stage1"))
+    named = {key.partition(".")[2] for key in may_change("stage1") if key.startswith("validation.")}
+    assert named == {each.name for each in fields(ValidationOptions)} - {"hold_out"}
     assert {"stage1.learning_rate", "stage1.gan", "stage1.iterations"} <= set(may_change("stage1"))
     assert not {"stage1.batch", "stage2.gan", "seed"} & set(may_change("stage1"))
     assert keys >= {"seed", "degrade"}
@@ -68,4 +71,4 @@ def test_every_key_is_free_or_fixed() -> None:
 
 def test_another_validation_judges_otherwise_but_not_more_often() -> None:
     assert judges_otherwise({"validation.crops": 1})
-    assert not judges_otherwise({"validation.every": 1, "validation.grid": 2, "stage1.l1": 3})
+    assert not judges_otherwise({"validation.every": 1, "validation.grid": 2, "validation.lpips": 3, "stage1.l1": 4})

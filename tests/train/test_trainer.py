@@ -203,6 +203,20 @@ def test_a_finished_run_can_be_made_longer(train, tmp_path):
     assert network(tmp_path / "net") == network(tmp_path / "whole")
 
 
+def test_a_finished_run_does_not_change(train, tmp_path):
+    train("stage1", "net")
+    said = resume(tmp_path / "net", ["stage1.iterations=4", "stage1.learning_rate=1e-5"])
+    assert said[-1] == f"{tmp_path / 'net'} is finished: 6 iterations are done, and the recipe has 4"
+    assert not any("has changed" in line for line in said)
+    assert records(tmp_path / "net", "changed") == []
+
+
+def test_a_run_among_its_photos_is_refused(train, tmp_path, photos):
+    with pytest.raises(UsageError, match=r"photos/net lies in .*photos, from which the photos are taken"):
+        train("stage1", "photos/net")
+    assert not (photos / "net").exists()
+
+
 def test_another_recipe_is_refused_and_what_differs_is_named(train):
     train("stage1", "net")
     with pytest.raises(UsageError, match=r"was begun otherwise \(stage1.batch was 2 and is 1\)"):
@@ -555,17 +569,22 @@ def test_a_held_out_pair_that_cannot_be_used_is_left_out_named_and_counted(train
     _, held = hold_out(sorted(photos.iterdir()), 3)
     (small / held[0].name).write_bytes(b"\x89PNG")
     Image.new("RGB", (35, 30)).save(small / held[1].name)
-    pairs = {"stage": "stage1", "gt": [photos], "lq": [small], "recipe": str(tmp_path / "tiny.toml")}
+
+    def train_on_pairs(out, *changes):
+        recipe = str(tmp_path / "tiny.toml")
+        request = Request(stage="stage1", out=out, gt=[photos], lq=[small], recipe=recipe, changes=changes)
+        trainer.train(request, say=said.append, show=lambda _: None)
+
     said: list[str] = []
-    trainer.train(Request(out=tmp_path / "net", **pairs), say=said.append, show=lambda _: None)
+    train_on_pairs(tmp_path / "net")
     assert [line for line in said if line.startswith("left out of the validation: ") and held[0].name in line]
     assert "2 images or pairs could not be read and were left out; they are named above" in said
+    assert "training on 9 pairs, validating on 1 others" in said
     assert [f"{held[0]} and {small / held[0].name}", f"{held[1]} and {small / held[1].name}"] == sorted(
         record["image"] for record in records(tmp_path / "net", "unreadable")
     )
     with pytest.raises(InputError, match=r"2 images cannot be read, more than data\.max_failures = 1 allows"):
-        few = Request(out=tmp_path / "few", changes=["data.max_failures=1"], **pairs)
-        trainer.train(few, say=said.append, show=lambda _: None)
+        train_on_pairs(tmp_path / "few", "data.max_failures=1")
 
 
 def test_other_weights_of_losses_that_learn_another_truth_judge_the_best_anew(train, tmp_path):

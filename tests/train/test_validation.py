@@ -103,8 +103,13 @@ def test_photos_are_sharpened_before_they_are_degraded_where_the_stage_does_so(p
 
 def test_the_crops_of_a_faithful_validation_are_degraded_each_in_its_own_way(paths):
     drawn = []
+
+    def kept(*args, **more):
+        drawn.append(draw(*args, **more))
+        return drawn[-1]
+
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(validation, "draw", lambda *args, **more: drawn.append(draw(*args, **more)) or drawn[0])
+        patch.setattr(validation, "draw", kept)
         degraded_set(paths, FAITHFUL, OPTIONS, stage=SHARP, scale=2)
     assert len({sample.shared for sample in drawn[0]}) == OPTIONS.crops
 
@@ -172,13 +177,27 @@ def test_weights_of_lpips_that_are_missing_are_told_at_once(paths):
         degraded_set(paths, CORRECTED, options, stage=SHARP, scale=2)
 
 
-def test_pairs_too_small_for_a_score_are_told_by_the_baseline(tmp_path):
+def test_pairs_that_cannot_be_used_are_left_out_and_told(tmp_path, pairs):
+    tiny = [tmp_path / "large.png", tmp_path / "tiny.png"]
+    for path, side in zip(tiny, (16, 8), strict=True):
+        Image.fromarray(photo(0)[:side, :side]).save(path)
+    unfit = (pairs[0][0], tiny[1])
+    told: dict[str, str] = {}
+    tell = told.__setitem__
+    found = given_set([tuple(tiny), unfit, *pairs], OPTIONS, stage=SHARP, scale=2, on_failure=tell)
+    assert list(found.names) == [hr.stem for hr, _ in pairs]
+    assert list(told) == [f"{tiny[0]} and {tiny[1]}", f"{unfit[0]} and {unfit[1]}"]
+    assert "large.png is 16 x 16 px: expected 19 px a side, to be scored" in told[f"{tiny[0]} and {tiny[1]}"]
+    with pytest.raises(InputError, match=r"no image is left that can be read \(.*large\.png is 16 x 16 px"):
+        given_set([tuple(tiny)], OPTIONS, stage=SHARP, scale=2, on_failure=tell)
+
+
+def test_pairs_too_small_for_a_score_are_told_by_name(tmp_path):
     paths = [tmp_path / "large.png", tmp_path / "small.png"]
     for path, side in zip(paths, (16, 8), strict=True):
         Image.fromarray(photo(0)[:side, :side]).save(path)
-    found = given_set([tuple(paths)], OPTIONS, stage=SHARP, scale=2)
-    with pytest.raises(InputError, match="got an image of 16 x 16 px to score, expected at least 19 px a side"):
-        bicubic_scores(found)
+    with pytest.raises(InputError, match=r"large\.png is 16 x 16 px: expected 19 px a side, to be scored"):
+        given_set([tuple(paths)], OPTIONS, stage=SHARP, scale=2)
 
 
 def test_pictures_show_input_bicubic_network_and_truth_of_the_first_pairs():
