@@ -1,9 +1,11 @@
-"""The command as a whole: peak memory on large photos, time of `--help`, size of the light install, the first photo.
+"""The command as a whole: peak memory on large photos, time of `--help` and of small photos, size of the light install.
 
     python benchmarks/bench_command.py memory [--model NAME]    4000 x 3000 and 4000 x 12000 baseline JPEG to a x4 PNG
     python benchmarks/bench_command.py memory --heights 500 25000    2 MP and 100 MP: the time per input pixel
     python benchmarks/bench_command.py partial --model NAME    4000 x 3000, stopped after --seconds
     python benchmarks/bench_command.py help                     `realesr --help`, median of 11
+    python benchmarks/bench_command.py start --model NAME      16 x 16 and 450 x 450 px, median of nine; of several
+                                                                environments in turn with --python
     python benchmarks/bench_command.py size                     fresh environments: light, and with `weights`
     python benchmarks/bench_command.py first                    from `pip install .` to pictures, offline (Linux)
 
@@ -107,6 +109,49 @@ def help_time() -> list[dict[str, Any]]:
     return [{"command": "realesr --help", "median_s": statistics.median(times), "max_s": max(times)}]
 
 
+def start_time(model: str, pythons: list[Path]) -> list[dict[str, Any]]:
+    """Wall and processor time of `realesr upscale` on photos so small that its start is much of it.
+
+    Python may keep its bytecode, as it does where people install realesr.
+    """
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+    rows = []
+    with tempfile.TemporaryDirectory() as folder:
+        for side in (16, 450):
+            photo, target = Path(folder) / f"{side}.jpg", Path(folder) / "large.png"
+            make_photo(photo, side, side)
+            options = ["-m", "realesr", "upscale", str(photo), "-m", model, "-o", str(target), "--overwrite", "--quiet"]
+            times: dict[Path, list[tuple[float, float]]] = {python: [] for python in pythons}
+            for run in range(10):
+                for python in pythons:
+                    wall_s, cpu_s = times_of([str(python), *options], environment, folder)
+                    if run:  # the first one compiles modules and reads from the disk
+                        times[python].append((wall_s, cpu_s))
+            for python, measured in times.items():
+                wall, cpu = ([run[which] for run in measured] for which in (0, 1))
+                rows.append(
+                    {
+                        "python": str(python),
+                        "model": model,
+                        "px": f"{side} x {side}",
+                        "wall_s": statistics.median(wall),
+                        "least_wall_s": min(wall),
+                        "cpu_s": statistics.median(cpu),
+                        "least_cpu_s": min(cpu),
+                    }
+                )
+    return rows
+
+
+def times_of(command: list[str], environment: dict[str, str], folder: str) -> tuple[float, float]:
+    """Wall and processor seconds of a command, the latter of all its threads."""
+    before, started = os.times(), time.perf_counter()
+    subprocess.run(command, cwd=folder, env=environment, check=True, stdout=subprocess.DEVNULL)
+    wall_s, after = time.perf_counter() - started, os.times()
+    own = after.children_user + after.children_system
+    return wall_s, own - before.children_user - before.children_system
+
+
 def install_size() -> list[dict[str, Any]]:
     """Size on disk of fresh environments, pip included."""
     rows = []
@@ -161,12 +206,13 @@ def first_photo() -> list[dict[str, Any]]:
 def main() -> None:
     """Measure, print a table, write JSON."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=["memory", "partial", "help", "size", "first", "photo"])
+    parser.add_argument("what", choices=["memory", "partial", "help", "start", "size", "first", "photo"])
     parser.add_argument("path", type=Path, nargs="?", help="where `photo` writes")
     parser.add_argument("--model", default="realesr-animevideov3")
     parser.add_argument("--height", type=int, default=3000)
     parser.add_argument("--heights", type=int, nargs="*", default=[3000, 12000])
     parser.add_argument("--seconds", type=float, default=180, help="when `partial` stops")
+    parser.add_argument("--python", type=Path, nargs="*", default=[Path(sys.executable)], help="for `start`")
     arguments = parser.parse_args()
     if arguments.what == "photo":
         make_photo(arguments.path, 4000, arguments.height)
@@ -175,6 +221,8 @@ def main() -> None:
         rows = memory(arguments.model, arguments.heights, None)
     elif arguments.what == "partial":
         rows = memory(arguments.model, [arguments.height], arguments.seconds)
+    elif arguments.what == "start":
+        rows = start_time(arguments.model, arguments.python)
     else:
         rows = {"help": help_time, "size": install_size, "first": first_photo}[arguments.what]()
     report.show(arguments.what, rows)

@@ -83,6 +83,7 @@ class DryWorkers(Workers):
 
     def __init__(self, threads: int, costs: Costs) -> None:
         self.threads, self._costs = threads, costs
+        self._pool = None  # the filters are transformed by this thread
         self.phases: list[Phase] = []
 
     def run(self, tasks: list[Task]) -> None:

@@ -1,17 +1,22 @@
 """A convolution's weights, in the Winograd domain."""
 
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from realesr.engines.winograd.fusion import FusedConvolution
-from realesr.engines.winograd.kernel import LEAKY_RELU, NO_ACTIVATION, SIGMOID, SILU, Kernel, aligned
+from realesr.engines.winograd.kernel import LEAKY_RELU, NO_ACTIVATION, SIGMOID, SILU, Kernel, aligned, aligned_parts
 from realesr.errors import EngineError
 from realesr.models.architecture import Architecture, State
 from realesr.models.layers import Activation, Convolution
 
 _ACTIVATIONS = {"relu": LEAKY_RELU, "leaky_relu": LEAKY_RELU, "prelu": LEAKY_RELU, "silu": SILU, "sigmoid": SIGMOID}
+
+DenseInputs = tuple[int, ...] | None
+"""Channels of the maps that a dense block has joined to a convolution's input, which is in the Winograd domain then;
+None outside of dense blocks."""
 
 
 class Filters:
@@ -24,10 +29,12 @@ class Filters:
         bias: NDArray[np.float32],
         *,
         inputs: tuple[int, ...],
+        factor: float = 1.0,
         activation: int = NO_ACTIVATION,
         slopes: NDArray[np.float32] | None = None,
         nearest_x2_input: bool = False,
         gate_offset: float | None = None,
+        weights: NDArray[np.float32] | None = None,
     ) -> None:
         """Transform the filters.
 
@@ -36,21 +43,20 @@ class Filters:
             filters: (out, in, 3, 3), or (out, in, 1, 1).
             bias: (out,).
             inputs: channels of what is joined to the input; each part is padded in its map.
+            factor: what filters and bias are multiplied by.
             activation: as in winograd.c.
             slopes: (out,), of a leaky ReLU.
             nearest_x2_input: whether every pixel is read twice in either direction.
             gate_offset: of the gate; see `FusedConvolution`.
+            weights: memory for the transformed filters, of `Kernel.weights_count`; by default their own.
         """
-        count = len(bias)
-        self.channels = kernel.padded(count)
+        self.channels = kernel.padded(len(bias))
         self.is_1x1 = filters.shape[2] == 1
-        wide = np.zeros((self.channels, sum(map(kernel.padded, inputs)), *filters.shape[2:]), np.float32)
-        first, place = 0, 0
-        for channels in inputs:
-            wide[:count, place : place + channels] = filters[:, first : first + channels]
-            first, place = first + channels, place + kernel.padded(channels)
-        self.weights = kernel.weights(wide)
-        self.bias = self._padded(bias)
+        if weights is None:
+            weights = aligned((kernel.weights_count(len(bias), inputs, is_1x1=self.is_1x1),))
+        kernel.prepare_weights(filters, inputs, factor, weights)
+        self.weights = weights
+        self.bias = self._padded(bias * np.float32(factor))
         self.activation = activation
         self.slopes = None if slopes is None else self._padded(slopes)
         self.nearest_x2_input, self.gate_offset = nearest_x2_input, gate_offset
@@ -75,32 +81,63 @@ class Filters:
         return padded
 
 
+def weights_memory(
+    kernel: Kernel, convolutions: Iterable[tuple[FusedConvolution, DenseInputs]]
+) -> list[NDArray[np.float32]]:
+    """Return memory for the transformed filters of each convolution; all of it is one array.
+
+    Args:
+        kernel: what computes with them.
+        convolutions: each with its inputs.
+    """
+    return aligned_parts(
+        [
+            kernel.weights_count(
+                each.layer.out_channels, inputs or (each.layer.in_channels,), is_1x1=_is_1x1(each, inputs)
+            )
+            for each, inputs in convolutions
+        ]
+    )
+
+
 def filters_for(
-    kernel: Kernel, operation: FusedConvolution, state: State, inputs: tuple[int, ...] | None = None
+    kernel: Kernel,
+    operation: FusedConvolution,
+    inputs: DenseInputs,
+    state: State,
+    weights: NDArray[np.float32],
 ) -> Filters:
     """Return the filters of a convolution; the factor for its result is folded into them.
 
     Args:
         kernel: what computes with them.
         operation: the convolution.
+        inputs: as in `weights_memory`.
         state: the network's arrays.
-        inputs: channels of what a dense block has joined to the input, which is in the Winograd domain.
+        weights: memory for the transformed filters.
     """
-    layer, factor = operation.layer, np.float32(operation.factor)
+    layer = operation.layer
     bias = state[f"{layer.name}.bias"] if layer.has_bias else np.zeros(layer.out_channels, np.float32)
     filters = _ungrouped(layer, state[f"{layer.name}.weight"])
-    if layer.kernel == 1 and (inputs or operation.nearest_x2_input):
+    if layer.kernel == 1 and not _is_1x1(operation, inputs):
         filters = np.pad(filters, ((0, 0), (0, 0), (1, 1), (1, 1)))  # the middle one of 3x3
     return Filters(
         kernel,
-        filters * factor,
-        bias * factor,
+        filters,
+        bias,
         inputs=inputs or (layer.in_channels,),
+        factor=operation.factor,
         activation=_ACTIVATIONS[operation.activation.kind] if operation.activation else NO_ACTIVATION,
         slopes=slopes_of(operation.activation, layer.out_channels, state),
         nearest_x2_input=operation.nearest_x2_input,
         gate_offset=operation.gate_offset,
+        weights=weights,
     )
+
+
+def _is_1x1(operation: FusedConvolution, inputs: DenseInputs) -> bool:
+    """Return whether it is computed as such, from pixels: not from the Winograd domain, nor from an enlarged map."""
+    return operation.layer.kernel == 1 and not (inputs or operation.nearest_x2_input)
 
 
 def slopes_of(activation: Activation | None, channels: int, state: State) -> NDArray[np.float32] | None:

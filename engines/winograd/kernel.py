@@ -5,8 +5,12 @@
 
 import ctypes
 import functools
+import math
+import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.machinery import EXTENSION_SUFFIXES
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -28,21 +32,6 @@ _ALIGNED_BYTES = 64
 _POINT_PADDING = 48
 """Floats between two points of a workspace, besides what they hold: at a power of two, all points would fall into the
 same set of a cache."""
-
-_G = np.array(
-    [
-        [1 / 4, 0, 0],
-        [-1 / 6, -1 / 6, -1 / 6],
-        [-1 / 6, 1 / 6, -1 / 6],
-        [1 / 24, 1 / 12, 1 / 6],
-        [1 / 24, -1 / 12, 1 / 6],
-        [0, 0, 1],
-    ]
-)
-"""The filter transform in one dimension, to the points 0, 1, -1, 2, -2 and infinity. Source: as in winograd.c."""
-
-_FILTER_TRANSFORM = np.kron(_G, _G).astype(np.float32)
-"""(36, 9): G kron G, of a whole 3x3 filter."""
 
 
 class ConvolutionStruct(ctypes.Structure):
@@ -97,6 +86,7 @@ class Kernel:
     simd_width: int
     """In floats."""
     _convolve: Any
+    _prepare_weights: Any
 
     @property
     def channel_unit(self) -> int:
@@ -107,18 +97,32 @@ class Kernel:
         """Return the channels of a map that holds so many."""
         return -(-channels // self.channel_unit) * self.channel_unit
 
-    def weights(self, filters: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Order filters for winograd.c, those of 3x3 in the Winograd domain.
+    def weights_count(self, channels_out: int, inputs: Sequence[int], *, is_1x1: bool) -> int:
+        """Return the floats that `prepare_weights` writes; the inputs are as there."""
+        return (1 if is_1x1 else POINTS) * self.padded(channels_out) * sum(map(self.padded, inputs))
+
+    def prepare_weights(
+        self, filters: NDArray[np.float32], inputs: Sequence[int], factor: float, weights: NDArray[np.float32]
+    ) -> None:
+        """Pad filters and order them for winograd.c, those of 3x3 in the Winograd domain.
+
+        Threads may do different ones at a time.
 
         Args:
-            filters: (out, in, 3, 3) or (out, in, 1, 1), with both numbers of channels padded.
+            filters: (out, in, 3, 3) or (out, in, 1, 1).
+            inputs: channels of each of the maps that are joined to the input, `in` together.
+            factor: what all filters are multiplied by.
+            weights: where they are written: as many floats as `weights_count` says, from a cache line on.
         """
-        count_out, count_in, side, _ = filters.shape
-        unit = self.channel_unit
-        blocks = filters.reshape(count_out // unit, unit, count_in, side**2)
-        ordered = np.ascontiguousarray(blocks.transpose(3, 0, 2, 1)).reshape(side**2, -1)
-        transform = _FILTER_TRANSFORM if side == 3 else np.ones((1, 1), np.float32)
-        return np.matmul(transform, ordered, out=aligned((len(transform), ordered.shape[1])))
+        channels_out, channels_in, side, _ = filters.shape
+        is_1x1 = side == 1
+        assert sum(inputs) == channels_in
+        assert weights.size == self.weights_count(channels_out, inputs, is_1x1=is_1x1)
+        values = np.ascontiguousarray(filters, np.float32)
+        counts = (ctypes.c_int * len(inputs))(*inputs)
+        self._prepare_weights(
+            values.ctypes.data, channels_out, counts, len(inputs), is_1x1, factor, weights.ctypes.data
+        )
 
     def convolve(
         self,
@@ -150,10 +154,23 @@ class Kernel:
 
 def aligned(shape: tuple[int, ...]) -> NDArray[np.float32]:
     """Return zeros that begin at a cache line."""
-    count = int(np.prod(shape))
+    count = math.prod(shape)
     memory = np.zeros(count + _ALIGNED_BYTES // 4, np.float32)
     start = -memory.ctypes.data % _ALIGNED_BYTES // 4
     return memory[start : start + count].reshape(shape)
+
+
+def aligned_parts(counts: Sequence[int]) -> list[NDArray[np.float32]]:
+    """Return arrays of any values, (count,) each, which begin at cache lines and lie in one piece of memory.
+
+    Of 4 MB and more NumPy asks Linux for huge pages. In pages of 4 kB the first touch of 260 MB (x4plus) takes longer
+    than the transform of all its filters.
+    """
+    line = _ALIGNED_BYTES // 4
+    ends = [line * end for end in accumulate(-(-count // line) for count in counts)]
+    memory = np.empty((ends[-1] if ends else 0) + line, np.float32)
+    start = -memory.ctypes.data % _ALIGNED_BYTES // 4
+    return [memory[start + begin : start + begin + count] for begin, count in zip([0, *ends], counts, strict=False)]
 
 
 @functools.cache
@@ -174,8 +191,9 @@ def load_kernel() -> Kernel:
 
 def kernel_for(simd_width: int) -> Kernel:
     """Return the kernel of this SIMD width, in floats; the processor has to have it."""
-    function = getattr(_library(), f"winograd_convolve_{simd_width}")
-    function.argtypes = (
+    library = _library()
+    convolve = getattr(library, f"winograd_convolve_{simd_width}")
+    convolve.argtypes = (
         ctypes.POINTER(ConvolutionStruct),
         ctypes.c_int,
         ctypes.c_int,
@@ -184,8 +202,21 @@ def kernel_for(simd_width: int) -> Kernel:
         ctypes.c_void_p,
         ctypes.c_ssize_t,
     )
-    function.restype = None
-    return Kernel(simd_width, function)
+    convolve.restype = None
+    prepare_weights = getattr(library, f"winograd_prepare_weights_{simd_width}", None)
+    if prepare_weights is None:
+        raise EngineError("engine winograd was compiled for another version of realesr: install realesr again")
+    prepare_weights.argtypes = (
+        ctypes.c_void_p,
+        ctypes.c_int,
+        ctypes.POINTER(ctypes.c_int),
+        ctypes.c_int,
+        ctypes.c_int,
+        ctypes.c_float,
+        ctypes.c_void_p,
+    )
+    prepare_weights.restype = None
+    return Kernel(simd_width, convolve, prepare_weights)
 
 
 def is_usable() -> bool:
@@ -201,14 +232,17 @@ def _library() -> ctypes.CDLL:
     """Load the compiled winograd.c; see `load_kernel`."""
     path = _path()
     if path is None:
-        raise MissingDependency(
-            "engine winograd was not compiled when realesr was installed: install GCC or Clang, "
-            "then realesr again as before, with pip's --force-reinstall --no-deps"
-        )
+        raise MissingDependency(f"engine winograd was not compiled when realesr was installed: {_how_to_get_it()}")
     try:
         return ctypes.CDLL(str(path))
     except OSError as error:
         raise EngineError(f"{path} does not load ({error}): install realesr again") from error
+
+
+def _how_to_get_it() -> str:
+    if sys.platform == "win32":
+        return "take a wheel of realesr for Windows, which holds it; Visual C++ cannot compile it"
+    return "install GCC or Clang, then realesr again as before, with pip's --force-reinstall --no-deps"
 
 
 def _path() -> Path | None:

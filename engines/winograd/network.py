@@ -42,7 +42,7 @@ class Network:
         architecture = weights.architecture
         self.scale, self.has_strips = architecture.scale, has_strips(architecture)
         whole, in_strips = (schedules(architecture, kernel.channel_unit, in_strips=each) for each in (False, True))
-        bound = [StageWeights(schedule, kernel, weights.state) for schedule in whole]
+        bound = [StageWeights(schedule, kernel, workers, weights.state) for schedule in whole]
         self.stages = [Stage(schedule, part, workers) for schedule, part in zip(whole, bound, strict=True)]
         self.strip_stages = [Stage(in_strips[0], bound[0], workers), *self.stages[1:]]
         """The first one differs: rows that are kept from strip to strip must not be overwritten."""

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from realesr.engines.winograd import plain
 from realesr.engines.winograd.dense_schedule import DenseBlockSchedule
-from realesr.engines.winograd.filters import Filters, filters_for, slopes_of
+from realesr.engines.winograd.filters import DenseInputs, Filters, filters_for, slopes_of, weights_memory
 from realesr.engines.winograd.fusion import FusedConvolution, FusedDenseBlock, PlainOperation
 from realesr.engines.winograd.kernel import Kernel
 from realesr.engines.winograd.long_skip import LongSkip, WaitingRows
@@ -27,25 +27,35 @@ Pixels = NDArray[np.float32]
 class StageWeights:
     """What the operations of a stage compute with."""
 
-    def __init__(self, schedule: StageSchedule, kernel: Kernel, state: State) -> None:
+    def __init__(self, schedule: StageSchedule, kernel: Kernel, workers: Workers, state: State) -> None:
         self.filters: dict[str, Filters] = {}
         """Of each convolution, by the name of its result."""
         self.slopes: dict[str, Pixels | None] = {}
         """Of each activation that stands for itself."""
+        convolutions = list(_convolutions(schedule))
+        memory = weights_memory(kernel, convolutions)
+
+        def transform(number: int) -> None:
+            operation, inputs = convolutions[number]
+            self.filters[operation.name] = filters_for(kernel, operation, inputs, state, memory[number])
+
+        workers.for_each(transform, range(len(convolutions)))
         for operation in schedule.operations:
-            if isinstance(operation, FusedConvolution):
-                self.filters[operation.name] = filters_for(kernel, operation, state)
-            elif isinstance(operation, FusedDenseBlock):
-                self._take_dense_block(operation, kernel, state)
-            elif isinstance(operation, Activated):
+            if isinstance(operation, Activated):
                 channels = schedule.places[operation.name].own_channels
                 self.slopes[operation.name] = slopes_of(operation.activation, channels, state)
 
-    def _take_dense_block(self, block: FusedDenseBlock, kernel: Kernel, state: State) -> None:
-        inputs: tuple[int, ...] = (block.convolutions[0].layer.in_channels,)
-        for convolution in block.convolutions:
-            self.filters[convolution.name] = filters_for(kernel, convolution, state, inputs)
-            inputs = (*inputs, convolution.layer.out_channels)
+
+def _convolutions(schedule: StageSchedule) -> Iterator[tuple[FusedConvolution, DenseInputs]]:
+    """Yield all convolutions of a stage, those of dense blocks with the channels of what is joined to their input."""
+    for operation in schedule.operations:
+        if isinstance(operation, FusedConvolution):
+            yield operation, None
+        elif isinstance(operation, FusedDenseBlock):
+            inputs: tuple[int, ...] = (operation.convolutions[0].layer.in_channels,)
+            for convolution in operation.convolutions:
+                yield convolution, inputs
+                inputs = (*inputs, convolution.layer.out_channels)
 
 
 class Stage:

@@ -1,9 +1,9 @@
 """Convolutions bound to maps, cut into blocks of tiles, and the threads that share these."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import wait
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from realesr.engines.winograd.filters import Filters
 from realesr.engines.winograd.kernel import ConvolutionStruct, Kernel, WinogradWorkspace
@@ -18,6 +18,9 @@ TILES_AT_ONCE = 6
 BLOCKS_A_CHUNK = 8
 """Of a dense block's work at a time: 190 MB of workspace (x4plus). With one, every block reads other weights than the
 one before it, which takes a tenth more time."""
+
+
+Item = TypeVar("Item")
 
 
 @dataclass(frozen=True)
@@ -127,11 +130,24 @@ class Workers:
 
     def run(self, tasks: list[Task]) -> None:
         """Do the tasks in any order, and all of them before this returns."""
-        remaining = iter(tasks)  # shared: whoever is free takes the next one
-        helpers = range(1, min(self.threads, len(tasks))) if self._pool else ()
-        others = [self._pool.submit(self._work, remaining, thread) for thread in helpers if self._pool]
+        self._share(self._work, tasks)
+
+    def for_each(self, function: Callable[[Item], None], items: Sequence[Item]) -> None:
+        """Call a function with each item, in any order, and with all of them before this returns."""
+
+        def work(remaining: Iterator[Item], _thread: int) -> None:
+            for item in remaining:
+                function(item)
+
+        self._share(work, items)
+
+    def _share(self, work: Callable[[Iterator[Item], int], None], items: Sequence[Item]) -> None:
+        """Have threads take items, each with its number, until there are none; what one raises is raised here."""
+        remaining = iter(items)  # shared: whoever is free takes the next one
+        helpers = range(1, min(self.threads, len(items))) if self._pool else ()
+        others = [self._pool.submit(work, remaining, thread) for thread in helpers if self._pool]
         try:
-            self._work(remaining, 0)
+            work(remaining, 0)
         finally:
             wait(others)
         for other in others:

@@ -52,6 +52,8 @@ struct convolution {
 };
 
 #if defined(__x86_64__) || defined(_M_X64)
+#include <cpuid.h>
+
 #define SIMD_WIDTH 8
 #define NAME(name) name##_8
 #define TARGET __attribute__((target("avx2,fma")))
@@ -64,11 +66,24 @@ struct convolution {
 #define TARGET __attribute__((target("avx512f")))
 #include "winograd.c"
 
-/* Return the SIMD width of this processor in floats; 0 where it has no vectors that this file is written for. */
+/* Return which registers the system keeps when it switches threads. Source: Intel, "Software Developer's Manual",
+   volume 1, section 13.3. macOS names those of AVX-512 only after a thread has used them: AVX2 is taken there. */
+static unsigned kept_registers(void) {
+    unsigned low, high;
+    __asm__("xgetbv" : "=a"(low), "=d"(high) : "c"(0));
+    return low;
+}
+
+/* Return the SIMD width of this processor in floats; 0 where it has no vectors that this file is written for. It is
+   asked directly, for what __builtin_cpu_supports answers depends on the compiler's library: zig's has no answer. */
 int winograd_simd_width(void) {
-    __builtin_cpu_init();
-    if (__builtin_cpu_supports("avx512f")) return 16;
-    return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") ? 8 : 0;
+    const unsigned avx = 0x06, avx512 = 0xE6;
+    unsigned eax, ebx, ecx, edx;
+    if (!__get_cpuid(1, &eax, &ebx, &ecx, &edx) || !(ecx & bit_OSXSAVE)) return 0;
+    unsigned has_fma = ecx & bit_FMA, kept = kept_registers();
+    if (!__get_cpuid_count(7, 0, &eax, &ebx, &ecx, &edx)) return 0;
+    if ((ebx & bit_AVX512F) && (kept & avx512) == avx512) return 16;
+    return has_fma && (ebx & bit_AVX2) && (kept & avx) == avx ? 8 : 0;
 }
 #elif defined(__aarch64__)
 #define SIMD_WIDTH 8
@@ -259,6 +274,76 @@ TARGET INLINE void NAME(convolve_1x1)(const struct convolution *c, int first, in
                 if (c->activation == LEAKY_RELU) slope = NAME(load)(c->slopes + channel);
                 ptrdiff_t place = row * c->output_row + (ptrdiff_t)left * c->output_channels + at;
                 NAME(store)(c->output + place, NAME(finished)(c, NAME(load)(products + at) + bias, slope, place, 1));
+            }
+        }
+    }
+}
+
+/* The filter transform of three values of a row or column: to the points 0, 1, -1, 2, -2 and infinity. */
+TARGET INLINE void NAME(filter_to_points)(const VECTOR *g, int from_step, VECTOR *points, int step) {
+    VECTOR first = g[0], middle = g[from_step], last = g[2 * from_step];
+    VECTOR even = (first + last) * (-1.f / 6), odd = middle * (1.f / 6);
+    VECTOR even_2 = first * (1.f / 24) + last * (1.f / 6), odd_2 = middle * (1.f / 12);
+    points[0] = first * (1.f / 4);
+    points[step] = even - odd;
+    points[2 * step] = even + odd;
+    points[3 * step] = even_2 + odd_2;
+    points[4 * step] = even_2 - odd_2;
+    points[5 * step] = last;
+}
+
+/* The 3x3 filters from one channel to 2 SIMD_WIDTH others, (9, 2 SIMD_WIDTH), to 36 points, `step` floats apart. */
+TARGET INLINE void NAME(transform_filters)(const VECTOR *taps, float *weights, ptrdiff_t step) {
+    VECTOR columns[36], points[2 * POINTS];
+    UNROLL for (int i = 0; i < 6; i++) NAME(filter_to_points)(taps + i, 6, columns + i, 6);
+    UNROLL for (int y = 0; y < 6; y++)
+        UNROLL for (int half = 0; half < 2; half++)
+            NAME(filter_to_points)(columns + 6 * y + half, 2, points + 12 * y + half, 2);
+    UNROLL for (int point = 0; point < POINTS; point++) {
+        NAME(store)(weights + point * step, points[2 * point]);
+        NAME(store)(weights + point * step + SIMD_WIDTH, points[2 * point + 1]);
+    }
+}
+
+/* The filters, of `size` values, from one channel to `count` others, `row` floats apart, times a factor: to
+   (9, 2 SIMD_WIDTH), with zeros. */
+TARGET INLINE void NAME(gather_filters)(const float *filters, ptrdiff_t row, int count, int size, float factor,
+                                        VECTOR *taps) {
+    float values[9][2 * SIMD_WIDTH] = {{0}};
+    for (int i = 0; i < count; i++)
+        for (int tap = 0; tap < size; tap++) values[tap][i] = filters[i * row + tap] * factor;
+    memcpy(taps, values, sizeof values);
+}
+
+/* The channels of a map that holds so many. */
+TARGET INLINE int NAME(padded)(int channels) {
+    return (channels + 2 * SIMD_WIDTH - 1) / (2 * SIMD_WIDTH) * (2 * SIMD_WIDTH);
+}
+
+/* Write `weights` of `struct convolution`: filters, (channels out, channels in, 3, 3), or of a 1x1 convolution
+   (channels out, channels in), times a factor. `inputs` has the channels of each map that is joined to the input; the
+   weights of those that pad the maps are 0. */
+TARGET void NAME(winograd_prepare_weights)(const float *filters, int channels_out, const int *inputs, int input_count,
+                                           int is_1x1, float factor, float *weights) {
+    int channels_in = 0, padded_in = 0, size = is_1x1 ? 1 : 9;
+    for (int input = 0; input < input_count; input++) {
+        channels_in += inputs[input];
+        padded_in += NAME(padded)(inputs[input]);
+    }
+    ptrdiff_t row = (ptrdiff_t)channels_in * size, step = (ptrdiff_t)NAME(padded)(channels_out) * padded_in;
+    for (int out = 0; out < channels_out; out += 2 * SIMD_WIDTH) {
+        int count = channels_out - out < 2 * SIMD_WIDTH ? channels_out - out : 2 * SIMD_WIDTH;
+        const float *from = filters + out * row;
+        for (int input = 0; input < input_count; input++) {
+            for (int channel = 0; channel < NAME(padded)(inputs[input]); channel++) {
+                VECTOR taps[18] = {{0}};
+                if (channel < inputs[input]) {
+                    NAME(gather_filters)(from, row, count, size, factor, taps);
+                    from += size;
+                }
+                if (is_1x1) memcpy(weights, taps, 2 * sizeof *taps);
+                else NAME(transform_filters)(taps, weights, step);
+                weights += 2 * SIMD_WIDTH;
             }
         }
     }

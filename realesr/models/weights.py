@@ -52,28 +52,29 @@ class DiscriminatorWeights:
     sha256: str
 
 
-def read_weights(path: Path) -> Weights:
+def read_weights(path: Path, *, sha256: str | None = None) -> Weights:
     """Read a network that enlarges.
 
     Args:
         path: .safetensors, .pth, .pt or .ckpt, or either of ncnn's two files.
+        sha256: what `Weights.sha256` will be, where the caller has compared the file with it; None to compute it.
 
     Raises:
         ModelError: the file is missing, damaged, of no known kind, asks to run code, or holds no network of ours.
     """
-    found = read_any_weights(path)
+    found = read_any_weights(path, sha256=sha256)
     if isinstance(found, DiscriminatorWeights):
         raise ModelError(f"{path} holds a discriminator, which enlarges nothing: give a generator")
     return found
 
 
-def read_any_weights(path: Path) -> Weights | DiscriminatorWeights:
+def read_any_weights(path: Path, *, sha256: str | None = None) -> Weights | DiscriminatorWeights:
     """Read a generator or a discriminator; arguments and errors are those of `read_weights`."""
     read = _READERS.get(path.suffix.lower())
     if read is None:
         raise ModelError(f"{path} is no file of weights: expected one of {', '.join(SUFFIXES)} (or .onnx)")
     try:
-        return read(path)
+        return read(path, sha256)
     except ModelError as error:
         message = printable(str(error))
         full = message if str(path.with_suffix("")) in message else f"{path}: {message}"
@@ -105,29 +106,34 @@ def interpolate(a: Weights, b: Weights, share_of_a: float) -> Weights:
     return Weights(f"{a.name}-with-{b.name}", a.architecture, state, digest)
 
 
-def _read_safetensors(path: Path) -> Weights | DiscriminatorWeights:
+def _read_safetensors(path: Path, sha256: str | None) -> Weights | DiscriminatorWeights:
     data = _read_bytes(path)
     arrays, metadata = read_safetensors(data)
-    return _named(path.stem, state_dict(arrays), data, metadata.get("activation"))
+    return _named(path.stem, state_dict(arrays), data, sha256, metadata.get("activation"))
 
 
-def _read_torch(path: Path) -> Weights | DiscriminatorWeights:
+def _read_torch(path: Path, sha256: str | None) -> Weights | DiscriminatorWeights:
     data = _read_bytes(path)
-    return _named(path.stem, state_dict(read_torch(data)), data)
+    return _named(path.stem, state_dict(read_torch(data)), data, sha256)
 
 
-def _read_ncnn(path: Path) -> Weights:
+def _read_ncnn(path: Path, sha256: str | None) -> Weights:
     for part in (path.with_suffix(".param"), path.with_suffix(".bin")):
         if not part.exists():
             raise ModelError(f"{part} does not exist: an ncnn network is a .param and a .bin of one name in one folder")
     param, data = _read_bytes(path.with_suffix(".param")), _read_bytes(path.with_suffix(".bin"))
     architecture, state = read_ncnn(param.decode("utf-8", "replace"), data)
-    digest = hashlib.sha256(param)
-    digest.update(data)
-    return Weights(path.stem, architecture, state, digest.hexdigest())
+    return Weights(path.stem, architecture, state, sha256 or _sha256(param, data))
 
 
-_READERS: dict[str, Callable[[Path], Weights | DiscriminatorWeights]] = {
+def _sha256(*parts: bytes) -> str:
+    digest = hashlib.sha256()
+    for part in parts:
+        digest.update(part)
+    return digest.hexdigest()
+
+
+_READERS: dict[str, Callable[[Path, str | None], Weights | DiscriminatorWeights]] = {
     ".safetensors": _read_safetensors,
     ".pth": _read_torch,
     ".pt": _read_torch,
@@ -151,7 +157,9 @@ def _read_bytes(path: Path) -> bytes:
         raise ModelError(f"{path} cannot be read: {error.strerror or error}") from error
 
 
-def _named(name: str, state: Arrays, data: bytes, activation: str | None = None) -> Weights | DiscriminatorWeights:
+def _named(
+    name: str, state: Arrays, data: bytes, sha256: str | None, activation: str | None = None
+) -> Weights | DiscriminatorWeights:
     """Return the network of a state dict out of a file, whose numbers no longer need the file."""
     _check_is_stored(state, len(data))
     architecture, arrays = recognise(state, activation=activation)
@@ -161,7 +169,7 @@ def _named(name: str, state: Arrays, data: bytes, activation: str | None = None)
     # In the order of use, so that two files of the same numbers give the same ONNX file.
     with np.errstate(over="ignore"):
         floats = {key: np.require(arrays[key], np.float32, ["C", "A", "W"]) for key in architecture.shapes}
-    sha256 = hashlib.sha256(data).hexdigest()
+    sha256 = sha256 or _sha256(data)
     if isinstance(architecture, UNetDiscriminator):
         return DiscriminatorWeights(name, architecture, floats, sha256)
     return Weights(name, architecture, floats, sha256)

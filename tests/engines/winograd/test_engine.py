@@ -1,9 +1,6 @@
 """What is winograd's own: every architecture and size against torch, long and short vectors, where it cannot run."""
 
-import ctypes
 import platform
-import shutil
-import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -37,8 +34,6 @@ if not winograd_kernel.is_usable():
 COMPACT = small_model(Compact(scale=2, features=8, convs=1))
 WIDE_BLOCKS = 1
 WIDE = small_model(RRDB(scale=4, features=64, blocks=WIDE_BLOCKS, growth=32))
-
-SOURCE = Path(__file__).parents[3] / "engines" / "winograd" / "winograd.c"
 
 
 @pytest.fixture(autouse=True)
@@ -117,27 +112,6 @@ def test_nothing_is_left_of_an_image_before(weights: Any) -> None:
         for height, width in ((12, 9), (9, 12), (10, 11), (12, 12)):
             used.run(picture(12, 12) * np.float32("nan"))
             assert np.array_equal(used.run(picture(height, width)), fresh.run(picture(height, width)))
-
-
-@pytest.fixture(params=[8, 16])
-def any_simd_width(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> int:
-    """Vectors of so many numbers, with the instructions of AVX2: compilers make two vectors of one that is too long."""
-    compiler = shutil.which("gcc") or shutil.which("clang")
-    if compiler is None or winograd_kernel.load_kernel().simd_width < 8:
-        pytest.skip("needs a compiler")
-    source = SOURCE.read_text().replace('target("avx512f")', 'target("avx2,fma")')
-    (tmp_path / "winograd.c").write_text(source)
-    built = tmp_path / "winograd.so"
-    subprocess.run(
-        [compiler, "-O1", "-w", "-shared", "-fPIC", str(tmp_path / "winograd.c"), "-o", str(built)], check=True
-    )
-    simd_width: int = request.param
-    library = ctypes.CDLL(str(built))
-    if not hasattr(library, f"winograd_convolve_{simd_width}"):
-        pytest.skip("not for this processor")
-    monkeypatch.setattr(winograd_kernel, "_library", lambda: library)
-    monkeypatch.setattr(winograd_engine, "load_kernel", lambda: winograd_kernel.kernel_for(simd_width))
-    return simd_width
 
 
 def test_vectors_of_any_length_give_what_torch_gives(any_simd_width: int) -> None:
