@@ -97,8 +97,9 @@ class DryWorkers(Workers):
 
 def _weight_bytes(task: Task) -> int:
     convolution = task.step.convolution
-    depth: int = convolution.offset + convolution.input_channels
-    return 4 * (1 if convolution.is_1x1 else POINTS) * depth * convolution.output_channels
+    depth = convolution.offset + convolution.input_channels
+    weights: int = (1 if convolution.is_1x1 else POINTS) * depth * convolution.output_channels
+    return 4 * weights
 
 
 def measured_costs() -> Costs:

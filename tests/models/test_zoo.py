@@ -203,7 +203,12 @@ def test_a_damaged_cache_is_noticed_and_fetched_anew(entry, downloads, caplog):
 def test_a_released_file_is_hashed_once(entry, downloads, monkeypatch):
     path = fetch(entry)
     hashed = []
-    monkeypatch.setattr(zoo, "file_sha256", lambda path: hashed.append(path) or file_sha256(path))
+
+    def noted(path):
+        hashed.append(path)
+        return file_sha256(path)
+
+    monkeypatch.setattr(zoo, "file_sha256", noted)
     monkeypatch.setattr(weights_module, "_sha256", lambda *_: pytest.fail("hashed again"))
     weights = zoo._load_entry(entry, None)
     assert hashed == [path]
