@@ -1,11 +1,7 @@
 """The page in a real browser, from a real `realesr serve` that runs a real network."""
 
 import contextlib
-import os
-import signal
 import socket
-import subprocess
-import sys
 import time
 import zipfile
 from collections.abc import Iterator
@@ -17,55 +13,33 @@ from PIL import Image
 
 from tests.browser import NEEDS_CHROMIUM, chromium
 
+from .server_process import MOST_SECONDS, ServerProcess, killed_at_the_end
 from .shown_page import WIDE, WIDTHS, Shown, plain, png, upload
 from .test_serving import running
 
 pytestmark = NEEDS_CHROMIUM
 
 NETWORK = "realesr-general-x4v3"
-MOST_SECONDS = 60.0
-"""How long anything is waited for: the machine may have other work."""
 MOST_UPLOAD_BYTES = 2_000_000
 
 SHARE = "document.querySelector('.file > progress:not([hidden])')?.getAttribute('value')"
 
 
-class Served:
+class Served(ServerProcess):
     """A `realesr serve` that runs."""
 
     def __init__(self, temporary: Path, *arguments: str, port: int = 0) -> None:
-        temporary.mkdir(exist_ok=True)
-        self.temporary = temporary
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "realesr", "serve", "--port", str(port), *arguments],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            env={**os.environ, "TMPDIR": str(temporary)},
-        )
-        assert self.process.stdout is not None
-        self.link = self.process.stdout.readline().strip()
+        super().__init__(temporary, "-m", "realesr", "serve", "--port", str(port), *arguments)
 
     @property
     def job_folders(self) -> list[Path]:
         return list(self.temporary.glob("realesr-serve-*/job-*"))
 
-    def ended(self) -> tuple[int, str]:
-        """The exit code, and what was written to stderr, after SIGTERM."""
-        self.process.send_signal(signal.SIGTERM)
-        _, stderr = self.process.communicate(timeout=MOST_SECONDS)
-        return self.process.returncode, stderr
-
 
 @contextlib.contextmanager
 def serving(temporary: Path, *arguments: str, port: int = 0) -> Iterator[Served]:
-    served = Served(temporary, *arguments, port=port)
-    try:
+    with killed_at_the_end(Served(temporary, *arguments, port=port)) as served:
         yield served
-    finally:
-        if served.process.poll() is None:
-            served.process.kill()
-        served.process.communicate()
 
 
 @pytest.fixture(scope="module")

@@ -4,11 +4,9 @@ import asyncio
 import contextlib
 import io
 import json
-import os
 import signal
 import socket
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -24,6 +22,7 @@ from realesr.server import http_protocol, serving
 from realesr.server.guard import TOKEN_COOKIE
 from realesr.server.settings import ServerSettings
 
+from .server_process import ServerProcess, killed_at_the_end
 from .test_app import png, upload
 
 NETWORK = {"model": "realesr-general-x4v3"}
@@ -38,21 +37,14 @@ serve(ServerSettings(**json.loads(sys.argv[1])), lambda link: print(link, flush=
 """
 
 
-class Running:
+class Running(ServerProcess):
     """A server that runs."""
 
+    end_seconds = 20.0
+
     def __init__(self, temporary: Path, **settings: Any) -> None:
-        self.temporary = temporary
         values = {"port": 0, "engine": "nearest", "grace_seconds": 5, **settings}
-        self.process = subprocess.Popen(
-            [sys.executable, "-c", START, json.dumps(values)],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            env={**os.environ, "TMPDIR": str(temporary)},
-        )
-        assert self.process.stdout is not None
-        self.link = self.process.stdout.readline().strip()
+        super().__init__(temporary, "-c", START, json.dumps(values))
         self.url = httpx.URL(self.link)
         self.port = self.url.port or 0
 
@@ -70,12 +62,6 @@ class Running:
                 while part := connection.recv(65_536):
                     received += part
             return received
-
-    def ended(self, number: int = signal.SIGTERM) -> tuple[int, str]:
-        """The exit code, and what was written to stderr, after a signal."""
-        self.process.send_signal(number)
-        _, stderr = self.process.communicate(timeout=20)
-        return self.process.returncode, stderr
 
     @property
     def folder(self) -> Path:
@@ -96,14 +82,8 @@ class Running:
 
 @contextlib.contextmanager
 def running(temporary: Path, **settings: Any) -> Iterator[Running]:
-    temporary.mkdir(exist_ok=True)
-    server = Running(temporary, **settings)
-    try:
+    with killed_at_the_end(Running(temporary, **settings)) as server:
         yield server
-    finally:
-        if server.process.poll() is None:
-            server.process.kill()
-        server.process.communicate()
 
 
 @pytest.fixture(scope="module")
