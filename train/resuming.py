@@ -35,6 +35,7 @@ _FIXED_IN_STAGE = {
     "l1_sharp": "the run learns, and is scored against, this truth",
     "perceptual_sharp": "the run learns, and is scored against, this truth",
     "gan_sharp": "the run learns, and is scored against, this truth",
+    "gan_details": "the discriminator has learned what it sees",
 }
 """Options of a stage that may not change, and why; all others may where the run is resumed on purpose."""
 
@@ -135,5 +136,6 @@ def _is_below(key: str, tables: tuple[str, ...]) -> bool:
 
 
 def _is_of_other_stage(key: str, stage: str) -> bool:
+    """Return whether a stage does not look at a key; stage 1 has no discriminator."""
     table = key.partition(".")[0]
-    return table.startswith("stage") and table not in ("stage", stage)
+    return table in (("stage2", "discriminator") if stage == "stage1" else ("stage1",))

@@ -64,7 +64,7 @@ class StageOptions:
     perceptual: float = 0.0
     """Weight of the VGG19 loss."""
     gan: float = 0.0
-    """Weight of the adversarial loss; above 0 there is a discriminator."""
+    """Weight of the adversarial loss; above 0 there is a discriminator. A share where `gan_adaptive` is true."""
     artefact: float = 0.0
     """Weight of the locally discriminative loss (LDL), which needs one more pass of the generator's mean (EMA)."""
     colour: float = 0.0
@@ -76,8 +76,15 @@ class StageOptions:
     """Whether the VGG19 loss compares with the sharpened truth."""
     gan_sharp: bool = False
     """Whether the discriminator's real images are sharpened."""
+    gan_adaptive: bool = False
+    """Whether `gan` is a share: in each step the gradient of the adversarial loss at the generator's output is made so
+    many times as long as that of the other losses together. 1 is as strong as they are. Source: Esser et al. 2021,
+    "Taming Transformers", arXiv 2012.09841, equation 7."""
+    gan_details: bool = False
+    """Whether the discriminator sees the differences from local means, enlarged, in the place of images: their details,
+    which it then tells apart far sooner; the other losses must hold colours and coarse structure."""
     gan_ramp: int = 0
-    """Iterations over which the weight of the adversarial loss rises from 0."""
+    """Iterations over which the weight (or share) of the adversarial loss rises from 0."""
     d_warm_up: int = 0
     """First iterations in which only the discriminator learns."""
     d_every: int = 1
@@ -150,7 +157,18 @@ class StageOptions:
                 f"got optimizer = {self.optimizer} and weight_decay = {self.weight_decay:g}, expected adamw with a "
                 "decay above 0, like 0.01, or adam without"
             )
+        yield from self._gan_misfits()
         yield from self._schedule_misfits()
+
+    def _gan_misfits(self) -> Iterator[str]:
+        for name in ("gan_adaptive", "gan_details"):
+            if getattr(self, name) and not self.gan:
+                yield f"got {name} = true and gan = 0, expected gan above 0, or {name} = false"
+        if self.gan_adaptive and not any(getattr(self, name) for name in LOSSES if name != "gan"):
+            yield (
+                "got gan_adaptive = true and no other loss above 0, expected one, like l1, of which gan is "
+                "the share, or gan_adaptive = false"
+            )
 
     def _schedule_misfits(self) -> Iterator[str]:
         if self.schedule == "cosine" and self.milestones:

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from realesr.errors import UsageError
+from realesr.train.adversarial import balanced_gradient, seen
 from realesr.train.losses import (
     PerceptualLoss,
     artefact_loss,
@@ -95,7 +96,8 @@ def gan_step(
 ) -> dict[str, Tensor]:
     """Do one iteration of stage 2: the generator against the discriminator, then the discriminator.
 
-    The discriminator sees what the generator made before its own step. Source of the order: Real-ESRGAN,
+    The discriminator sees what the generator made before its own step. Where the adversarial loss is adaptive, the
+    results have "gan_factor" too, by which its gradient was multiplied. Source of the order: Real-ESRGAN,
     realesrgan/models/realesrgan_model.py, optimize_parameters. Arguments, results and errors are those of `psnr_step`;
     `perceptual` is needed where its weight is above 0. Where the discriminator's step is refused, the generator has
     stepped already: go on from a checkpoint.
@@ -111,7 +113,7 @@ def gan_step(
         with torch.no_grad(), timed("G"), _autocast(lr.device, options):
             losses, fake = {}, state.generator(_laid_out(lr, options)).float()
     real = sharp if options.gan_sharp else hr
-    losses |= _discriminator_step(state, fake, real, options, may_step, timed)
+    losses |= _discriminator_step(state, lr, fake, real, options, may_step, timed)
     state.iteration += 1
     return losses
 
@@ -139,7 +141,10 @@ def _generator_step(
                     sr = state.generator(_laid_out(lr_part, options)).float()
                 losses = _losses(state, lr_part, sr, hr_part, sharp_part, options, perceptual, timed)
                 with timed("G"):
-                    (torch.stack(list(_weighted(losses, state.iteration, options))).sum() / parts).backward()  # type: ignore[no-untyped-call]
+                    if options.gan_adaptive:
+                        losses["gan_factor"] = _backward_balanced(losses, sr, state.iteration, options)
+                    else:
+                        (_weighted_sum(losses, state.iteration, options) / parts).backward()  # type: ignore[no-untyped-call]
             _add(sums, losses, parts)
             outputs.append(sr.detach())
     rate = learning_rate_at(options.learning_rate, state.iteration, options)
@@ -174,18 +179,27 @@ def _losses(
             losses["perceptual"] = perceptual(sr, sharp if options.perceptual_sharp else hr)
     if options.gan and state.discriminator is not None:
         with timed("D"), _autocast(lr.device, options):
-            logits = unwrapped(state.discriminator)(_laid_out(sr, options))
+            shown = seen(state.discriminator, sr, lr, options)
+            logits = unwrapped(state.discriminator)(_laid_out(shown, options))
         losses["gan"] = gan_loss(logits, real=True)
     return losses
 
 
-def _weighted(losses: dict[str, Tensor], iteration: int, options: StageOptions) -> Iterator[Tensor]:
-    for name, loss in losses.items():
-        yield loss * (gan_weight(iteration, options) if name == "gan" else getattr(options, name))
+def _weighted_sum(losses: dict[str, Tensor], iteration: int, options: StageOptions) -> Tensor:
+    weights = {name: gan_weight(iteration, options) if name == "gan" else getattr(options, name) for name in losses}
+    return torch.stack([loss * weights[name] for name, loss in losses.items()]).sum()
+
+
+def _backward_balanced(losses: dict[str, Tensor], sr: Tensor, iteration: int, options: StageOptions) -> Tensor:
+    """Give the generator the gradients of a part's losses, the adversarial one's by its share; return its factor."""
+    others = _weighted_sum({name: loss for name, loss in losses.items() if name != "gan"}, iteration, options)
+    gradient, factor = balanced_gradient(others, losses["gan"], sr, gan_weight(iteration, options))
+    sr.backward(gradient / options.accumulate)  # type: ignore[no-untyped-call]
+    return factor
 
 
 def _discriminator_step(
-    state: TrainState, fake: Tensor, real: Tensor, options: StageOptions, may_step: MayStep, timed: Timed
+    state: TrainState, lr: Tensor, fake: Tensor, real: Tensor, options: StageOptions, may_step: MayStep, timed: Timed
 ) -> dict[str, Tensor]:
     """Step the discriminator, whose loss is the sum of both means; return its losses."""
     discriminator, optimiser = state.discriminator, state.d_optimiser
@@ -196,11 +210,12 @@ def _discriminator_step(
     parts = options.accumulate
     with timed("D"):
         for name, images in (("real", real), ("fake", fake)):
-            for number, (part,) in enumerate(_parts(parts, images)):
+            for number, (part, lr_part) in enumerate(_parts(parts, images, lr)):
                 last = _gradients_synchronised(discriminator, only_if=number == parts - 1 and name == "fake")
                 with last, _spectral_norm_updates(discriminator, only_if=number == 0):
                     with _autocast(real.device, options):
-                        logits = discriminator(_laid_out(part, options)).float()
+                        shown = seen(discriminator, part, lr_part, options)
+                        logits = discriminator(_laid_out(shown, options)).float()
                     loss = gan_loss(logits, real=name == "real")
                     (loss / parts).backward()  # type: ignore[no-untyped-call]
                 _add(sums, {f"d_{name}": loss, f"d_{name}_logit": logits.mean()}, parts)

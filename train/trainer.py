@@ -103,7 +103,15 @@ def _batches(run: TrainingRun) -> Iterator[Batch]:
     """Return the batches of this process from the next iteration on: of images, or of a teacher's answers."""
     seed, first, batch, world = run.seed, run.state.iteration, run.options.batch, run.world
     if isinstance(run.data, AnsweredPatches):
-        return patch_batches(run.data, seed=seed, first_iteration=first, batch=batch, rank=world.rank, world=world.size)
+        return patch_batches(
+            run.data,
+            seed=seed,
+            first_iteration=first,
+            batch=batch,
+            rank=world.rank,
+            world=world.size,
+            device=world.device,
+        )
     return batches(
         run.data,
         seed=seed,

@@ -6,15 +6,26 @@ It enlarges nothing, so it has no list of layers. Source: Real-ESRGAN, realesrga
 from dataclasses import dataclass
 from math import prod
 
+from realesr.errors import ModelError
 from realesr.models.architecture import Shapes, State, conv_shape
 
 
 @dataclass(frozen=True, kw_only=True)
 class UNetDiscriminator:
-    """The number in which networks of the family UNetDiscriminatorSN differ."""
+    """The numbers in which networks of the family UNetDiscriminatorSN differ."""
 
     features: int = 64
     """Channels of the first convolution."""
+    channels: int = 3
+    """Channels of what it sees: 3, an image, or 6, an image and the generator's input, enlarged to the same size. The
+    second judges whether a texture belongs to that input: Isola et al. 2017 (pix2pix), arXiv 1611.07004."""
+
+    def __post_init__(self) -> None:
+        if self.channels not in (3, 6):
+            raise ModelError(
+                f"this discriminator sees {self.channels} channels: expected 3 (an image) or 6 (an image and the "
+                "generator's input)"
+            )
 
     @property
     def shapes(self) -> Shapes:
@@ -22,7 +33,7 @@ class UNetDiscriminator:
         f = self.features
         sizes = [(f, 2 * f, 4), (2 * f, 4 * f, 4), (4 * f, 8 * f, 4), (8 * f, 4 * f, 3), (4 * f, 2 * f, 3)]
         sizes += [(2 * f, f, 3), (f, f, 3), (f, f, 3)]
-        shapes: Shapes = {"conv0.weight": (f, 3, 3, 3), "conv0.bias": (f,)}
+        shapes: Shapes = {"conv0.weight": (f, self.channels, 3, 3), "conv0.bias": (f,)}
         for number, (into, out, kernel) in enumerate(sizes, start=1):
             shapes[f"conv{number}.weight_orig"] = (out, into, kernel, kernel)
             shapes[f"conv{number}.weight_u"] = (out,)
@@ -37,11 +48,17 @@ class UNetDiscriminator:
     @property
     def title(self) -> str:
         """Return a description in one line, for people."""
-        return f"UNetDiscriminatorSN: {self.features} features (for training; it enlarges nothing)"
+        channels = "" if self.channels == 3 else f", {self.channels} channels"
+        return f"UNetDiscriminatorSN: {self.features} features{channels} (for training; it enlarges nothing)"
 
 
 def detect_discriminator(state: State) -> UNetDiscriminator | None:
-    """Return the discriminator whose state dict this looks like; None where it looks like another network."""
+    """Return the discriminator whose state dict this looks like; None where it looks like another network.
+
+    Raises:
+        ModelError: it sees another number of channels than a discriminator does.
+    """
     if "conv1.weight_orig" not in state or "conv0.weight" not in state:
         return None
-    return UNetDiscriminator(features=conv_shape(state, "conv0")[0])
+    features, channels = conv_shape(state, "conv0")[:2]
+    return UNetDiscriminator(features=features, channels=channels)

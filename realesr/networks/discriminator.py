@@ -13,12 +13,15 @@ _LEAST_NORM = 1e-12
 
 
 class UNetDiscriminatorSN(nn.Module):
-    """(N, 3, H, W) RGB in [0, 1] -> (N, 1, H, W) logits, one a pixel: above zero is real; H and W multiples of 8."""
+    """(N, channels, H, W) -> (N, 1, H, W) logits, one a pixel: above zero is real; H and W multiples of 8.
+
+    The first three channels are RGB in [0, 1] (or what is taken for it), three more the generator's enlarged input.
+    """
 
     def __init__(self, architecture: UNetDiscriminator) -> None:
         super().__init__()
         f = architecture.features
-        self.conv0 = nn.Conv2d(3, f, 3, padding=1)
+        self.conv0 = nn.Conv2d(architecture.channels, f, 3, padding=1)
         self.conv1 = _halving(f, 2 * f)
         self.conv2 = _halving(2 * f, 4 * f)
         self.conv3 = _halving(4 * f, 8 * f)

@@ -118,6 +118,17 @@ def test_a_discriminator_is_recognised_but_is_no_generator():
         detect(state)
 
 
+def test_a_conditional_discriminator_is_recognised_by_its_six_channels():
+    architecture = UNetDiscriminator(features=8, channels=6)
+    state = _state(architecture)
+    assert recognise(state)[0] == architecture
+    assert "8 features, 6 channels" in architecture.title
+    assert "channels" not in UNetDiscriminator(features=8).title
+    state["conv0.weight"] = np.zeros((8, 5, 3, 3), np.float32)
+    with pytest.raises(ModelError, match=r"this discriminator sees 5 channels: expected 3 .* or 6"):
+        recognise(state)
+
+
 def test_unknown_weights_are_refused_with_their_first_keys():
     with pytest.raises(ModelError, match=r"got layers\.0\.attn\.qkv; expected"):
         detect({"layers.0.attn.qkv": np.zeros(3)})

@@ -17,6 +17,7 @@ from realesr.networks.discriminator import NormedConv
         Compact(scale=3, features=8, convs=3),
         Compact(scale=4, features=8, convs=1, activation="relu"),
         UNetDiscriminator(features=4),
+        UNetDiscriminator(features=4, channels=6),
     ],
 )
 def test_state_dicts_have_exactly_the_keys_and_shapes_of_the_architecture(architecture):

@@ -233,6 +233,8 @@ def test_each_value_of_each_key_is_taken_or_refused_in_one_line(file):
         ("data.workers=1000000000", "data: got workers = 1000000000, expected 0 to 512"),
         ("compact.convs=1000000000", "compact: got convs = 1000000000, expected 0 to 4,096"),
         ("discriminator.features=0", "discriminator: got features = 0, expected 1 to 4,096"),
+        ("discriminator.channels=4", "discriminator: this discriminator sees 4 channels: expected 3 (an image) or 6"),
+        ("stage2.gan_adaptive=1", "stage2.gan_adaptive = 1: expected true or false"),
         ("stage1.learning_rate=nan", "stage1.learning_rate = nan: expected a number"),
         ("stage1.milestones=[-1]", "got milestones = [-1], expected iterations"),
         ("degrade.first.up=[1, 1e9]", "expected two numbers of 0.01 or more, at most 16"),

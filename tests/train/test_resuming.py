@@ -35,6 +35,7 @@ def test_options_of_the_other_stage_and_of_validation_do_not_matter(on_purpose: 
     found = compare("stage1.batch=1", "stage1.l1=7", "validation.every=3", "data.workers=0", on_purpose=on_purpose)
     assert set(found) == {"validation.every", "data.workers"}
     assert compare("stage2.gan=0.2", stage="stage1", on_purpose=on_purpose) == {}
+    assert compare("discriminator.features=8", stage="stage1", on_purpose=on_purpose) == {}
 
 
 @pytest.mark.parametrize(
@@ -42,6 +43,7 @@ def test_options_of_the_other_stage_and_of_validation_do_not_matter(on_purpose: 
     [
         ("stage2.batch=8", "stage2.batch (the samples of an iteration follow from it)"),
         ("data.read_px=160", "data.read_px (the samples of an iteration follow from it)"),
+        ("stage2.gan_details=true", "stage2.gan_details (the discriminator has learned what it sees)"),
         ("validation.hold_out=3", "validation.hold_out (the images that are trained on follow from it)"),
         ("seed=3", "seed (the samples of an iteration follow from it)"),
         ("degrade.photons=300", "degrade.photons (the run learns to undo this degradation)"),

@@ -125,6 +125,9 @@ def test_a_discriminator_that_is_none_or_another_is_refused(gan_run: tuple[Path,
     with pytest.raises(ModelError, match=r"4 features.*, expected .*8 features"):
         start_discriminator(networks.build(UNetDiscriminator(features=8)), UNetDiscriminator(features=8), gan_run[0])
     path, _ = saved(tmp_path, SMALL[0])
+    conditional = UNetDiscriminator(features=4, channels=6)
+    with pytest.raises(ModelError, match=r"is UNetDiscriminatorSN: 4 features \(.*, expected .* features, 6 channels"):
+        start_discriminator(networks.build(conditional), conditional, gan_run[0])
     with pytest.raises(ModelError, match=r"first.safetensors is RRDBNet.*, expected UNetDiscriminator"):
         start_discriminator(own, UNetDiscriminator(features=4), path)
 

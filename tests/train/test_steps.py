@@ -405,11 +405,12 @@ class Waits(TorchDispatchMode):
         return function(*arguments, **(more or {}))
 
 
+@pytest.mark.parametrize("adaptive", [False, True])
 @BOTH
-def test_the_host_never_waits_but_for_may_step(step, monkeypatch):
+def test_the_host_never_waits_but_for_may_step(step, adaptive, monkeypatch):
     # Adam counts its steps on the host, where reading them makes nobody wait.
     monkeypatch.setattr(torch.optim.Adam, "step", lambda _: None)
-    more = ALL_LOSSES if step is gan_step else {}
+    more = {**ALL_LOSSES, "gan_adaptive": adaptive, "gan_details": adaptive} if step is gan_step else {}
     options = stage(step, clip_norm=1.0, accumulate=2, **more)
     state = make(step, options)
     with Waits() as waits:
@@ -450,6 +451,7 @@ TWO = [
     (psnr_step, {"artefact": 2.0, "clip_norm": 0.05}),
     (gan_step, {}),
     (gan_step, {**ALL_LOSSES, "accumulate": 2, "d_warm_up": 1, "clip_norm": 0.05}),
+    (gan_step, {"gan_adaptive": True, "gan_details": True}),
 ]
 
 
@@ -508,7 +510,9 @@ def two(tmp_path_factory):
 def test_two_processes_are_one_with_twice_the_batch(two, number):
     step, more = TWO[number]
     alone = World(rank=0, size=1, device=CPU)
-    expected = several_steps(step, more, alone, slice(0, 2 * BATCH))
+    # The share of an adaptive loss is measured in each process, as in each part of a batch.
+    parts = {"accumulate": 2} if more.get("gan_adaptive") else {}
+    expected = several_steps(step, {**more, **parts}, alone, slice(0, 2 * BATCH))
     assert_close(two[0][number], two[1][number], 0)
     assert_close(two[0][number], expected, 1e-6)
     half = several_steps(step, more, alone, slice(0, BATCH))

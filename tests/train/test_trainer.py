@@ -131,10 +131,17 @@ def test_stage2_goes_on_from_stage1_with_its_recipe(train, tmp_path):
     assert set(last["seconds"]) >= {"data", "degrade", "G", "D", "optimiser"}
 
 
-@pytest.mark.parametrize("stage", ["stage1", "stage2"])
-@pytest.mark.parametrize("arithmetic", ["corrected", "faithful"])
-def test_a_run_that_was_killed_ends_with_the_same_bits(train, tmp_path, monkeypatch, stage, arithmetic):
-    changes = [f"degrade.arithmetic={arithmetic}"]
+@pytest.mark.parametrize(
+    ("stage", "changes"),
+    [
+        ("stage1", ["degrade.arithmetic=corrected"]),
+        ("stage1", ["degrade.arithmetic=faithful"]),
+        ("stage2", ["degrade.arithmetic=corrected"]),
+        ("stage2", ["degrade.arithmetic=faithful"]),
+        ("stage2", ["stage2.gan_adaptive=true", "stage2.gan_details=true", "discriminator.channels=6"]),
+    ],
+)
+def test_a_run_that_was_killed_ends_with_the_same_bits(train, tmp_path, monkeypatch, stage, changes):
     train(stage, "whole", changes=changes)
     step = trainer._step
 

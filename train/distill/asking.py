@@ -3,7 +3,8 @@
 import hashlib
 import json
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -148,9 +149,20 @@ def _answer_rest(
         device=question.device,
     )
     on_progress(done * SHARD, total * SHARD)
-    for number, inputs in zip(range(done, total), stream, strict=False):
+    for number, inputs in enumerate(_prefetched(stream, total - done), start=done):
         _answer(answers, number, inputs, teacher, say)
         on_progress((number + 1) * SHARD, total * SHARD)
+
+
+def _prefetched(stream: Iterator[Inputs], lots: int) -> Iterator[Inputs]:
+    """Yield the first lots of patches; a thread makes the next one while the teacher answers."""
+    with ThreadPoolExecutor(1, thread_name_prefix="realesr-degrade") as pool:
+        following = pool.submit(next, stream)
+        for number in range(lots):
+            inputs = following.result()
+            if number + 1 < lots:
+                following = pool.submit(next, stream)
+            yield inputs
 
 
 def _answer(answers: Answers, number: int | None, inputs: Inputs, teacher: Engine, say: MessageCallback) -> None:
@@ -166,7 +178,9 @@ def answered(teacher: Engine, lr: Bytes) -> Bytes:
     Raises:
         EngineError: they are not finite, or even one patch does not fit into memory.
     """
-    size, parts, start = teacher.spec.best_batch, [], 0
+    spec = teacher.spec
+    # A patch is much smaller than a tile: one alone does not fill a GPU.
+    size, parts, start = spec.best_batch if spec.device == "cpu" else spec.max_batch, [], 0
     while start < len(lr):
         try:
             parts.append(_run(teacher, lr[start : start + size]))

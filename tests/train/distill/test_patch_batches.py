@@ -10,7 +10,7 @@ import torch
 
 from realesr.errors import InputError
 from realesr.train.distill.answers import SHARD, Answers
-from realesr.train.distill.patch_batches import AnsweredPatches, patch_batches
+from realesr.train.distill.patch_batches import AnsweredPatches, all_patches, cut_of, cut_out, patch_batches
 
 PX, SCALE = 6, 2
 
@@ -77,3 +77,24 @@ def test_missing_answers_are_told_at_once_and_a_damaged_patch_where_it_is_read(t
     (tmp_path / "000001" / "answers.npy").unlink()
     with pytest.raises(InputError, match="000001 lacks patches"):
         batches(source, 2 * SHARD // 4)
+
+
+@pytest.mark.parametrize("crop_px", [12, 8])
+def test_patches_in_memory_are_cut_as_those_on_the_disk(tmp_path: Path, crop_px: int) -> None:
+    source = patches(tmp_path, crop_px=crop_px)
+    kept = all_patches(source, torch.device("cpu"))
+    for number, batch in enumerate(batches(source, 8)):
+        cuts = [cut_of(sample, source, 0) for sample in range(4 * number, 4 * number + 4)]
+        lr, hr = cut_out(*kept, cuts, source)
+        assert torch.equal(lr, batch.pair_lr)
+        assert torch.equal(hr, batch.pair_hr)
+
+
+@pytest.mark.cuda
+def test_batches_of_a_gpu_are_those_of_the_cpu(tmp_path: Path) -> None:
+    source = patches(tmp_path)
+    there = batches(source, 4, device=torch.device("cuda"))
+    for batch, expected in zip(there, batches(source, 4), strict=True):
+        assert batch.pair_lr.is_cuda
+        assert torch.equal(batch.pair_lr.cpu(), expected.pair_lr)
+        assert torch.equal(batch.pair_hr.cpu(), expected.pair_hr)
