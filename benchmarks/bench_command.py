@@ -5,7 +5,8 @@
     python benchmarks/bench_command.py partial --model NAME    4000 x 3000, stopped after --seconds
     python benchmarks/bench_command.py help                     `realesr --help`, median of 11
     python benchmarks/bench_command.py start --model NAME      16 x 16 and 450 x 450 px, median of nine; of several
-                                                                environments in turn with --python
+                                                                environments in turn with --python PATH ...,
+                                                                of other sizes with --sides PX ...
     python benchmarks/bench_command.py size                     fresh environments: light, and with `weights`
     python benchmarks/bench_command.py first                    from `pip install .` to pictures, offline (Linux)
 
@@ -109,7 +110,7 @@ def help_time() -> list[dict[str, Any]]:
     return [{"command": "realesr --help", "median_s": statistics.median(times), "max_s": max(times)}]
 
 
-def start_time(model: str, pythons: list[Path]) -> list[dict[str, Any]]:
+def start_time(model: str, pythons: list[Path], sides: list[int]) -> list[dict[str, Any]]:
     """Wall and processor time of `realesr upscale` on photos so small that its start is much of it.
 
     Python may keep its bytecode, as it does where people install realesr.
@@ -117,7 +118,7 @@ def start_time(model: str, pythons: list[Path]) -> list[dict[str, Any]]:
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
     rows = []
     with tempfile.TemporaryDirectory() as folder:
-        for side in (16, 450):
+        for side in sides:
             photo, target = Path(folder) / f"{side}.jpg", Path(folder) / "large.png"
             make_photo(photo, side, side)
             options = ["-m", "realesr", "upscale", str(photo), "-m", model, "-o", str(target), "--overwrite", "--quiet"]
@@ -213,6 +214,7 @@ def main() -> None:
     parser.add_argument("--heights", type=int, nargs="*", default=[3000, 12000])
     parser.add_argument("--seconds", type=float, default=180, help="when `partial` stops")
     parser.add_argument("--python", type=Path, nargs="*", default=[Path(sys.executable)], help="for `start`")
+    parser.add_argument("--sides", type=int, nargs="*", default=[16, 450], help="for `start`, in px")
     arguments = parser.parse_args()
     if arguments.what == "photo":
         make_photo(arguments.path, 4000, arguments.height)
@@ -222,11 +224,12 @@ def main() -> None:
     elif arguments.what == "partial":
         rows = memory(arguments.model, [arguments.height], arguments.seconds)
     elif arguments.what == "start":
-        rows = start_time(arguments.model, arguments.python)
+        rows = start_time(arguments.model, arguments.python, arguments.sides)
     else:
         rows = {"help": help_time, "size": install_size, "first": first_photo}[arguments.what]()
     report.show(arguments.what, rows)
-    report.save(f"command-{arguments.what}" + (f"-{arguments.model}" if "model" in rows[0] else ""), rows)
+    network = f"-{arguments.model}" if arguments.what in ("memory", "partial") else ""
+    report.save(f"command-{arguments.what}{network}", rows)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,5 @@
 """Ways of running a network, a file or a folder each. `open_engine` opens one; nothing heavy is imported before."""
 
-import importlib.metadata
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -357,6 +356,8 @@ def _import_problem(name: str, error: Exception) -> RealesrError:
 
 
 def _version(*packages: str) -> str | None:
+    import importlib.metadata
+
     for package in packages:
         try:
             return importlib.metadata.version(package)

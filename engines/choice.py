@@ -4,7 +4,6 @@ Looking must stay cheap, for every start of `realesr upscale` does it: no engine
 row really works shows when it is opened; `open_engine` then goes on to the next one, and says so.
 """
 
-import importlib.metadata
 import importlib.util
 import platform
 import sys
@@ -299,6 +298,8 @@ def nvidia_gpus() -> int:
 
 
 def _has_package(name: str) -> bool:
+    import importlib.metadata
+
     try:
         importlib.metadata.version(name)
     except importlib.metadata.PackageNotFoundError:

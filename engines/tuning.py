@@ -5,7 +5,6 @@ number of cores, other NVIDIA GPUs, another version of realesr or of an engine's
 not looked at. Nor is it where engine winograd was compiled since, or is no longer there.
 """
 
-import importlib.metadata
 import importlib.util
 import json
 import logging
@@ -158,6 +157,8 @@ def _has_winograd() -> bool:
 
 
 def _versions() -> Iterator[tuple[str, str]]:
+    import importlib.metadata
+
     for package in PACKAGES:
         try:
             yield package, importlib.metadata.version(package)

@@ -103,11 +103,15 @@ def test_an_ordinary_upscale_imports_nothing_that_it_does_not_use(tmp_path: Path
         "try: main()\n"
         "except SystemExit as end: print(end.code, *sys.modules)"
     )
-    result = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, check=False)
+    environment = {name: value for name, value in os.environ.items() if name not in ("FORCE_COLOR", "TTY_COMPATIBLE")}
+    result = subprocess.run(
+        [sys.executable, "-c", program], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+    )
     code, *modules = result.stdout.splitlines()[-1].split()
     assert code == "0", result.stderr
     assert "realesr.runtime.resize" in modules
     assert not {"PIL", "ssl", "http", "urllib.request", "requests", "onnx", "onnxruntime", "torch"} & set(modules)
+    assert not {"rich", "realesr.models.ncnn_file", "realesr.cli.doctor"} & set(modules)
 
 
 def test_a_light_install_upscales_a_photo_without_weights_or_a_network(tmp_path: Path) -> None:

@@ -1,21 +1,21 @@
-"""Prints results on stdout, and messages and progress on stderr. The only file that uses rich."""
+"""Prints results on stdout, and messages and progress on stderr.
+
+With `progress_bar.py` this is the only file that uses rich, which takes 0.05 s to import: only where there may be a
+terminal.
+"""
 
 import json
 import logging
+import os
 import sys
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from functools import cached_property
 from pathlib import Path
-from typing import IO, Any, cast
+from typing import IO, TYPE_CHECKING, Any, cast
 
 import typer
-from rich.box import SIMPLE_HEAD
-from rich.console import Console
-from rich.live import Live
-from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
-from rich.table import Column, Table
-from rich.text import Text
 
 from realesr.errors import RealesrError
 from realesr.progress import AmountCallback
@@ -25,19 +25,50 @@ from .names import escaped, quoted_names, shown
 from .names import one_line as in_one_line
 from .streams import Stderr, discard, write_result
 
+if TYPE_CHECKING:
+    from rich.console import Console
+
 STOPPED = 130
 """Exit code after Ctrl-C: 128 + SIGINT, as in shells."""
+
+_TERMINAL_VARIABLES = frozenset({"FORCE_COLOR", "TTY_COMPATIBLE", "TTY_INTERACTIVE"})
+"""Variables of the environment by which rich may take any stream for a terminal."""
 
 
 class Messages:
     """The messages of a command on stderr: lines, errors, tables and progress."""
 
     def __init__(self, *, quiet: bool = False, verbose: bool = False, debug: bool = False) -> None:
-        self._console = Console(file=cast(IO[str], Stderr()), highlight=False, soft_wrap=True)
+        self._stderr = Stderr()
         self._quiet = quiet
         self._verbose = verbose
         self._debug = debug
         self._shown_as: dict[str, str] = {}
+
+    @cached_property
+    def _console(self) -> "Console":
+        from rich.console import Console
+
+        return Console(file=cast(IO[str], self._stderr), highlight=False, soft_wrap=True)
+
+    @property
+    def _is_terminal(self) -> bool:
+        """Return whether stderr is a terminal, or is to be treated as one."""
+        return self._needs_rich and self._console.is_terminal
+
+    @property
+    def _needs_rich(self) -> bool:
+        return "_console" in vars(self) or may_be_terminal(self._stderr)
+
+    def _print(self, text: str, style: str = "") -> None:
+        """Print a line, or several; the style is for terminals alone."""
+        if not self._needs_rich:
+            self._stderr.write(f"{text}\n")
+            self._stderr.flush()
+            return
+        from rich.text import Text
+
+        self._console.print(Text(text, style=style))
 
     def show_as(self, path: Path, name: str) -> None:
         """Show a temporary file under another name from now on."""
@@ -60,12 +91,12 @@ class Messages:
     def say(self, text: str) -> None:
         """Print one line: a summary, a notice, an estimate."""
         if not self._quiet:
-            self._console.print(Text(escaped(self.renamed(text))))
+            self._print(escaped(self.renamed(text)))
 
     def detail(self, text: str) -> None:
         """Print one line with `--verbose`: how a result came about."""
         if self._verbose:
-            self._console.print(Text(escaped(self.renamed(text)), style="dim"))
+            self._print(escaped(self.renamed(text)), "dim")
 
     @contextmanager
     def log_shown(self) -> Iterator[None]:
@@ -94,14 +125,18 @@ class Messages:
         text = self.renamed(one_line(error, about))
         if about and self.renamed(shown(about[0].name)) not in text and shown(about[0]) not in text:
             text = f"{shown(about[0].name)}: {text}"
-        self._console.print(Text(f"error: {text}", style="red"))
+        self._print(f"error: {text}", "red")
         if self._debug:
-            self._console.print(Text(escaped("".join(traceback.format_exception(error)), keeps="\n"), style="dim"))
+            self._print(escaped("".join(traceback.format_exception(error)), keeps="\n"), "dim")
 
     def table(self, title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
         """Print a table that is not a result."""
         if self._quiet:
             return
+        from rich.box import SIMPLE_HEAD
+        from rich.table import Column, Table
+        from rich.text import Text
+
         grid = Table(columns[0], *(Column(name, justify="right") for name in columns[1:]), title=title)
         grid.title_justify, grid.box = "left", SIMPLE_HEAD
         for row in rows:
@@ -111,22 +146,23 @@ class Messages:
     @contextmanager
     def progress(self, title: str, unit: str = "px") -> Iterator[AmountCallback]:
         """Show a progress bar where stderr is a terminal, nothing elsewhere; yields the callback, in px or bytes."""
-        if self._quiet or not self._console.is_terminal:
+        if self._quiet or not self._is_terminal:
             yield lambda done, total: None
             return
-        columns = (TextColumn("{task.description}", markup=False), BarColumn(), Amount(unit), TimeRemainingColumn())
-        # A slow network needs ten seconds and more for a tile: the speed is averaged over two minutes.
-        redirect: Any = {"redirect_stdout": sys.stdout is not None, "redirect_stderr": sys.stderr is not None}
-        with Progress(*columns, console=self._console, transient=True, speed_estimate_period=120, **redirect) as bar:
-            task = bar.add_task(title, total=None)
-            yield lambda done, total: bar.update(task, completed=done, total=total or None)
+        from .progress_bar import progress_bar
+
+        with progress_bar(title, unit, self._console) as show_progress:
+            yield show_progress
 
     @contextmanager
     def status(self) -> Iterator[Callable[[str], None]]:
         """Yield a function that replaces a line where stderr is a terminal, and prints a new line elsewhere."""
-        if self._quiet or not self._console.is_terminal:
+        if self._quiet or not self._is_terminal:
             yield self.say
             return
+        from rich.live import Live
+        from rich.text import Text
+
         with Live(console=self._console, transient=True, auto_refresh=False) as live:
             yield lambda text: live.update(Text(text, overflow="ellipsis", no_wrap=True), refresh=True)
 
@@ -158,20 +194,9 @@ class Details(logging.Handler):
         self._messages.detail(record.getMessage())
 
 
-class Amount(ProgressColumn):
-    """The column of a progress bar with the amount and the speed: "1.2/12.0 MP  0.35 MP/s"."""
-
-    def __init__(self, unit: str) -> None:
-        super().__init__()
-        self._name = {"px": "MP", "bytes": "MB"}[unit]
-
-    def render(self, task: Task) -> Text:
-        """Return the amount done, the total and the speed; called by rich."""
-        if task.total is None:
-            return Text("starting")
-        speed = task.finished_speed or task.speed
-        pace = "" if not speed else f"  {speed / 1e6:.3g} {self._name}/s"
-        return Text(f"{task.completed / 1e6:.1f}/{task.total / 1e6:.1f} {self._name}{pace}")
+def may_be_terminal(stream: Any) -> bool:
+    """Return whether rich may take a stream for a terminal: it is one, or a variable of the environment is set."""
+    return bool(stream.isatty()) or not _TERMINAL_VARIABLES.isdisjoint(os.environ)
 
 
 def one_line(error: BaseException, about: Iterable[Path] = ()) -> str:
@@ -224,15 +249,29 @@ def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> 
 
     The first column is never cut: it has the names that other commands accept.
     """
-    console = Console(highlight=False)
-    if not console.is_terminal:
+    console = _results_console()
+    if console is None:
         for row in rows:
             result("\t".join(row))
         return
+    from rich.box import SIMPLE_HEAD
+    from rich.table import Column, Table
+    from rich.text import Text
+
     grid = Table(Column(columns[0], no_wrap=True), *columns[1:], title=title, title_justify="left", box=SIMPLE_HEAD)
     for row in rows:
         grid.add_row(*(Text(cell) for cell in row))
     console.print(grid)
+
+
+def _results_console() -> "Console | None":
+    """Return rich's console for stdout; None where that is no terminal."""
+    if sys.stdout is not None and not may_be_terminal(sys.stdout):
+        return None
+    from rich.console import Console
+
+    console = Console(highlight=False)
+    return console if console.is_terminal else None
 
 
 def facts(values: Mapping[str, str]) -> None:

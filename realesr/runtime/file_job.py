@@ -8,10 +8,10 @@ from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass, replace
 from functools import partial
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from realesr import __version__
 from realesr.errors import OutputError
 from realesr.images.info import ImageInfo, OutputFormat
 from realesr.images.metadata.provenance import Provenance, xmp_with_provenance
@@ -259,7 +259,7 @@ def _plan_output(
 
 def _with_provenance(output: _Output, network: str, scale: float) -> _Output:
     """Return the output with XMP that tells which network enlarged it, and by what factor."""
-    provenance = Provenance(software=f"realesr {_version_of('realesr')}", network=network, scale=scale)
+    provenance = Provenance(software=f"realesr {__version__}", network=network, scale=scale)
     xmp, notices = xmp_with_provenance(output.info.xmp, provenance, output.format)
     return replace(output, info=replace(output.info, xmp=xmp), notices=(*output.notices, *notices))
 
@@ -296,13 +296,15 @@ def _identity(source: Path, job: EnlargeJob, file: FileOptions) -> dict[str, obj
         "is_grey": info.is_grey,
         "image": asdict(job.options),
         "engine": [spec.name, spec.precision, spec.device, _version_of(spec.name)],
-        "realesr": _version_of("realesr"),
+        "realesr": __version__,
         "processor": [processor.name(), usable_cores()],
     }
 
 
 def _version_of(package: str) -> str:
     """Return the version of a package, empty where none of that name is installed."""
+    from importlib.metadata import PackageNotFoundError, version
+
     try:
         return version(package)
     except PackageNotFoundError:

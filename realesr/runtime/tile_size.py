@@ -53,6 +53,8 @@ def max_untiled_area_px_for(architecture: Architecture, engine: Engine) -> int:
 def largest_side_px(architecture: Architecture, engine: Engine, limit_bytes: float, at_most_px: int) -> int:
     """Return the side in input px of the largest square that fits in `limit_bytes`; 0 where none does."""
     low, high = 0, at_most_px
+    if engine.bytes_for(architecture, high, high) <= limit_bytes:
+        return high
     while low < high:
         side_px = (low + high + 1) // 2
         if engine.bytes_for(architecture, side_px, side_px) <= limit_bytes:

@@ -47,6 +47,37 @@ def test_lines_are_not_wrapped_and_brackets_are_no_markup() -> None:
     assert stream.getvalue() == line + "\n"
 
 
+LINES = ["[red]photo[1].jpg " + "x" * 300, "a\tb \x1b[2J", "  fin\u00e9 :smile: \u5199\u771f  ", ""]
+
+
+@pytest.mark.parametrize("text", LINES, ids=["long", "control", "spaces", "empty"])
+def test_what_is_printed_without_rich_is_what_rich_prints(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    by_rich, plain = io.StringIO(), io.StringIO()
+    monkeypatch.setattr("sys.stderr", plain)
+    words = Messages(verbose=True)
+    words._console = Console(file=by_rich, width=100, highlight=False, soft_wrap=True)
+    for each in (words, Messages(verbose=True)):
+        each.say(text)
+        each.detail(text)
+        each.error(InputError(text))
+        with each.progress("photo.jpg") as advance, each.status() as show:
+            advance(1, 2)
+            show(text)
+    assert plain.getvalue() == by_rich.getvalue() != ""
+
+
+@pytest.mark.parametrize("variable", ["FORCE_COLOR", "TTY_COMPATIBLE"])
+def test_a_stream_that_the_environment_calls_a_terminal_is_left_to_rich(
+    variable: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stream = io.StringIO()
+    monkeypatch.setattr("sys.stderr", stream)
+    monkeypatch.setenv("TERM", "xterm-256color")
+    monkeypatch.setenv(variable, "1")
+    Messages().error(InputError("a.jpg is empty"))
+    assert stream.getvalue() == "\x1b[31merror: a.jpg is empty\x1b[0m\n"
+
+
 def test_errors_are_red_on_a_terminal_and_quiet_does_not_silence_them() -> None:
     stream = io.StringIO()
     messages_on(stream, terminal=True, quiet=True).error(InputError("a.jpg is empty"), about=[Path("a.jpg")])
@@ -104,7 +135,8 @@ def test_an_error_of_several_lines_is_said_in_one() -> None:
 def test_a_table_on_a_narrow_terminal_keeps_its_names_whole(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(console, "Console", lambda **_: Console(force_terminal=True, width=50))
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    monkeypatch.setattr("rich.console.Console", lambda **_: Console(force_terminal=True, width=50))
     console.table("Networks", ("name", "for"), [("realesr-general-wdn-x4v3", "many words " * 20)])
     assert "realesr-general-wdn-x4v3" in capsys.readouterr().out
 

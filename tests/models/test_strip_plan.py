@@ -32,6 +32,11 @@ def test_a_network_is_cut_before_an_enlargement_behind_which_it_convolves() -> N
     assert [stage.result for stage in stages(VIDEO)] == ["sum"]
 
 
+def test_a_plan_is_computed_once() -> None:
+    stage = stages(X4PLUS)[0]
+    assert strip_plan(stage) is strip_plan(stage)
+
+
 @pytest.mark.parametrize("architecture", SMALL, ids=lambda one: one.title)
 def test_the_whole_lag_is_the_receptive_radius(architecture: Architecture) -> None:
     lag = Fraction(0)

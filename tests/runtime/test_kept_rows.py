@@ -157,8 +157,10 @@ def test_rows_that_nobody_goes_on_with_are_deleted_after_a_week(tmp_path: Path) 
         assert len(hidden(tmp_path)) == left
 
 
-@pytest.mark.parametrize("mode", ["RGB", "RGBA", "L"])
-@pytest.mark.parametrize(("engine", "scale"), [("onnxruntime", None), ("onnxruntime", 3.0), ("winograd", 5.0)])
+@pytest.mark.parametrize(
+    ("engine", "scale", "mode"),
+    [("onnxruntime", None, "RGB"), ("onnxruntime", None, "L"), ("onnxruntime", 3.0, "RGBA"), ("winograd", 5.0, "RGB")],
+)
 def test_a_stopped_job_goes_on_bit_for_bit(tmp_path: Path, mode: str, engine: str, scale: float | None) -> None:
     from safetensors.numpy import save_file
 

@@ -37,6 +37,20 @@ VIDEO = Compact(scale=4)
 GENERAL = Compact(scale=4, convs=32)
 
 
+def test_the_memory_of_the_largest_tile_is_asked_for_once_where_it_fits() -> None:
+    asked: list[int] = []
+
+    def bytes_for(_architecture: Architecture, height_px: int, _width_px: int) -> float:
+        asked.append(height_px)
+        return 1.0
+
+    engine = SimpleNamespace(
+        bytes_for=bytes_for, spec=SimpleNamespace(device_bytes=None, pieces=PieceSizes(largest_tile_px=960))
+    )
+    assert tile_px_for(X4PLUS, engine) == 960
+    assert asked == [960]
+
+
 MEASURED_MB = [
     ("onnxruntime", X4PLUS, 128, 235),
     ("onnxruntime", X4PLUS, 256, 1032),
