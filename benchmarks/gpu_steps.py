@@ -302,10 +302,10 @@ def training(job: Job, write: Write) -> None:
 
 
 def distillation(job: Job, write: Write) -> None:
-    """Distil a small network for as long as there is time; it is kept beside the results."""
-    folder = Path(job.results).parent
-    distil = imported("distil", "distillation")
-    for row in distil(job.device, folder, crops(job), seconds=job.left_s, small=job.small):
+    """Distil a small network by the command; it is kept beside the results."""
+    run, out = Path(job.work) / "distilled", Path(job.results).parent
+    distil = imported("gpu_distill", "distillation")
+    for row in distil(job.device, run, crops(job), out, seconds=job.left_s, small=job.small):
         write(row)
 
 
@@ -358,7 +358,7 @@ STEPS = (
         wheels="whl-onnxruntime",
         missing="the kit has no onnxruntime-gpu, and the package for CPUs cannot use a GPU",
     ),
-    Step(name="G", what="distillation of a small network", seconds=240, run=distillation, if_named=True),
+    Step(name="G", what="distillation of a small network by the command", seconds=240, run=distillation, if_named=True),
 )
 """In this order. P and O come where `pack` or you have put their wheels into the kit."""
 

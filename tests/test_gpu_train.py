@@ -1,10 +1,13 @@
-"""What benchmarks/gpu_train.py and benchmarks/distil.py do, in small and on the CPU."""
+"""What benchmarks/gpu_train.py and benchmarks/gpu_distill.py do, in small and on the CPU."""
 
 import importlib
 import json
 import math
+import os
+import signal
+import subprocess
+import sys
 from collections.abc import Iterator
-from itertools import count
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -13,13 +16,13 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors.numpy import save_file
 
 from realesr.models.compact import Compact
-from realesr.models.discriminator import UNetDiscriminator
 from realesr.models.rrdb import RRDB
 from realesr.models.weights import read_weights
-from realesr.networks import build
-from tests.engines.small_models import small_model
+from realesr.train.recipe import STAGES, read_recipe
+from tests.models.small_networks import small_state
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 
@@ -35,7 +38,7 @@ def _one_thread() -> Iterator[None]:
 
 @pytest.fixture
 def module(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """`module("distil")`: a file of the benchmarks, as a script there would import it."""
+    """`module("gpu_train")`: a file of the benchmarks, as a script there would import it."""
     monkeypatch.syspath_prepend(str(BENCHMARKS))
     return importlib.import_module
 
@@ -78,176 +81,108 @@ def test_losses_that_are_not_finite_are_infinitely_far(module: Any) -> None:
     assert gpu_train._difference({**one, "l1": math.inf}, one) == math.inf
 
 
-def test_a_distillation_in_small_goes_through_all_stages_in_its_time(
-    module: Any, tmp_path: Path, crops: list[Path], monkeypatch: pytest.MonkeyPatch
+@pytest.mark.long
+def test_a_distillation_in_small_goes_through_the_command(
+    module: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, crops: list[Path]
 ) -> None:
-    distil = module("distil")
-    student = small_model(Compact(scale=4, features=8, convs=2))
-    networks = {"large": small_model(RRDB(scale=4, features=8, blocks=1, growth=4)), "compact": student}
-    monkeypatch.setattr(distil, "loaded", networks.__getitem__)
-    ticks = count()  # a tenth of a second each time somebody looks: no load makes this test fail
-    monkeypatch.setattr(distil, "time", SimpleNamespace(monotonic=lambda: next(ticks) / 10))
-    out = tmp_path / "out"
-    rows = list(distil.distillation("cpu", out, crops, seconds=8, small=True, student="compact", teacher="large"))
-    names = [row.get("who", row["what"]) for row in rows]
-    arms = ["arm 1", "after arm 1", "arm 2", "after arm 2", "arm 3", "after arm 3"]
-    assert names == ["teacher", "bicubic", "student before", "teacher's answers", "after stage A", *arms, "end"]
-    assert rows[-1]["seconds"] <= 8
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    networks = {"teacher": RRDB(scale=4, features=8, blocks=1, growth=4), "student": Compact(scale=4, convs=16)}
+    for name, architecture in networks.items():
+        save_file(small_state(architecture), tmp_path / f"{name}.safetensors")
+    names = {name: str(tmp_path / f"{name}.safetensors") for name in networks}
+    distil = module("gpu_distill").distillation
+    rows = list(distil("cpu", tmp_path / "work" / "run", crops, tmp_path, seconds=600, small=True, **names))
     json.dumps(rows, allow_nan=False)
-    made = read_weights(out / "student.safetensors")
-    assert made.architecture == student.architecture
-    assert any((made.state[key] != value).any() for key, value in student.state.items())
-    assert sorted(path.name for path in out.iterdir()) == [
-        "patches.png",
-        "student-1.safetensors",
-        "student-2.safetensors",
-        "student-3.safetensors",
-        "student-l1.safetensors",
-        "student.safetensors",
-    ]
-    with Image.open(out / "patches.png") as picture:
-        assert picture.size == (7 * 64, 4 * 64)
-
-
-def test_a_stage_ends_before_a_step_that_would_not_fit(module: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    distil, now = module("distil"), [0.0]
-    monkeypatch.setattr(distil, "time", SimpleNamespace(monotonic=lambda: now[0]))
-    clock = distil.Clock(100)
-    now[0] = 10.0
-    clock.begin_stages(reserve=10)
-    assert (clock.at(0.25), clock.at(1.0)) == (30, 90)
-    shares = []
-    for share in clock.until(clock.at(0.25)):
-        shares.append(share)
-        now[0] += 6
-    assert (shares, now[0]) == ([0, 0.3, 0.6], 28)
-
-
-def test_a_batch_turns_inputs_and_answers_alike(module: Any) -> None:
-    patches = module("distil_patches")
-    lr = torch.randint(0, 256, (5, 3, 4, 4), dtype=torch.uint8)
-    large = lr.repeat_interleave(4, 2).repeat_interleave(4, 3)
-    dice = np.random.default_rng(0)
-    found = [patches.Patches(lr=lr, answers=large).batch(3, dice) for _ in range(20)]
-    for small, answers in found:
-        assert torch.equal(small.repeat_interleave(4, 2).repeat_interleave(4, 3), answers)
-    originals = {bytes(each.numpy().tobytes()) for each in lr}
-    turned = [bytes((small[0] * 255).round().byte().numpy().tobytes()) not in originals for small, _ in found]
-    assert any(turned)
-
-
-def test_held_out_crops_are_of_other_photos(module: Any, crops: list[Path]) -> None:
-    patches = module("distil_patches")
-    learning, held = patches.split(crops, 96)
-    assert (len(learning), len(held)) == (4, 2)
-    assert learning[0].shape == (3, 110, 120)
-    assert not any(torch.equal(one, other) for one in learning for other in held)
-    with pytest.raises(SystemExit, match="two or more"):
-        patches.split(crops[:2], 96)
-
-
-def test_small_crops_are_mirrored(module: Any, tmp_path: Path) -> None:
-    (crop,) = module("distil_patches").read_crops([noise(tmp_path / "crops" / "a-0.png", 20, 30)], 32)
-    assert crop.shape == (3, 32, 32)
-    assert torch.equal(crop[:, :, 20:32], crop[:, :, 8:20].flip(2))
-
-
-def test_the_laplacian_of_a_checkerboard_and_of_nothing(module: Any) -> None:
-    steps = module("distil_steps")
-    board = torch.arange(8)[:, None].add(torch.arange(8)).remainder(2).float().expand(1, 3, 8, 8)
-    assert torch.equal(steps.laplacian(board).abs(), torch.full((1, 3, 6, 6), 4.0))
-    assert steps.laplacian_loss(board, torch.full((1, 3, 8, 8), 0.5)) == 4
-    assert steps.laplacian_loss(board, board + 0.25) == 0
-
-
-def test_the_fft_loss_asks_for_texture_wherever_it_lies(module: Any) -> None:
-    fft_loss = module("distil_steps").fft_loss
-    dice = torch.Generator().manual_seed(0)
-    texture, other, flat = (0.5 + level * torch.randn(2, 3, 128, 128, generator=dice) for level in (0.1, 0.1, 0.0))
-    to_itself, to_other, to_flat = (float(fft_loss(each, texture)) for each in (texture, other, flat))
-    assert to_itself == 0
-    assert to_other < 0.7 * to_flat  # where L1 is larger: one noise is no nearer to another than grey is
-    assert (other - texture).abs().mean() > 1.3 * (flat - texture).abs().mean()
-    assert to_flat == pytest.approx(0.1 * math.sqrt(math.pi) / 2, rel=0.03)  # Rayleigh's mean: the scale is noise's own
-    still = flat.clone().requires_grad_()
-    fft_loss(still, texture).backward()  # type: ignore[no-untyped-call]
-    assert still.grad is not None
-    assert still.grad.isfinite().all()
-
-
-def test_the_discriminator_sees_details_alone(module: Any) -> None:
-    steps = module("distil_steps")
-    texture = 0.1 * torch.randn(1, 3, 32, 32, generator=torch.Generator().manual_seed(0))
-    ramp = torch.linspace(0, 1, 32).expand(1, 3, 32, 32)
-    inside = (slice(None), slice(None), slice(4, -4), slice(4, -4))
-    assert steps.details(ramp)[inside].abs().max() < 1e-5
-    assert torch.allclose(steps.details(texture + ramp)[inside], steps.details(texture)[inside], atol=1e-5)
-    assert steps.details(texture).std() == pytest.approx(steps.GAIN * 0.1, rel=0.1)
-
-
-def test_the_adversarial_gradient_is_a_share_of_the_others(module: Any) -> None:
-    wanted, gradient = torch.randn(2, 3, 8, 8), torch.randn(2, 3, 16, 16)
-    found = module("distil_steps")._as_long_as(wanted, gradient)
-    assert found.norm() == pytest.approx(float(wanted.norm()), rel=1e-5)
-    assert torch.allclose(found / found.norm(), gradient / gradient.norm())
-    assert module("distil_steps")._as_long_as(wanted, torch.zeros(2)).tolist() == [0, 0]
-
-
-def test_each_network_learns_from_its_own_loss_alone(module: Any) -> None:
-    steps = module("distil_steps")
-    student = steps.Learner(build(Compact(scale=4, features=8, convs=2)), ema_decay=0.5)
-    discriminator = steps.Learner(build(UNetDiscriminator(features=4)), ema_decay=0.0)
-    lr, answers = torch.rand(2, 3, 8, 8), torch.rand(2, 3, 32, 32)
-
-    def changed(student_rate: float, discriminator_rate: float) -> tuple[bool, bool, set[str]]:
-        before = [[each.detach().clone() for each in one.parameters] for one in (student, discriminator)]
-        rates = steps.Rates(student=student_rate, discriminator=discriminator_rate)
-        weights = steps.Weights(l1=1.0, laplacian=0.5, fft=1.0, gan=0.1)
-        losses = steps.learn(student, discriminator, lr, answers, weights, rates, gan_px=16, corner_px=(8, 16))
-        after = [one.parameters for one in (student, discriminator)]
-        differs = [any((b != a).any() for b, a in zip(*each, strict=True)) for each in zip(before, after, strict=True)]
-        return differs[0], differs[1], set(losses)
-
-    d_losses = {"d_real", "d_fake", "d_real_logit", "d_fake_logit"}
-    assert changed(0.0, 1e-3) == (False, True, d_losses)
-    assert changed(1e-3, 0.0) == (True, False, {"l1", "laplacian", "fft", "gan"} | d_losses)
-
-
-def test_scores_are_shares_of_the_teacher(module: Any) -> None:
-    patches, scores = module("distil_patches"), module("distil_scores")
-    answers = torch.randint(0, 256, (3, 3, 32, 32), dtype=torch.uint8)
-    held = patches.HeldOut(patches=patches.Patches(lr=answers[:, :, ::4, ::4], answers=answers), truth=answers[:2] // 2)
-    own = scores.scores(answers / 255, held)
-    assert (own["psnr_to_teacher_degraded"], own["psnr_to_teacher_native"], own["laplacian"]) == (99, 99, 1)
-    grey = scores.scores(torch.full((3, 3, 32, 32), 0.5), held)
-    assert (grey["laplacian"], grey["laplacian_degraded"]) == (0, 0)
-    assert max(grey["psnr_to_teacher_degraded"], grey["psnr_to_truth"]) < 20
-
-
-def test_a_picture_has_fewer_rows_where_it_would_be_too_large(
-    module: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    patches = module("distil_patches")
-    lr, answers = (torch.randint(0, 256, (4, 3, px, px), dtype=torch.uint8) for px in (16, 64))
-    held = patches.HeldOut(patches=patches.Patches(lr=lr, answers=answers), truth=answers[:2])
-    monkeypatch.setattr(patches, "LARGEST_PNG", 40_000)
-    patches.picture(tmp_path / "patches.png", held, answers / 255)
-    assert (tmp_path / "patches.png").stat().st_size <= 40_000
+    scores = ["scores, stage A"] * 2, ["scores, stage B"] * 2
+    assert [row["what"] for row in rows] == ["teacher's answers", "stage A", *scores[0], "stage B", *scores[1], "end"]
+    answers, stage_a, stage_b = rows[0], rows[1], rows[4]
+    assert (answers["patches"], answers["patches_s"] > 0) == (128, True)
+    assert (stage_a["iterations"], stage_a["batch"], stage_a["iterations_s"] > 0) == (4, 2, True)
+    assert stage_b["D_percent"] > 0
+    for name in ("student-l1", "student"):
+        made = read_weights(tmp_path / f"{name}.safetensors")
+        assert made.architecture == networks["student"]
     with Image.open(tmp_path / "patches.png") as picture:
-        assert picture.size == (128, 128)
+        assert picture.size == (4 * 64, 2 * 64)
 
 
-def test_crops_take_turns_between_photos_and_stay_below_the_limit(module: Any, tmp_path: Path) -> None:
-    made = module("distil_crops")
-    photos = [noise(tmp_path / "photos" / f"photo {number}.png", 260, 200) for number in range(2)]
-    Image.new("RGB", (260, 200), (9, 99, 200)).save(tmp_path / "photos" / "flat.png")
-    photos.append(tmp_path / "photos" / "flat.png")
-    written = made.make_crops(photos, tmp_path / "all", megabytes=10, crop_px=64)
-    assert [path.name for path in written[:3]] == ["000_photo_0-0.jpg", "001_photo_1-0.jpg", "002_flat-0.jpg"]
-    of_photos = [made.photo_of(path) for path in written]
-    assert of_photos.count("001_photo_1") > of_photos.count("002_flat") > 0  # random places alone, and none with detail
-    with Image.open(written[0]) as crop:
-        assert crop.size == (64, 64)
-    size = written[0].stat().st_size
-    few = made.make_crops(photos, tmp_path / "few", megabytes=2.5 * size / 1e6, crop_px=64)
-    assert 0 < sum(path.stat().st_size for path in few) <= 2.5 * size
+@pytest.mark.parametrize("sizes", ["FULL", "SMALL"])
+def test_the_recipe_takes_the_changes_of_the_run_on_a_gpu(module: Any, sizes: str) -> None:
+    changes = [f"{key}={value}" for key, value in getattr(module("gpu_distill"), sizes).items()]
+    recipe = read_recipe("distill_64x16", changes)
+    assert [problem for stage in STAGES for problem in recipe.stage_problems(stage)] == []
+    assert recipe.stage2.d_warm_up <= recipe.log_every, "both networks learn in every iteration that counts"
+    assert recipe.stage2.gan_ramp < recipe.stage2.iterations
+
+
+def fake_run(run: Path) -> None:
+    """What a distillation has written that is stopped in stage B: three lots of answers, and four iterations."""
+    for number in range(3):
+        folder = run / "teacher" / f"{number:06d}"
+        folder.mkdir(parents=True)
+        os.utime(folder, (1000 + 2 * number, 1000 + 2 * number))
+    (run / "teacher" / "teacher.json").touch()
+    os.utime(run / "teacher" / "teacher.json", (990, 990))
+    lines: list[dict[str, Any]] = [{"kind": "run", "stage": "stage2", "recipe": {"stage2": {"batch": 32}}}]
+    for iteration in (2, 4):
+        lines.append(
+            {"kind": "losses", "iteration": iteration, "time": iteration / 8, "seconds": {"G": 0.2, "D": 0.05}}
+        )
+    lines.append({"kind": "validation", "iteration": 4, "psnr": 30.5, "bicubic_psnr": 27.0})
+    (run / "log.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    (run / "last.safetensors").write_bytes(b"a network")
+
+
+def distilled_by(code: str, module: Any, monkeypatch: pytest.MonkeyPatch, folder: Path) -> list[dict[str, Any]]:
+    """Rows where a program of Python takes the command's place, and has half a second before it is told to stop."""
+    gpu_distill = module("gpu_distill")
+    monkeypatch.setattr(gpu_distill, "COMMAND", (sys.executable, "-c", code))
+    monkeypatch.setattr(gpu_distill, "STOP_SECONDS", 20.0)
+    monkeypatch.setattr(gpu_distill, "LOOK_SECONDS", 0.1)
+    return list(gpu_distill.distillation("cpu", folder / "run", [], folder, seconds=20.5))
+
+
+def test_a_distillation_that_is_stopped_still_tells_what_it_has_logged(
+    module: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    fake_run(tmp_path / "run")
+    answers, stage_b, scores, end, problem = distilled_by("import time; time.sleep(60)", module, monkeypatch, tmp_path)
+    assert answers == {"what": "teacher's answers", "patches": 192, "seconds": 14, "patches_s": 32}
+    assert (stage_b["what"], stage_b["iterations"], stage_b["counted"]) == ("stage B", 4, 2)
+    assert (stage_b["iterations_s"], stage_b["images_s"], stage_b["gaps_percent"]) == (8, 256, 0)
+    assert scores == {"what": "scores, stage B", "iterations": 4, "psnr_to_teacher_db": 30.5, "bicubic_db": 27.0}
+    assert 0.5 <= end["seconds"] < 20
+    assert problem["failed"].startswith("stopped after ")
+    assert (tmp_path / "student.safetensors").read_bytes() == b"a network"
+
+
+def test_a_distillation_that_does_not_stop_when_it_is_told_is_ended(
+    module: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    gpu_distill = module("gpu_distill")
+    monkeypatch.setattr(gpu_distill, "STOP_SECONDS", 0.2)
+    deaf = "import signal, time; signal.signal(15, signal.SIG_IGN); print('deaf', flush=True); time.sleep(60)"
+    with subprocess.Popen([sys.executable, "-c", deaf], stdout=subprocess.PIPE) as child:
+        assert child.stdout is not None
+        child.stdout.readline()
+        gpu_distill._stop(child)
+        assert child.wait(30) == -signal.SIGKILL
+
+
+def test_a_distillation_that_fails_tells_the_last_words_of_the_command(
+    module: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(module("gpu_distill"), "time", SimpleNamespace(monotonic=lambda: 0.0))  # it is never too late
+    end, problem = distilled_by("import sys; sys.exit('error: no such\\nteacher')", module, monkeypatch, tmp_path)
+    assert end == {"what": "end", "seconds": 0}
+    assert problem["failed"] == "it ended with 1: error: no such teacher"
+    assert "error: no such\nteacher" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("words", "gb"), [("2048", 2.147483648), ("[N/A]", 0), ("", 0)])
+def test_memory_of_a_gpu_is_what_nvidia_smi_reports(
+    module: Any, monkeypatch: pytest.MonkeyPatch, words: str, gb: float
+) -> None:
+    gpu_distill = module("gpu_distill")
+    monkeypatch.setattr(gpu_distill.subprocess, "run", lambda *_, **__: SimpleNamespace(stdout=f"{words}\n99\n"))
+    assert gpu_distill._gpu_memory_gb() == gb
