@@ -43,9 +43,15 @@ def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         yield
 
 
+@pytest.fixture
+def first_run_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Run .onnx files first in this process: one of their own takes most of a second."""
+    monkeypatch.setattr(first_run, "_limit", lambda *_: None)
+    monkeypatch.setattr(first_run, "_answer", lambda _, task: first_run._run_child(task))
+
+
 @pytest.fixture(autouse=True)
-def _first_run_here(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Run .onnx files first in this process: one of their own takes most of a second. Its own tests are excepted."""
+def _first_run_here(request: pytest.FixtureRequest) -> None:
+    """Do so in all tests but those of the first run, which ask for it where they mean something else."""
     if not request.module.__name__.endswith("test_hostile_files"):
-        monkeypatch.setattr(first_run, "_limit", lambda *_: None)
-        monkeypatch.setattr(first_run, "_answer", lambda _, task: first_run._run_child(task))
+        request.getfixturevalue("first_run_here")

@@ -78,7 +78,7 @@ def assert_equal(got: NDArray[np.float32], whole: NDArray[np.float32], tolerance
     assert float(np.abs(got - whole).max(initial=0)) <= tolerance
 
 
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=6, deadline=None)  # of each pair: 180 in all
 @given(height=st.integers(1, 200), strip=st.integers(1, 70), width=st.integers(1, 9))
 def test_strips_of_any_height_equal_the_whole_image(pair: Pair, height: int, strip: int, width: int) -> None:
     engine, tolerance = pair
@@ -89,7 +89,7 @@ def test_strips_of_any_height_equal_the_whole_image(pair: Pair, height: int, str
     assert_equal(got, engine.run(image[None])[0], tolerance)
 
 
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=5, deadline=None)
 @given(heights=st.lists(st.integers(0, 40), max_size=12))
 def test_heights_may_change_from_strip_to_strip(pair: Pair, heights: list[int]) -> None:
     engine, tolerance = pair

@@ -63,8 +63,8 @@ def files(folder: Path) -> list[str]:
 
 
 @needs_rtx
-@pytest.mark.parametrize("architecture", SMALL, ids=str)
-def test_every_architecture_is_built_in_fp16(architecture: Architecture, tmp_path: Path) -> None:
+@pytest.mark.parametrize("architecture", [SMALL[number] for number in (0, 1, 3, 5, 6)], ids=str)
+def test_every_family_and_size_rule_is_built_in_fp16(architecture: Architecture, tmp_path: Path) -> None:
     source = write_onnx(tmp_path, architecture)
     report = export_tensorrt(source, tmp_path / "x.engine", options())
     sidecar = report.sidecar

@@ -183,18 +183,19 @@ def test_a_packet_that_cannot_be_false_stays_even_if_it_is_damaged(xmp: bytes) -
 )  # fmt: skip
 @pytest.mark.parametrize("front", [b"", b"<a tiff:ImageWidth='1' ", b"<a "])
 def test_time_grows_with_the_length_at_most(hostile: bytes, front: bytes) -> None:
-    xmp = front + hostile * (2**20 // len(hostile))
+    xmp = front + hostile * (2**18 // len(hostile))
     started = time.process_time()
     xmp_resized(xmp, (60, 40), (240, 160))
     xmp_upright(xmp)
-    assert time.process_time() - started < 4
+    assert time.process_time() - started < 2
 
 
-def test_a_packet_of_very_many_properties_is_not_edited() -> None:
-    xmp = b"<a>" + b"<tiff:ImageWidth/>" * 300_001 + b"</a>"
+def test_a_packet_of_very_many_properties_is_not_edited(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("realesr.images.metadata.xmp_text.MOST_PROPERTIES", 3_000)
+    xmp = b"<a>" + b"<tiff:ImageWidth/>" * 3_001 + b"</a>"
     result, notices = xmp_resized(xmp, (60, 40), (240, 160))
     assert result is None
-    assert "300,000" in notices[0]
+    assert "has more than 3,000 properties" in notices[0]
 
 
 def test_every_cut_of_a_packet_is_edited_or_left_out() -> None:

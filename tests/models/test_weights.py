@@ -161,7 +161,6 @@ def test_two_dialects_in_one_file_are_refused(tmp_path):
     ("architecture", "container", "zipped"),
     [
         (RRDB(scale=2), "params_ema", True),
-        (RRDB(scale=4), "params", False),
         *((RRDB(scale=4, blocks=6), "params_ema", zipped) for zipped in (True, False)),
         *((Compact(scale=4), "params", zipped) for zipped in (True, False)),
         *((Compact(scale=4, convs=32), "params", zipped) for zipped in (True, False)),

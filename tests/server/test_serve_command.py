@@ -216,7 +216,7 @@ def test_that_everybody_is_let_in_is_said(arguments: list[str], times: int, monk
     assert result.output.count("whoever reaches this address may use it") == times
 
 
-@pytest.mark.parametrize(("option", "times"), [("", 1), ("--verbose", 1), ("--quiet", 0)])
+@pytest.mark.parametrize(("option", "times"), [("", 1), ("--quiet", 0)])
 def test_a_job_that_failed_is_told_to_those_who_run_the_server(
     option: str, times: int, tmp_path: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -135,8 +135,6 @@ def test_stage2_goes_on_from_stage1_with_its_recipe(train, tmp_path):
     ("stage", "changes"),
     [
         ("stage1", ["degrade.arithmetic=corrected"]),
-        ("stage1", ["degrade.arithmetic=faithful"]),
-        ("stage2", ["degrade.arithmetic=corrected"]),
         ("stage2", ["degrade.arithmetic=faithful"]),
         ("stage2", ["stage2.gan_adaptive=true", "stage2.gan_details=true", "discriminator.channels=6"]),
     ],

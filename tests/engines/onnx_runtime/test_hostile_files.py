@@ -209,6 +209,7 @@ def text(**fields: object) -> str:
     ],
     ids=str,
 )
+@pytest.mark.usefixtures("first_run_here")
 def test_facts_that_contradict_the_graph_are_refused(tmp_path: Path, facts: dict[str, str], words: str) -> None:
     path = ours(tmp_path / "x.onnx", **facts)
     for use in (model_facts, open_engine):
@@ -238,6 +239,7 @@ def test_facts_that_contradict_the_graph_are_refused(tmp_path: Path, facts: dict
     ],
     ids=lambda lie: str(lie)[:40],
 )
+@pytest.mark.usefixtures("first_run_here")
 def test_facts_that_are_not_as_we_write_them_count_for_nothing(tmp_path: Path, lie: dict[str, str]) -> None:
     path = ours(tmp_path / "x.onnx", **lie)
     facts = model_facts(path)
@@ -246,6 +248,7 @@ def test_facts_that_are_not_as_we_write_them_count_for_nothing(tmp_path: Path, l
     assert facts.radius_px == 3
 
 
+@pytest.mark.usefixtures("first_run_here")
 def test_a_radius_that_no_network_has_is_not_believed(tmp_path: Path) -> None:
     path = write_nearest(tmp_path / "x.onnx", metadata={"realesr.radius_px": "9000"})
     assert model_facts(path).radius_px is None
@@ -300,16 +303,17 @@ def test_weights_beside_a_file_count_as_its_own(tmp_path: Path) -> None:
 def test_bytes_that_are_no_graph_are_refused_at_once(tmp_path: Path, content: bytes, words: str) -> None:
     path = tmp_path / "x.onnx"
     path.write_bytes(content)
-    start = time.monotonic()
+    start = time.process_time()
     with pytest.raises(ModelError, match=words):
         model_facts(path)
-    assert time.monotonic() - start < 10
+    assert time.process_time() - start < 10
 
 
 # ---- half precision
 
 
 @pytest.mark.parametrize("shape", [("n", 3, "h", "w"), (1, 3, 12, 14)])
+@pytest.mark.usefixtures("first_run_here")
 def test_files_whose_image_is_of_half_precision_are_run(tmp_path: Path, shape: tuple[int | str, ...]) -> None:
     path = write_nearest(tmp_path / "x.onnx", dtype=TensorProto.FLOAT16, scale=3, shape=shape)
     batch = np.random.default_rng(0).random((1, 3, 12, 14), dtype=np.float32)
