@@ -12,6 +12,10 @@ MEAN_PX = 7
 DETAILS_GAIN = 4.0
 """Factor of what is left: details are small, and spectral norm keeps a discriminator from enlarging them itself."""
 
+MOST_FACTOR = 10.0
+"""Largest factor of the adversarial gradient. That of a discriminator which tells images apart needs one below 1; where
+it has given up, the gradient is noise, and three runs that enlarged it 100 to 600 times drew dots."""
+
 _LEAST_NORM = 1e-12
 """Smallest norm that is divided by: a gradient of zeros stays one."""
 
@@ -54,10 +58,10 @@ def seen(discriminator: nn.Module, images: Tensor, lr: Tensor, options: StageOpt
 def balanced_gradient(others: Tensor, gan: Tensor, sr: Tensor, share: float) -> tuple[Tensor, Tensor]:
     """Return the gradient of all losses at the generator's output, with the adversarial loss's as strong as asked.
 
-    Its norm becomes `share` times that of the others together. Source: Esser et al. 2021, "Taming Transformers", arXiv
-    2012.09841, equation 7, which compares the gradients at the generator's last layer. The norms go over all of `sr`,
-    which is a part of the batch where the batch is cut into parts or spread over processes; each part then has the
-    share, and so has the whole. Nothing waits for the device.
+    Its norm becomes `share` times that of the others together, unless that takes a factor above MOST_FACTOR. Source:
+    Esser et al. 2021, "Taming Transformers", arXiv 2012.09841, equation 7, which compares the gradients at the
+    generator's last layer. The norms go over all of `sr`, which is a part of the batch where the batch is cut into
+    parts or spread over processes; each part then has the share, and so has the whole. Nothing waits for the device.
 
     Args:
         others: weighted sum of the other losses, of `sr`.
@@ -70,5 +74,5 @@ def balanced_gradient(others: Tensor, gan: Tensor, sr: Tensor, share: float) -> 
     """
     (wanted,) = torch.autograd.grad(others, sr)
     (adversarial,) = torch.autograd.grad(gan, sr)
-    factor = share * wanted.norm() / adversarial.norm().clamp(min=_LEAST_NORM)
+    factor = (share * wanted.norm() / adversarial.norm().clamp(min=_LEAST_NORM)).clamp(max=MOST_FACTOR)
     return wanted + factor * adversarial, factor

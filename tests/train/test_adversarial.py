@@ -13,7 +13,7 @@ from realesr import networks
 from realesr.models.compact import Compact
 from realesr.models.discriminator import UNetDiscriminator
 from realesr.train import steps
-from realesr.train.adversarial import DETAILS_GAIN, MEAN_PX, balanced_gradient, details, enlarged, seen
+from realesr.train.adversarial import DETAILS_GAIN, MEAN_PX, MOST_FACTOR, balanced_gradient, details, enlarged, seen
 from realesr.train.losses import gan_loss, l1, laplacian_loss
 from realesr.train.stage_options import StageOptions
 from realesr.train.train_state import make_state
@@ -128,7 +128,7 @@ def test_images_are_judged_beside_their_own_inputs(parts):
         torch.testing.assert_close(torch.cat(judged[parts * number : parts * (number + 1)]), expected)
 
 
-@pytest.mark.parametrize("share", [0.25, 2.0])
+@pytest.mark.parametrize("share", [0.05, 0.2])
 @pytest.mark.parametrize("more", [{}, {"laplacian": 0.5, "colour": 1.0}, {"gan_details": True}])
 def test_the_adversarial_gradient_has_the_share_that_was_asked_for(share, more):
     lr, hr, sharp = batch()
@@ -165,6 +165,13 @@ def test_a_gradient_of_zeros_stays_one():
     gradient, factor = balanced_gradient(sr.sum(), (0 * sr).sum(), sr, 0.5)
     assert torch.equal(gradient, torch.ones_like(sr))
     assert factor.isfinite()
+
+
+def test_a_discriminator_that_has_given_up_is_not_enlarged_without_end():
+    sr = torch.ones(2, 3, 4, 4, requires_grad=True)
+    gradient, factor = balanced_gradient(sr.sum(), 1e-4 * sr.sum(), sr, 0.5)
+    assert factor == MOST_FACTOR
+    torch.testing.assert_close(gradient, torch.full_like(sr, 1 + 1e-4 * MOST_FACTOR))
 
 
 def test_without_the_options_a_step_has_the_bits_of_the_plain_sum():
