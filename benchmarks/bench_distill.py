@@ -1,6 +1,6 @@
 """Scores distilled networks beside their teacher; draws the course of a distillation; measures the cache's memory.
 
-    python benchmarks/bench_distill.py --photos judge runs/fast realesr-general-x4v3 [--real lowquality]
+    python benchmarks/bench_distill.py runs/fast realesr-general-x4v3 --photos judge [--real lowquality]
     python benchmarks/bench_distill.py --curve runs/fast
     python benchmarks/bench_distill.py --memory 50000
 

@@ -6,10 +6,10 @@
     python benchmarks/bench_strips.py --engine winograd --models realesrgan-x4plus --width 1200 --piece 700
                                                              against a square of 700 x 700 px in one piece
 
-Each time is that of the runtime on noise, from the first row to the last, without files; ways take turns, and rows have
-medians. Deep networks run beside tiles with a halo of 64 px, which leaves seams of two levels at 99.9 %, and as they
-are cut by default. The difference is the largest one to the untiled result; where that takes too much memory it is left
-out.
+Each time is that of the runtime on noise, from the first row to the last, without files; beside it stands the CPU time
+of all threads, which other work on the machine changes less. Ways take turns, and rows have medians. Deep networks run
+beside tiles with a halo of 64 px, which leaves seams of two levels at 99.9 %, and as they are cut by default. The
+difference is the largest one to the untiled result; where that takes too much memory it is left out.
 """
 
 import argparse
@@ -97,22 +97,26 @@ def _whole(enlarge: Callable[..., Any], network: EnginePool, image: NDArray[np.f
 def _timed(ways: dict[str, Way], runs: int) -> list[dict[str, Any]]:
     """Time each way `runs` times, in turns."""
     us_per_px: dict[str, list[float]] = {name: [] for name in ways}
+    cpu_us_per_px: dict[str, list[float]] = {name: [] for name in ways}
     last: dict[str, NDArray[np.float32]] = {}
     for _ in range(runs):
         for name, (way, pixels) in ways.items():
-            started = time.perf_counter()
+            started, cpu_started = time.perf_counter(), time.process_time()
             last[name] = way()
             us_per_px[name].append((time.perf_counter() - started) / pixels * 1e6)
-    strips = statistics.median(us_per_px["strips"])
+            cpu_us_per_px[name].append((time.process_time() - cpu_started) / pixels * 1e6)
+    strips, cpu_strips = (statistics.median(times["strips"]) for times in (us_per_px, cpu_us_per_px))
     rows = []
     for name, times in us_per_px.items():
-        median = statistics.median(times)
+        median, cpu = statistics.median(times), statistics.median(cpu_us_per_px[name])
         difference = float(np.abs(last[name] - last["untiled"]).max()) if "untiled" in last else float("nan")
         rows.append(
             {
                 "way": name,
                 "us_per_px": median,
                 "strips_to_this": strips / median,
+                "cpu_us_per_px": cpu,
+                "cpu_strips_to_this": cpu_strips / cpu,
                 "largest_difference": difference,
                 "runs": len(times),
             }

@@ -1,19 +1,21 @@
-"""Time of engine winograd for one tile, alone or against another installed copy of realesr.
+"""Time of engine winograd, for one tile or for the whole command, alone or against another installed copy of realesr.
 
     python benchmarks/bench_winograd.py                                 this copy
     python benchmarks/bench_winograd.py --against /tmp/before           and the copy in that folder, taking turns
     python benchmarks/bench_winograd.py --tiles realesrgan-x4plus=256   other networks and sides
+    python benchmarks/bench_winograd.py --command [...]                 the whole command, on a photo of these sides
 
 Each copy runs in a process of its own, which waits while the other one runs, and each pair of runs has new processes:
 where their memory comes to lie makes one 8 % faster than the next. Times are medians, on the wall and of all threads'
 CPU time; the ratio is the median of the ratios of the pairs. The difference is the largest one between the two copies'
-results, whose values are about 0 to 1.
+results, whose values are about 0 to 1; of the command's, in levels of the PNG files.
 """
 
 import argparse
 import importlib
 import json
 import os
+import resource
 import statistics
 import subprocess
 import sys
@@ -88,6 +90,52 @@ class Copy:
         self._process.communicate()
 
 
+def run_command(folder: Path | None, model: str, photo: Path, result: Path) -> tuple[float, float]:
+    """Upscale a photo by the command of a copy; seconds on the wall and of CPU time."""
+    environment = dict(os.environ) if folder is None else {**os.environ, "PYTHONPATH": str(folder.resolve())}
+    command = [sys.executable, "-m", "realesr", "upscale", str(photo), "-m", model, "-o", str(result)]
+    wall, before = time.perf_counter(), resource.getrusage(resource.RUSAGE_CHILDREN)
+    options = ["--engine", "winograd", "--overwrite", "--quiet"]
+    subprocess.run(
+        [*command, *options], env=environment, cwd=tempfile.gettempdir(), check=True, stdout=subprocess.DEVNULL
+    )
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return time.perf_counter() - wall, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+
+
+def measure_command(tile: str, against: Path | None, runs: int) -> dict[str, Any]:
+    """Time the command on a photo, MODEL=SIDE, in each copy."""
+    from PIL import Image
+    from skimage import data
+
+    model, _, side = tile.partition("=")
+    folders = [None] if against is None else [None, against]
+    with tempfile.TemporaryDirectory() as folder:
+        photo, results = Path(folder, "photo.png"), [Path(folder, "this.png"), Path(folder, "other.png")]
+        Image.fromarray(data.astronaut()).resize((int(side), int(side))).save(photo)  # type: ignore[no-untyped-call]
+        times = []
+        for number in range(runs):
+            turns = range(len(folders)) if number % 2 == 0 else reversed(range(len(folders)))
+            taken = {turn: run_command(folders[turn], model, photo, results[turn]) for turn in turns}
+            times.append([taken[turn] for turn in range(len(folders))])
+        row = {"model": model, "side_px": int(side), "runs": runs, **summary(times)}
+        if against is not None:
+            this, other = (np.asarray(Image.open(result), np.int16) for result in results)
+            row["difference_levels"] = int(np.abs(this - other).max())
+    return row
+
+
+def summary(times: list[list[tuple[float, float]]]) -> dict[str, float]:
+    """Return the medians of runs, each of one or two copies, and those of the ratios of the pairs."""
+    row: dict[str, float] = {}
+    for number, kind in enumerate(("wall", "cpu")):
+        row[f"{kind}_s"] = statistics.median(run[0][number] for run in times)
+        if len(times[0]) > 1:
+            row[f"{kind}_s_other"] = statistics.median(run[1][number] for run in times)
+            row[f"{kind}_ratio"] = statistics.median(run[0][number] / run[1][number] for run in times)
+    return row
+
+
 def measure(tile: str, against: Path | None, runs: int, threads: int | None) -> dict[str, Any]:
     """Time one tile, MODEL=SIDE, in each copy."""
     model, _, side = tile.partition("=")
@@ -104,12 +152,7 @@ def measure(tile: str, against: Path | None, runs: int, threads: int | None) -> 
             times.append([taken[copy] for copy in copies])
             for copy in copies:
                 copy.close()
-        row: dict[str, Any] = {"model": model, "side_px": int(side), "runs": runs}
-        for number, kind in enumerate(("wall", "cpu")):
-            row[f"{kind}_s"] = statistics.median(run[0][number] for run in times)
-            if against is not None:
-                row[f"{kind}_s_other"] = statistics.median(run[1][number] for run in times)
-                row[f"{kind}_ratio"] = statistics.median(run[0][number] / run[1][number] for run in times)
+        row: dict[str, Any] = {"model": model, "side_px": int(side), "runs": runs, **summary(times)}
         if against is not None:
             row["difference"] = float(np.abs(np.load(results[0]) - np.load(results[1])).max())
     return row
@@ -122,6 +165,7 @@ def main() -> None:
     parser.add_argument("--against", type=Path, metavar="DIR", help="another installed copy of realesr")
     parser.add_argument("--runs", type=int, default=9, help="pairs of processes")
     parser.add_argument("--threads", type=int)
+    parser.add_argument("--command", action="store_true", help="time the whole command")
     parser.add_argument("--save", action="store_true", help="write the figures under results/")
     parser.add_argument("--serve", nargs=4, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
@@ -132,10 +176,14 @@ def main() -> None:
 
     import report
 
-    rows = [measure(tile, arguments.against, arguments.runs, arguments.threads) for tile in arguments.tiles]
-    report.show("Engine winograd, one tile", rows)
+    against, runs = arguments.against, arguments.runs
+    if arguments.command:
+        name, rows = "winograd-command", [measure_command(tile, against, runs) for tile in arguments.tiles]
+    else:
+        name, rows = "winograd", [measure(tile, against, runs, arguments.threads) for tile in arguments.tiles]
+    report.show(f"Engine {name}", rows)
     if arguments.save:
-        report.save("winograd", rows)
+        report.save(name, rows)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,9 @@
 """How engine winograd would share its work among more threads than there are here: a dry run, which multiplies nothing.
 
-    python benchmarks/bench_winograd_threads.py                           8 and 32 threads, 700 x 700 px, three networks
-    python benchmarks/bench_winograd_threads.py --threads 64 --side 1500
+    python benchmarks/bench_winograd_threads.py                        8 and 32 threads, 384 and 700 px, three networks
+    python benchmarks/bench_winograd_threads.py --threads 64 --sides 1500
+    python benchmarks/bench_winograd_threads.py --strips 1200x128 4000x64   strips of such width and rows too
+    python benchmarks/bench_winograd_threads.py --strips 1200x128 4000x64 --save
 
 Every phase is what must be done before the next one begins: a convolution, or a step of a dense block's pipeline. Its
 tasks are given to the threads as the engine does it: whoever is free takes the next one. A task's time is reckoned from
@@ -21,7 +23,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from report import show
+from report import save, show
 
 from realesr.engines.winograd.kernel import POINTS, load_kernel
 from realesr.engines.winograd.network import Network
@@ -118,13 +120,22 @@ def _newest_channels(layer: Convolution) -> int:
     return int(X4PLUS.growth if layer.in_channels > X4PLUS.features else layer.in_channels)
 
 
-def dry_run(architecture: Architecture, side_px: int, threads: int) -> list[Phase]:
-    """Take an image through a network without multiplying."""
+def dry_run(
+    architecture: Architecture, height_px: int, threads: int, *, width_px: int = 0, in_strips: bool = False
+) -> list[Phase]:
+    """Take an image, or one strip amid others, through a network without multiplying; a square without a width."""
     kernel = load_kernel()
     workers = DryWorkers(threads, measured_costs())
     state = {key: np.zeros(shape, np.float32) for key, shape in architecture.shapes.items()}
     network = Network(kernel, workers, Weights("dry", architecture, state, "0" * 64))
-    network.run(np.zeros((3, side_px, side_px), np.float32), lambda _: None)
+    image = np.zeros((3, height_px, width_px or height_px), np.float32)
+    if not in_strips:
+        network.run(image, lambda _: None)
+        return workers.phases
+    strips = network.begin(image.shape[2], height_px)
+    for _ in range(-(-architecture.radius_px // height_px) + 1):
+        workers.phases.clear()
+        strips.step(image[None], is_last=False)
     return workers.phases
 
 
@@ -133,14 +144,23 @@ def idle(phases: list[Phase], threads: int) -> float:
     return 1 - sum(phase.busy for phase in phases) / (threads * sum(phase.longest for phase in phases))
 
 
-def rows(side_px: int, counts: list[int]) -> Iterator[dict[str, Any]]:
-    """Yield a row of the table for each network and number of threads."""
+def rows(sides_px: list[int], strips: list[str], counts: list[int]) -> Iterator[dict[str, Any]]:
+    """Yield a row of the table for each image or strip, network and number of threads."""
+    for side in sides_px:
+        yield from _rows_of(f"{side} x {side}", counts, height_px=side)
+    for strip in strips:
+        width, height = map(int, strip.split("x"))
+        yield from _rows_of(f"strip of {width} x {height}", counts, height_px=height, width_px=width, in_strips=True)
+
+
+def _rows_of(image: str, counts: list[int], **how: Any) -> Iterator[dict[str, Any]]:
     for name, architecture in NETWORKS.items():
         for threads in counts:
-            phases = dry_run(architecture, side_px, threads)
+            phases = dry_run(architecture, threads=threads, **how)
             worst = max(phases, key=lambda phase: idle([phase], threads))
             read = [phase.weight_bytes / 1e6 for phase in phases]
             yield {
+                "image": image,
                 "network": name,
                 "threads": threads,
                 "phases": len(phases),
@@ -158,10 +178,14 @@ def main() -> None:
     """Reckon, and print a table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--threads", type=int, nargs="+", default=[8, 32])
-    parser.add_argument("--side", type=int, default=700, help="px of the square picture")
+    parser.add_argument("--sides", type=int, nargs="*", default=[384, 700], help="px of square pictures")
+    parser.add_argument("--strips", nargs="*", default=[], metavar="WIDTHxROWS")
+    parser.add_argument("--save", action="store_true", help="write the table under results/")
     arguments = parser.parse_args()
-    title = f"Engine winograd, dry run at {arguments.side} x {arguments.side} px"
-    show(title, list(rows(arguments.side, arguments.threads)))
+    table = list(rows(arguments.sides, arguments.strips, arguments.threads))
+    show("Engine winograd, dry run", table)
+    if arguments.save:
+        save("winograd-threads", table)
 
 
 if __name__ == "__main__":

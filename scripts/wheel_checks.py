@@ -15,7 +15,7 @@ PROOF = ROOT / "tests" / "engines" / "winograd" / "kernel_proof.c"
 THIS_MACHINE = f"{sys.platform}-{os.uname().machine}"
 """Name of the target that runs here without an emulator."""
 
-FUNCTIONS = {"winograd_simd_width", "winograd_convolve_8", "winograd_prepare_weights_8"}
+FUNCTIONS = {"winograd_simd_width", "winograd_convolve_tiles_8", "winograd_prepare_weights_8"}
 """What every library must export."""
 
 OLDEST_GLIBC = {"x86_64": 5, "aarch64": 17}

@@ -7,6 +7,7 @@ from realesr.engines.winograd import tiles
 from realesr.engines.winograd.kernel import POINTS, WinogradWorkspace, workspace_point_floats
 from realesr.engines.winograd.maps import tiles_along
 from realesr.engines.winograd.tiles import Step, Task, block_size
+from realesr.runtime.rows import in_chunks
 
 _LAG = 2
 """Chunks between one convolution and the next."""
@@ -35,6 +36,8 @@ class DenseBlockSchedule:
         """
         self._across, self._depth, self._threads = tiles_along(width), depth, threads
         self._workspaces: list[WinogradWorkspace] = []
+        self._block = 0
+        """Tiles that each of them holds."""
 
     def phases(self, convolutions: list[Step]) -> Iterator[list[Task]]:
         """Yield what can be done at the same time, one time after the other; in each the last convolution is first.
@@ -42,27 +45,29 @@ class DenseBlockSchedule:
         A later convolution may have fewer tiles than an earlier one, at the bottom.
         """
         cut = _chunks(max(step.tiles for step in convolutions), self._across, len(convolutions), self._threads)
-        while len(self._workspaces) < cut.workspaces:
-            self._workspaces.append(WinogradWorkspace(tiles.LARGEST_BLOCK, self._depth))
+        self._reserve(cut)
         for time in range(cut.chunks + _LAG * (len(convolutions) - 1)):
             tasks: list[Task] = []
             for number in reversed(range(len(convolutions))):
                 chunk = time - _LAG * number
                 if 0 <= chunk < cut.chunks:
                     tasks += self._tasks(convolutions[number], chunk, cut)
-            yield tasks
+            if tasks:
+                yield tasks
+
+    def _reserve(self, cut: "_Chunks") -> None:
+        """Make the workspaces as many and as large as are needed."""
+        if cut.block > self._block:
+            self._block = cut.block
+            self._workspaces.clear()  # their memory makes room first
+        while len(self._workspaces) < cut.workspaces:
+            self._workspaces.append(WinogradWorkspace(self._block, self._depth))
 
     def _tasks(self, step: Step, chunk: int, cut: "_Chunks") -> list[Task]:
-        start = chunk * cut.blocks
         return [
-            Task(
-                step,
-                block * cut.block,
-                min((block + 1) * cut.block, step.tiles),
-                self._workspaces[block % cut.workspaces],
-            )
-            for block in range(start, start + cut.blocks)
-            if block * cut.block < step.tiles
+            Task(step, first, min(last, step.tiles), self._workspaces[(chunk * cut.blocks + number) % cut.workspaces])
+            for number, (first, last) in enumerate(cut.blocks_of(chunk))
+            if first < step.tiles
         ]
 
 
@@ -70,27 +75,47 @@ class DenseBlockSchedule:
 class _Chunks:
     """How the tiles of a dense block are cut."""
 
+    tiles: int
+    """In all."""
     block: int
-    """Tiles of a block."""
+    """Tiles of a block, but in the last chunk."""
     blocks: int
     """Blocks of a chunk."""
-    chunks: int
-    """Of all tiles."""
-    workspaces: int
-    """Blocks whose inputs are kept."""
+    convolutions: int
+
+    @property
+    def chunks(self) -> int:
+        """Return how many there are."""
+        return -(-self.tiles // (self.blocks * self.block))
+
+    @property
+    def workspaces(self) -> int:
+        """Return the blocks whose inputs are kept."""
+        return min(_LAG * (self.convolutions - 1) + 1, self.chunks) * self.blocks
+
+    def blocks_of(self, chunk: int) -> Iterator[tuple[int, int]]:
+        """Yield the first and the end tile of each block; what is left for the last chunk is cut evenly too."""
+        start = chunk * self.blocks * self.block
+        count = min(self.blocks * self.block, self.tiles - start)
+        return ((start + first, start + last) for first, last in in_chunks(count, _even_block(count, self.blocks)))
 
 
 def _chunks(count: int, across: int, convolutions: int, threads: int) -> _Chunks:
-    """Cut so many tiles, of which so many are a row."""
+    """Cut so many tiles, of which so many are a row: chunks of at least one more, in as many blocks for each thread."""
     block = block_size(count, threads)
-    blocks = max(tiles.BLOCKS_A_CHUNK, threads, -(-(across + 1) // block))
-    chunks = -(-count // (blocks * block))
-    kept = min(_LAG * (convolutions - 1) + 1, chunks)
-    return _Chunks(block=block, blocks=blocks, chunks=chunks, workspaces=kept * blocks)
+    least = max(max(tiles.BLOCKS_A_CHUNK, threads) * block, across + 1)
+    blocks = -(-least // (block * threads)) * threads
+    even = max(-(-count // -(-count // least)), across + 1)
+    return _Chunks(tiles=count, block=_even_block(even, blocks), blocks=blocks, convolutions=convolutions)
+
+
+def _even_block(count: int, blocks: int) -> int:
+    """Return the size of so many blocks that hold so many tiles, in whole steps of the kernel."""
+    return -(-count // (blocks * tiles.BLOCK_STEP)) * tiles.BLOCK_STEP
 
 
 def dense_workspace_floats(height: int, width: int, depth: int, convolutions: int, threads: int) -> int:
     """Return the size of the workspace of so many convolutions for maps of this size; see `DenseBlockSchedule`."""
     across = tiles_along(width)
     cut = _chunks(tiles_along(height) * across, across, convolutions, threads)
-    return cut.workspaces * POINTS * workspace_point_floats(tiles.LARGEST_BLOCK, depth)
+    return cut.workspaces * POINTS * workspace_point_floats(cut.block, depth)

@@ -19,13 +19,13 @@ from numpy.typing import NDArray
 
 from realesr.errors import EngineError, MissingDependency, RealesrError
 
-TILE_PX = 4
+TILE_PX = 6
 """Side of a tile of the output."""
 
 NO_ACTIVATION, LEAKY_RELU, SILU, SIGMOID = range(4)
 """`enum activation` of winograd.c."""
 
-POINTS = 36
+POINTS = 64
 """Of a tile in the Winograd domain."""
 
 _ALIGNED_BYTES = 64
@@ -65,17 +65,18 @@ class ConvolutionStruct(ctypes.Structure):
 
 
 class WinogradWorkspace:
-    """Memory for some tiles in the Winograd domain: 36 points of each channel."""
+    """Memory for some tiles in the Winograd domain: 64 points of each channel."""
 
     def __init__(self, tiles: int, channels: int) -> None:
         self._values = aligned((POINTS, workspace_point_floats(tiles, channels)))
         self.address = self._values.ctypes.data
+        self.tiles = tiles
         self.point_stride = self._values.shape[1]
         """Floats from one point to the next."""
 
 
 def workspace_point_floats(tiles: int, channels: int) -> int:
-    """Return the floats that a workspace takes for each of its 36 points."""
+    """Return the floats that a workspace takes for each of its 64 points."""
     return tiles * channels + _POINT_PADDING
 
 
@@ -147,8 +148,10 @@ class Kernel:
             last,
             inputs.address,
             inputs.point_stride,
+            inputs.tiles,
             outputs.address,
             outputs.point_stride,
+            outputs.tiles,
         )
 
 
@@ -192,20 +195,22 @@ def load_kernel() -> Kernel:
 def kernel_for(simd_width: int) -> Kernel:
     """Return the kernel of this SIMD width, in floats; the processor has to have it."""
     library = _library()
-    convolve = getattr(library, f"winograd_convolve_{simd_width}")
+    convolve = getattr(library, f"winograd_convolve_tiles_{simd_width}", None)
+    prepare_weights = getattr(library, f"winograd_prepare_weights_{simd_width}", None)
+    if convolve is None or prepare_weights is None:
+        raise EngineError("engine winograd was compiled for another version of realesr: install realesr again")
     convolve.argtypes = (
         ctypes.POINTER(ConvolutionStruct),
         ctypes.c_int,
         ctypes.c_int,
         ctypes.c_void_p,
         ctypes.c_ssize_t,
+        ctypes.c_int,
         ctypes.c_void_p,
         ctypes.c_ssize_t,
+        ctypes.c_int,
     )
     convolve.restype = None
-    prepare_weights = getattr(library, f"winograd_prepare_weights_{simd_width}", None)
-    if prepare_weights is None:
-        raise EngineError("engine winograd was compiled for another version of realesr: install realesr again")
     prepare_weights.argtypes = (
         ctypes.c_void_p,
         ctypes.c_int,

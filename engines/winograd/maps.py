@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from realesr.engines.winograd.kernel import TILE_PX, aligned
 
-ROWS_BELOW = 4
+ROWS_BELOW = TILE_PX
 """Rows of zeros below a map's own: one of padding, and what the last tile covers besides."""
 
 

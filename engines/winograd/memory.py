@@ -79,13 +79,13 @@ def state_bytes_per_column(architecture: Architecture, channel_unit: int) -> flo
 def _state_floats(stage: StageSchedule, rows: int, width: int) -> int:
     """Return what a stage carries from strip to strip; the arguments are those of `_stage_floats`."""
     _, carried_rows = _rows(stage, rows)
-    for operation in stage.operations:
-        if isinstance(operation, LongSkip):
-            carried_rows[operation.name] = operation.lag_rows + rows
-    return sum(
+    floats = sum(
         count * int(width * stage.places[name].grid) * stage.places[name].channels
         for name, count in carried_rows.items()
     )
+    skips = (each for each in stage.operations if isinstance(each, LongSkip))
+    places = ((stage.places[skip.name], skip.lag_rows + rows) for skip in skips)
+    return floats + sum(count * int(width * place.grid) * place.own_channels for place, count in places)
 
 
 def _rows(stage: StageSchedule, rows: int) -> tuple[dict[str, int], dict[str, int]]:

@@ -26,7 +26,7 @@ from realesr.models.weights import Weights
 from realesr.runtime.rows import in_chunks
 from realesr.runtime.strips import joined_states, state_of
 
-PORTION_PX = 16_384
+PORTION_PX = 8192
 """Pixels of the trunk's result that the tail takes at a time: 160 MB, for its maps are up to 16 times as large."""
 
 

@@ -29,7 +29,7 @@ class StageWeights:
 
     def __init__(self, schedule: StageSchedule, kernel: Kernel, workers: Workers, state: State) -> None:
         self.filters: dict[str, Filters] = {}
-        """Of each convolution, by the name of its result."""
+        """Of each convolution, by the name of its layer."""
         self.slopes: dict[str, Pixels | None] = {}
         """Of each activation that stands for itself."""
         convolutions = list(_convolutions(schedule))
@@ -37,7 +37,7 @@ class StageWeights:
 
         def transform(number: int) -> None:
             operation, inputs = convolutions[number]
-            self.filters[operation.name] = filters_for(kernel, operation, inputs, state, memory[number])
+            self.filters[operation.layer.name] = filters_for(kernel, operation, inputs, state, memory[number])
 
         workers.for_each(transform, range(len(convolutions)))
         for operation in schedule.operations:
@@ -166,7 +166,6 @@ class StageRun:
         schedule, before = self._schedule, self._rows
         self._rows = rows_after(schedule, source_rows, self._end_row)
         kept = rows_kept(schedule, self._rows, self._end_row)
-        self._maps.clear()
         self._reserve()
         source = self._begin(schedule.source)
         _write(source, before[schedule.source], pixels)
@@ -183,7 +182,9 @@ class StageRun:
             self._keep(operation.name, kept)
             if after_each is not None:
                 after_each(operation)
-        return self._pixels(schedule.result, before[schedule.result], self._rows[schedule.result])
+        result = self._pixels(schedule.result, before[schedule.result], self._rows[schedule.result])
+        self._maps.clear()  # for `Stage.free_memory`
+        return result
 
     def state(self) -> dict[str, NDArray[Any]]:
         """Return the rows of each result that are still read, and under "rows" which these are."""
@@ -232,15 +233,20 @@ class StageRun:
         elif isinstance(operation, FusedConvolution):
             self._stage.workers.run_alone(self._bound(operation, first_row))
         elif isinstance(operation, LongSkip):
-            rows = self._maps[operation.name]
-            self._waiting[operation.name].take(rows.between(first_row, rows.end_row))
+            self._let_go_on(operation, first_row)
         else:
             self._run_plain(operation, first_row)
 
     def _hold_back(self, skip: LongSkip, first_row: int) -> None:
         """Let the rows of a long skip's source from `first_row` wait."""
-        rows = self._maps[skip.source]
-        self._waiting[skip.name].add(rows.between(first_row, rows.end_row))
+        self._waiting[skip.name].add(self._pixels(skip.source, first_row, self._maps[skip.source].end_row))
+
+    def _let_go_on(self, skip: LongSkip, first_row: int) -> None:
+        """Write the rows of a long skip from `first_row`, which have waited."""
+        rows = self._maps[skip.name]
+        target = self._pixels(skip.name, first_row, rows.end_row)
+        self._waiting[skip.name].take(target)
+        rows.between(first_row, rows.end_row)[:, :, target.shape[2] :] = 0
 
     def _run_plain(self, operation: PlainOperation, first_row: int) -> None:
         end_row = self._maps[operation.name].end_row
@@ -268,7 +274,7 @@ class StageRun:
     ) -> Step:
         """Bind a convolution to the maps of this strip; in a dense block it transforms only the newest part."""
         return bind(
-            self._stage.filters[operation.name],
+            self._stage.filters[operation.layer.name],
             self._maps[source or operation.source],
             self._maps[operation.name],
             first_row,

@@ -1,12 +1,14 @@
-/* 3x3 convolutions, stride 1, zero padding 1, by Winograd's minimal filtering F(4x4, 3x3), in float32; and 1x1 ones.
+/* 3x3 convolutions, stride 1, zero padding 1, by Winograd's minimal filtering F(6x6, 3x3), in float32; and 1x1 ones.
 
-   A tile of 4 x 4 output pixels needs 6 x 6 input pixels. Of each channel these are transformed to 36 numbers; for each
-   of the 36, the channels of all tiles times the weights are a product of matrices; 36 numbers of each channel that
-   comes out are transformed back. That is 36 multiplications a tile and pair of channels, where the plain form has 144.
-   Source: Lavin and Gray, "Fast Algorithms for Convolutional Neural Networks", 2015, section 4.3.
+   A tile of 6 x 6 output pixels needs 8 x 8 input pixels. Of each channel these are transformed to 64 numbers; for each
+   of the 64, the channels of all tiles times the weights are a product of matrices; 64 numbers of each channel that
+   comes out are transformed back. That is 64 multiplications a tile and pair of channels, where the plain form has 324.
+   Source: Lavin and Gray, "Fast Algorithms for Convolutional Neural Networks", 2015, section 4. The matrices are those
+   of Toom and Cook for the points 0, 1, -1, 2, -2, 1/2, -1/2 and infinity.
 
    Feature maps are (rows, columns, channels), with one pixel of zeros around and tiles that are whole: a map of 5 x 9
-   pixels has 10 x 14. SIMD vectors run along the channels, whose number is a multiple of twice SIMD_WIDTH in every map.
+   pixels has 8 x 14. SIMD vectors run along the channels, which every map has in groups of GROUP, twice SIMD_WIDTH. In
+   the Winograd domain values are (point, group, tile, GROUP): a product reads and writes them in the order of memory.
 
    This file holds the code for each SIMD width: it includes itself. Vectors are those of GCC and Clang. */
 
@@ -15,7 +17,10 @@
 #include <stddef.h>
 #include <string.h>
 
-enum { POINTS = 36, TILES_AT_ONCE = 6, FLOATS_PER_CACHE_LINE = 16, PIXELS_AT_ONCE = 96 };
+enum { TILE_PX = 6, INPUT_PX = 8, POINTS = 64, TILES_AT_ONCE = 6, FLOATS_PER_CACHE_LINE = 16, PIXELS_AT_ONCE = 96 };
+
+/* What a second-level cache holds, about: it has 512 kB to 2 MB. */
+enum { CACHED_FLOATS = 147456 };
 
 /* What is done to the convolution's result; realesr/engines/winograd/kernel.py has the same numbers. */
 enum activation { NO_ACTIVATION, LEAKY_RELU, SILU, SIGMOID };
@@ -34,7 +39,7 @@ struct convolution {
     int depth;            /* channels of the Winograd-domain input workspace: all inputs of a dense block stay there */
     int offset;           /* where those of this input begin; the weights take the channels up to their end */
     int is_1x1;           /* 1: a 1x1 convolution, which needs no tiles; the input is not enlarged then */
-    const float *weights; /* (36, or 1; channels out / (2 SIMD_WIDTH), channels in, 2 SIMD_WIDTH) */
+    const float *weights; /* (64, or 1; channels out / GROUP, channels in, GROUP) */
     const float *bias;
     int activation;      /* enum activation */
     const float *slopes; /* of a leaky ReLU, for each channel */
@@ -50,6 +55,18 @@ struct convolution {
     int height, width; /* of the output */
     int tiles_across;
 };
+
+/* Floats from one tile, group of channels or point to the next. */
+struct steps {
+    ptrdiff_t tile, group, point;
+};
+
+/* Return how many tiles have points, of all channels in and out, that the cache holds. It pays outside of dense blocks,
+   where points are read soon after they are written, and never again. */
+INLINE int tiles_in_cache(const struct convolution *c) {
+    int tiles = CACHED_FLOATS / (POINTS * (c->input_channels + c->output_channels)) / TILES_AT_ONCE * TILES_AT_ONCE;
+    return tiles < TILES_AT_ONCE ? TILES_AT_ONCE : tiles;
+}
 
 #if defined(__x86_64__) || defined(_M_X64)
 #include <cpuid.h>
@@ -102,6 +119,7 @@ typedef float NAME(vector) __attribute__((vector_size(4 * SIMD_WIDTH)));
 typedef int NAME(mask) __attribute__((vector_size(4 * SIMD_WIDTH)));
 #define VECTOR NAME(vector)
 #define MASK NAME(mask)
+#define GROUP (2 * SIMD_WIDTH)
 
 TARGET INLINE VECTOR NAME(load)(const float *from) {
     VECTOR value;
@@ -134,92 +152,100 @@ TARGET INLINE VECTOR NAME(exponential)(VECTOR x) {
 
 TARGET INLINE VECTOR NAME(sigmoid)(VECTOR x) { return 1.f / (1.f + NAME(exponential)(-x)); }
 
-/* The input transform of six values of a row or column: to the points 0, 1, -1, 2, -2 and infinity. */
+/* The input transform of eight values of a row or column: to the points 0, 1, -1, 2, -2, 1/2, -1/2 and infinity. */
 TARGET INLINE void NAME(to_points)(const VECTOR *d, VECTOR *points, int step) {
-    VECTOR even = d[4] - 4.f * d[2], odd = d[3] - 4.f * d[1];
-    VECTOR even_2 = d[4] - d[2], odd_2 = 2.f * (d[3] - d[1]);
-    points[0] = 4.f * (d[0] - d[2]) + even_2;
+    VECTOR even = d[2] - 4.25f * d[4] + d[6], odd = d[1] - 4.25f * d[3] + d[5];
+    VECTOR even_2 = 0.25f * d[2] - 1.25f * d[4] + d[6], odd_2 = d[1] - 5.f * d[3] + 4.f * d[5];
+    VECTOR even_half = 4.f * d[2] - 5.f * d[4] + d[6], odd_half = 4.f * d[1] - 5.f * d[3] + d[5];
+    points[0] = d[0] - d[6] + 5.25f * (d[4] - d[2]);
     points[step] = even + odd;
     points[2 * step] = even - odd;
-    points[3 * step] = even_2 + odd_2;
-    points[4 * step] = even_2 - odd_2;
-    points[5 * step] = (d[5] - d[3]) - 2.f * odd_2;
+    points[3 * step] = even_2 + 0.5f * odd_2;
+    points[4 * step] = even_2 - 0.5f * odd_2;
+    points[5 * step] = even_half + 0.5f * odd_half;
+    points[6 * step] = even_half - 0.5f * odd_half;
+    points[7 * step] = d[7] - d[1] + 5.25f * (d[3] - d[5]);
 }
 
-/* The output transform: from the six points to four values. */
+/* The output transform: from the eight points to six values. */
 TARGET INLINE void NAME(from_points)(const VECTOR *points, VECTOR *y, int step) {
     VECTOR sum = points[1] + points[2], difference = points[1] - points[2];
     VECTOR sum_2 = points[3] + points[4], difference_2 = points[3] - points[4];
-    y[0] = points[0] + sum + sum_2;
-    y[step] = difference + 2.f * difference_2;
-    y[2 * step] = sum + 4.f * sum_2;
-    y[3 * step] = difference + 8.f * difference_2 + points[5];
+    VECTOR sum_half = points[5] + points[6], difference_half = points[5] - points[6];
+    y[0] = points[0] + sum + sum_2 + sum_half;
+    y[step] = difference + 2.f * difference_2 + 0.5f * difference_half;
+    y[2 * step] = sum + 4.f * sum_2 + 0.25f * sum_half;
+    y[3 * step] = difference + 8.f * difference_2 + 0.125f * difference_half;
+    y[4 * step] = sum + 16.f * sum_2 + 0.0625f * sum_half;
+    y[5 * step] = difference + 32.f * difference_2 + 0.03125f * difference_half + points[7];
 }
 
-/* One tile's 6 x 6 pixels, all channels of the input, to 36 points of the Winograd domain, `step` floats apart. */
-TARGET INLINE void NAME(transform)(const struct convolution *c, int tile, float *points, ptrdiff_t step) {
-    int top = tile / c->tiles_across * 4, left = tile % c->tiles_across * 4;
+/* One tile's 8 x 8 pixels, all channels of the input, to the points of the Winograd domain. `enlarged` is a constant:
+   whether pixels are read twice in either direction. */
+TARGET INLINE void NAME(transform)(const struct convolution *c, int tile, float *points, struct steps steps,
+                                   int enlarged) {
+    int top = tile / c->tiles_across * TILE_PX, left = tile % c->tiles_across * TILE_PX;
+    const float *corner = c->input + (enlarged ? top / 2 * c->input_row + (ptrdiff_t)(left / 2) * c->input_channels
+                                               : top * c->input_row + (ptrdiff_t)left * c->input_channels);
     for (int channel = 0; channel < c->input_channels; channel += SIMD_WIDTH) {
-        VECTOR columns[POINTS], rows[6];
-        UNROLL for (int x = 0; x < 6; x++) {
-            VECTOR pixels[6];
-            int column = c->nearest_x2_input ? (left + x + 1) / 2 : left + x;
-            const float *from = c->input + (ptrdiff_t)column * c->input_channels + channel;
-            UNROLL for (int y = 0; y < 6; y++) {
-                int row = c->nearest_x2_input ? (top + y + 1) / 2 : top + y;
-                pixels[y] = NAME(load)(from + row * c->input_row);
-            }
-            NAME(to_points)(pixels, columns + x, 6);
+        VECTOR columns[POINTS], row[INPUT_PX];
+        float *to = points + channel / GROUP * steps.group + channel % GROUP;
+        UNROLL for (int x = 0; x < INPUT_PX; x++) {
+            VECTOR pixels[INPUT_PX];
+            const float *from = corner + (ptrdiff_t)(enlarged ? (x + 1) / 2 : x) * c->input_channels + channel;
+            UNROLL for (int y = 0; y < INPUT_PX; y++)
+                pixels[y] = NAME(load)(from + (enlarged ? (y + 1) / 2 : y) * c->input_row);
+            NAME(to_points)(pixels, columns + x, INPUT_PX);
         }
-        UNROLL for (int y = 0; y < 6; y++) {
-            NAME(to_points)(columns + 6 * y, rows, 1);
-            UNROLL for (int x = 0; x < 6; x++) NAME(store)(points + (6 * y + x) * step + channel, rows[x]);
+        UNROLL for (int y = 0; y < INPUT_PX; y++) {
+            NAME(to_points)(columns + INPUT_PX * y, row, 1);
+            UNROLL for (int x = 0; x < INPUT_PX; x++) NAME(store)(to + (INPUT_PX * y + x) * steps.point, row[x]);
         }
     }
 }
 
-/* (tiles, channels in) times (channels in, 2 SIMD_WIDTH), for up to six tiles. The next six are prefetched. */
+/* (tiles, channels in) times (channels in, GROUP), for up to six tiles, of which the channels lie in so many groups.
+   The next six are prefetched. */
 #define PRODUCT(TILES)                                                                                                 \
-    TARGET INLINE void NAME(product_##TILES)(const float *points, int depth, int channels, const float *weights,       \
-                                             float *to, int width) {                                                   \
+    TARGET INLINE void NAME(product_##TILES)(const float *from, ptrdiff_t tile, ptrdiff_t group, int groups,           \
+                                             const float *weights, float *to, ptrdiff_t to_tile) {                     \
         VECTOR sums[TILES][2];                                                                                         \
         UNROLL for (int i = 0; i < TILES; i++) sums[i][0] = sums[i][1] = (VECTOR){0};                                  \
-        for (int line = 0; line < channels; line += FLOATS_PER_CACHE_LINE) {                                           \
-            UNROLL for (int i = 0; i < TILES; i++) __builtin_prefetch(points + (i + TILES) * depth + line);            \
-            for (int k = line; k < line + FLOATS_PER_CACHE_LINE; k++) {                                                \
-                VECTOR low = NAME(load)(weights + k * 2 * SIMD_WIDTH);                                                 \
-                VECTOR high = NAME(load)(weights + (k * 2 + 1) * SIMD_WIDTH);                                          \
+        for (; groups; groups--, from += group) {                                                                      \
+            for (int line = 0; line < GROUP; line += FLOATS_PER_CACHE_LINE)                                            \
+                UNROLL for (int i = 0; i < TILES; i++) __builtin_prefetch(from + (i + TILES) * tile + line);           \
+            for (int k = 0; k < GROUP; k++, weights += GROUP) {                                                        \
+                VECTOR low = NAME(load)(weights), high = NAME(load)(weights + SIMD_WIDTH);                             \
                 UNROLL for (int i = 0; i < TILES; i++) {                                                               \
-                    sums[i][0] += points[i * depth + k] * low;                                                         \
-                    sums[i][1] += points[i * depth + k] * high;                                                        \
+                    sums[i][0] += from[i * tile + k] * low;                                                            \
+                    sums[i][1] += from[i * tile + k] * high;                                                           \
                 }                                                                                                      \
             }                                                                                                          \
         }                                                                                                              \
         UNROLL for (int i = 0; i < TILES; i++) {                                                                       \
-            NAME(store)(to + i * width, sums[i][0]);                                                                   \
-            NAME(store)(to + i * width + SIMD_WIDTH, sums[i][1]);                                                      \
+            NAME(store)(to + i * to_tile, sums[i][0]);                                                                 \
+            NAME(store)(to + i * to_tile + SIMD_WIDTH, sums[i][1]);                                                    \
         }                                                                                                              \
     }
 PRODUCT(1) PRODUCT(2) PRODUCT(3) PRODUCT(4) PRODUCT(5) PRODUCT(6)
 #undef PRODUCT
 
-/* The product at one of the 36 points: all tiles, all channels. */
-TARGET INLINE void NAME(multiply)(const float *points, int depth, int channels, const float *weights, float *to,
-                                  int width, int tiles) {
-    for (int column = 0; column < width; column += 2 * SIMD_WIDTH) {
+/* A product of matrices: so many tiles (or pixels), all channels. */
+TARGET INLINE void NAME(multiply)(const float *from, struct steps in, int groups, const float *weights, float *to,
+                                  struct steps out, int out_groups, int tiles) {
+    for (; out_groups; out_groups--, weights += (ptrdiff_t)groups * GROUP * GROUP, to += out.group) {
         int tile = 0;
         for (; tile + TILES_AT_ONCE <= tiles; tile += TILES_AT_ONCE)
-            NAME(product_6)(points + tile * depth, depth, channels, weights, to + tile * width, width);
-        const float *from = points + tile * depth;
+            NAME(product_6)(from + tile * in.tile, in.tile, in.group, groups, weights, to + tile * out.tile, out.tile);
+        const float *rest = from + tile * in.tile;
+        float *rest_to = to + tile * out.tile;
         switch (tiles - tile) {
-            case 1: NAME(product_1)(from, depth, channels, weights, to + tile * width, width); break;
-            case 2: NAME(product_2)(from, depth, channels, weights, to + tile * width, width); break;
-            case 3: NAME(product_3)(from, depth, channels, weights, to + tile * width, width); break;
-            case 4: NAME(product_4)(from, depth, channels, weights, to + tile * width, width); break;
-            case 5: NAME(product_5)(from, depth, channels, weights, to + tile * width, width); break;
+            case 1: NAME(product_1)(rest, in.tile, in.group, groups, weights, rest_to, out.tile); break;
+            case 2: NAME(product_2)(rest, in.tile, in.group, groups, weights, rest_to, out.tile); break;
+            case 3: NAME(product_3)(rest, in.tile, in.group, groups, weights, rest_to, out.tile); break;
+            case 4: NAME(product_4)(rest, in.tile, in.group, groups, weights, rest_to, out.tile); break;
+            case 5: NAME(product_5)(rest, in.tile, in.group, groups, weights, rest_to, out.tile); break;
         }
-        weights += channels * 2 * SIMD_WIDTH;
-        to += 2 * SIMD_WIDTH;
     }
 }
 
@@ -237,26 +263,28 @@ TARGET INLINE VECTOR NAME(finished)(const struct convolution *c, VECTOR linear, 
     return value;
 }
 
-/* 36 values of each channel, `step` floats apart, to one tile of the output, with all that follows the convolution. */
-TARGET INLINE void NAME(transform_back)(const struct convolution *c, int tile, const float *points, ptrdiff_t step,
+/* The points of each channel to one tile of the output, with all that follows the convolution. */
+TARGET INLINE void NAME(transform_back)(const struct convolution *c, int tile, const float *points, struct steps steps,
                                         int exponentials) {
-    int top = tile / c->tiles_across * 4, left = tile % c->tiles_across * 4;
-    int rows = c->height - top < 4 ? c->height - top : 4, columns = c->width - left < 4 ? c->width - left : 4;
+    int top = tile / c->tiles_across * TILE_PX, left = tile % c->tiles_across * TILE_PX;
+    int rows = c->height - top < TILE_PX ? c->height - top : TILE_PX;
+    int columns = c->width - left < TILE_PX ? c->width - left : TILE_PX;
     for (int channel = 0; channel < c->output_channels; channel += SIMD_WIDTH) {
-        VECTOR half[24], bias = NAME(load)(c->bias + channel), slope = bias;
+        VECTOR half[TILE_PX * INPUT_PX], bias = NAME(load)(c->bias + channel), slope = bias;
+        const float *from = points + channel / GROUP * steps.group + channel % GROUP;
         if (c->activation == LEAKY_RELU) slope = NAME(load)(c->slopes + channel);
-        UNROLL for (int x = 0; x < 6; x++) {
-            VECTOR column[6];
-            UNROLL for (int y = 0; y < 6; y++) column[y] = NAME(load)(points + (6 * y + x) * step + channel);
-            NAME(from_points)(column, half + x, 6);
+        UNROLL for (int x = 0; x < INPUT_PX; x++) {
+            VECTOR column[INPUT_PX];
+            UNROLL for (int y = 0; y < INPUT_PX; y++)
+                column[y] = NAME(load)(from + (INPUT_PX * y + x) * steps.point);
+            NAME(from_points)(column, half + x, INPUT_PX);
         }
         for (int y = 0; y < rows; y++) {
-            VECTOR row[4];
-            NAME(from_points)(half + 6 * y, row, 1);
-            for (int x = 0; x < columns; x++) {
-                ptrdiff_t at = (top + y) * c->output_row + (ptrdiff_t)(left + x) * c->output_channels + channel;
-                NAME(store)(c->output + at, NAME(finished)(c, row[x] + bias, slope, at, exponentials));
-            }
+            VECTOR row[TILE_PX];
+            NAME(from_points)(half + INPUT_PX * y, row, 1);
+            ptrdiff_t at = (top + y) * c->output_row + (ptrdiff_t)left * c->output_channels + channel;
+            UNROLL for (int x = 0; x < TILE_PX; x++, at += c->output_channels)
+                if (x < columns) NAME(store)(c->output + at, NAME(finished)(c, row[x] + bias, slope, at, exponentials));
         }
     }
 }
@@ -267,7 +295,10 @@ TARGET INLINE void NAME(convolve_1x1)(const struct convolution *c, int first, in
         for (int left = 0; left < c->width; left += PIXELS_AT_ONCE) {
             int count = c->width - left < PIXELS_AT_ONCE ? c->width - left : PIXELS_AT_ONCE;
             const float *from = c->input + (row + 1) * c->input_row + (ptrdiff_t)(left + 1) * c->input_channels;
-            NAME(multiply)(from, c->input_channels, c->input_channels, c->weights, products, c->output_channels, count);
+            const struct steps in = {.tile = c->input_channels, .group = GROUP};
+            const struct steps out = {.tile = c->output_channels, .group = GROUP};
+            NAME(multiply)(from, in, c->input_channels / GROUP, c->weights, products, out, c->output_channels / GROUP,
+                           count);
             for (int at = 0; at < count * c->output_channels; at += SIMD_WIDTH) {
                 int channel = at % c->output_channels;
                 VECTOR bias = NAME(load)(c->bias + channel), slope = bias;
@@ -279,26 +310,29 @@ TARGET INLINE void NAME(convolve_1x1)(const struct convolution *c, int first, in
     }
 }
 
-/* The filter transform of three values of a row or column: to the points 0, 1, -1, 2, -2 and infinity. */
+/* The filter transform of three values of a row or column: to the points 0, 1, -1, 2, -2, 1/2, -1/2 and infinity. */
 TARGET INLINE void NAME(filter_to_points)(const VECTOR *g, int from_step, VECTOR *points, int step) {
     VECTOR first = g[0], middle = g[from_step], last = g[2 * from_step];
-    VECTOR even = (first + last) * (-1.f / 6), odd = middle * (1.f / 6);
-    VECTOR even_2 = first * (1.f / 24) + last * (1.f / 6), odd_2 = middle * (1.f / 12);
-    points[0] = first * (1.f / 4);
-    points[step] = even - odd;
-    points[2 * step] = even + odd;
+    VECTOR even = (first + last) * (-2.f / 9), odd = middle * (-2.f / 9);
+    VECTOR even_2 = first * (1.f / 90) + last * (4.f / 90), odd_2 = middle * (2.f / 90);
+    VECTOR even_half = first * (32.f / 45) + last * (8.f / 45), odd_half = middle * (16.f / 45);
+    points[0] = first;
+    points[step] = even + odd;
+    points[2 * step] = even - odd;
     points[3 * step] = even_2 + odd_2;
     points[4 * step] = even_2 - odd_2;
-    points[5 * step] = last;
+    points[5 * step] = even_half + odd_half;
+    points[6 * step] = even_half - odd_half;
+    points[7 * step] = last;
 }
 
-/* The 3x3 filters from one channel to 2 SIMD_WIDTH others, (9, 2 SIMD_WIDTH), to 36 points, `step` floats apart. */
+/* The 3x3 filters from one channel to GROUP others, (9, GROUP), to 64 points, `step` floats apart. */
 TARGET INLINE void NAME(transform_filters)(const VECTOR *taps, float *weights, ptrdiff_t step) {
-    VECTOR columns[36], points[2 * POINTS];
+    VECTOR columns[6 * INPUT_PX], points[2 * POINTS];
     UNROLL for (int i = 0; i < 6; i++) NAME(filter_to_points)(taps + i, 6, columns + i, 6);
-    UNROLL for (int y = 0; y < 6; y++)
+    UNROLL for (int y = 0; y < INPUT_PX; y++)
         UNROLL for (int half = 0; half < 2; half++)
-            NAME(filter_to_points)(columns + 6 * y + half, 2, points + 12 * y + half, 2);
+            NAME(filter_to_points)(columns + 6 * y + half, 2, points + 2 * INPUT_PX * y + half, 2);
     UNROLL for (int point = 0; point < POINTS; point++) {
         NAME(store)(weights + point * step, points[2 * point]);
         NAME(store)(weights + point * step + SIMD_WIDTH, points[2 * point + 1]);
@@ -306,10 +340,10 @@ TARGET INLINE void NAME(transform_filters)(const VECTOR *taps, float *weights, p
 }
 
 /* The filters, of `size` values, from one channel to `count` others, `row` floats apart, times a factor: to
-   (9, 2 SIMD_WIDTH), with zeros. */
+   (9, GROUP), with zeros. */
 TARGET INLINE void NAME(gather_filters)(const float *filters, ptrdiff_t row, int count, int size, float factor,
                                         VECTOR *taps) {
-    float values[9][2 * SIMD_WIDTH] = {{0}};
+    float values[9][GROUP] = {{0}};
     for (int i = 0; i < count; i++)
         for (int tap = 0; tap < size; tap++) values[tap][i] = filters[i * row + tap] * factor;
     memcpy(taps, values, sizeof values);
@@ -317,7 +351,7 @@ TARGET INLINE void NAME(gather_filters)(const float *filters, ptrdiff_t row, int
 
 /* The channels of a map that holds so many. */
 TARGET INLINE int NAME(padded)(int channels) {
-    return (channels + 2 * SIMD_WIDTH - 1) / (2 * SIMD_WIDTH) * (2 * SIMD_WIDTH);
+    return (channels + GROUP - 1) / GROUP * GROUP;
 }
 
 /* Write `weights` of `struct convolution`: filters, (channels out, channels in, 3, 3), or of a 1x1 convolution
@@ -331,8 +365,8 @@ TARGET void NAME(winograd_prepare_weights)(const float *filters, int channels_ou
         padded_in += NAME(padded)(inputs[input]);
     }
     ptrdiff_t row = (ptrdiff_t)channels_in * size, step = (ptrdiff_t)NAME(padded)(channels_out) * padded_in;
-    for (int out = 0; out < channels_out; out += 2 * SIMD_WIDTH) {
-        int count = channels_out - out < 2 * SIMD_WIDTH ? channels_out - out : 2 * SIMD_WIDTH;
+    for (int out = 0; out < channels_out; out += GROUP) {
+        int count = channels_out - out < GROUP ? channels_out - out : GROUP;
         const float *from = filters + out * row;
         for (int input = 0; input < input_count; input++) {
             for (int channel = 0; channel < NAME(padded)(inputs[input]); channel++) {
@@ -343,36 +377,53 @@ TARGET void NAME(winograd_prepare_weights)(const float *filters, int channels_ou
                 }
                 if (is_1x1) memcpy(weights, taps, 2 * sizeof *taps);
                 else NAME(transform_filters)(taps, weights, step);
-                weights += 2 * SIMD_WIDTH;
+                weights += GROUP;
             }
         }
     }
 }
 
-/* Compute the tiles from `first` to before `last`, or these rows of a 1x1 convolution. `input_points`, (36, tiles,
-   depth), is kept from one convolution of a dense block to the next; `output_points`, (36, tiles, channels out), is not.
-   The steps lead from point to point. */
-TARGET void NAME(winograd_convolve)(const struct convolution *c, int first, int last, float *input_points,
-                                    ptrdiff_t input_step, float *output_points, ptrdiff_t output_step) {
-    int channels = c->offset + c->input_channels;
+/* Compute some tiles, whose points begin at `input_points` and `output_points`. */
+TARGET INLINE void NAME(convolve_tiles)(const struct convolution *c, int first, int last, float *input_points,
+                                        struct steps in, float *output_points, struct steps out) {
+    int groups = (c->offset + c->input_channels) / GROUP, out_groups = c->output_channels / GROUP;
+    for (int tile = first; tile < last; tile++) {
+        float *to = input_points + c->offset / GROUP * in.group + (tile - first) * in.tile;
+        if (c->nearest_x2_input) NAME(transform)(c, tile, to, in, 1);
+        else NAME(transform)(c, tile, to, in, 0);
+    }
+    for (int point = 0; point < POINTS; point++)
+        NAME(multiply)(input_points + point * in.point, in, groups,
+                       c->weights + (ptrdiff_t)point * c->output_channels * groups * GROUP,
+                       output_points + point * out.point, out, out_groups, last - first);
+    int exponentials = c->has_gate || c->activation == SILU || c->activation == SIGMOID;
+    for (int tile = first; tile < last; tile++) {
+        const float *from = output_points + (tile - first) * out.tile;
+        if (exponentials) NAME(transform_back)(c, tile, from, out, 1);
+        else NAME(transform_back)(c, tile, from, out, 0);
+    }
+}
+
+/* Compute the tiles from `first` to before `last`, or these rows of a 1x1 convolution. `input_points`, which has `depth`
+   channels, is kept from one convolution of a dense block to the next; `output_points` is not. Each has room for so many
+   tiles, and steps that lead from point to point. */
+TARGET void NAME(winograd_convolve_tiles)(const struct convolution *c, int first, int last, float *input_points,
+                                          ptrdiff_t input_step, int input_tiles, float *output_points,
+                                          ptrdiff_t output_step, int output_tiles) {
     if (c->is_1x1) {
         NAME(convolve_1x1)(c, first, last, output_points);
         return;
     }
-    for (int tile = first; tile < last; tile++)
-        NAME(transform)(c, tile, input_points + (ptrdiff_t)(tile - first) * c->depth + c->offset, input_step);
-    for (int point = 0; point < POINTS; point++)
-        NAME(multiply)(input_points + point * input_step, c->depth, channels,
-                       c->weights + (ptrdiff_t)point * c->output_channels * channels,
-                       output_points + point * output_step, c->output_channels, last - first);
-    int exponentials = c->has_gate || c->activation == SILU || c->activation == SIGMOID;
-    for (int tile = first; tile < last; tile++) {
-        const float *points = output_points + (ptrdiff_t)(tile - first) * c->output_channels;
-        if (exponentials) NAME(transform_back)(c, tile, points, output_step, 1);
-        else NAME(transform_back)(c, tile, points, output_step, 0);
+    const struct steps in = {GROUP, (ptrdiff_t)input_tiles * GROUP, input_step};
+    const struct steps out = {GROUP, (ptrdiff_t)output_tiles * GROUP, output_step};
+    int at_once = c->depth == c->input_channels ? tiles_in_cache(c) : last - first;
+    for (; first < last; first += at_once) {
+        int end = last - first < at_once ? last : first + at_once;
+        NAME(convolve_tiles)(c, first, end, input_points, in, output_points, out);
     }
 }
 
 #undef VECTOR
 #undef MASK
+#undef GROUP
 #endif

@@ -65,7 +65,7 @@ def largest_side_px(architecture: Architecture, engine: Engine, limit_bytes: flo
 
 
 STRIP_ROWS_STEP = 4
-"""Strips are multiples of this many rows: the height of a Winograd tile, which engine winograd computes whole."""
+"""Strips are multiples of this many rows, so that 128 halve to 64 and 32: each engine names sizes that suit it."""
 SMALLEST_COLUMNS = 256
 """Fewest columns of a strip where an image is cut, in pixels of the network's own grid."""
 STATE_VALUE_BYTES = 4

@@ -16,7 +16,7 @@ from realesr.models.zoo import load_model
 FOLDER = Path(__file__).parents[1] / "models" / "span"
 
 ENGINES = ("winograd", "onnxruntime", "openvino", "ncnn", "torch")
-STRIPS = {"winograd": 5e-6, "onnxruntime": 0.0, "openvino": 5e-6, "torch": 5e-6}
+STRIPS = {"winograd": 1e-5, "onnxruntime": 0.0, "openvino": 5e-6, "torch": 5e-6}
 """Largest difference to the whole image in float32, of values about 1: test_strips_contract.py says why. Sums of SPAN
 round more, for its image goes up to 140."""
 

@@ -31,7 +31,7 @@ def any_simd_width(
 ) -> int:
     """The kernel that is loaded has vectors of so many numbers."""
     simd_width: int = request.param
-    if not hasattr(library_of_all_widths, f"winograd_convolve_{simd_width}"):
+    if not hasattr(library_of_all_widths, f"winograd_convolve_tiles_{simd_width}"):
         pytest.skip("not for this processor")
     monkeypatch.setattr(kernel, "_library", lambda: library_of_all_widths)
     monkeypatch.setattr(engine, "load_kernel", lambda: kernel.kernel_for(simd_width))

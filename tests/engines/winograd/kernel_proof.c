@@ -27,7 +27,7 @@ __declspec(dllimport) void *GetProcAddress(void *library, const char *name);
 #define find_function dlsym
 #endif
 
-typedef void convolve_function(const struct convolution *, int, int, float *, ptrdiff_t, float *, ptrdiff_t);
+typedef void convolve_function(const struct convolution *, int, int, float *, ptrdiff_t, int, float *, ptrdiff_t, int);
 typedef void prepare_function(const float *, int, const int *, int, int, float, float *);
 
 /* The library's functions for the processor's SIMD width. */
@@ -37,7 +37,7 @@ struct kernel {
     prepare_function *prepare_weights;
 };
 
-enum { HEIGHT = 10, WIDTH = 18, MAX_TILES = 3 * 5, SLICES = 2 };
+enum { HEIGHT = 10, WIDTH = 20, SLICES = 2 };
 
 static const double LARGEST_ERROR = 2e-5;
 
@@ -63,7 +63,8 @@ struct map {
     int channels;
 };
 
-enum { COLUMNS = (WIDTH + 3) / 4 * 4 + 2, ROWS = (HEIGHT + 3) / 4 * 4 + 2 };
+enum { ACROSS = (WIDTH + TILE_PX - 1) / TILE_PX, DOWN = (HEIGHT + TILE_PX - 1) / TILE_PX, TILES = ACROSS * DOWN };
+enum { COLUMNS = ACROSS * TILE_PX + 2, ROWS = DOWN * TILE_PX + 2 };
 
 static float *zeros(size_t count) {
     size_t bytes = (count * sizeof(float) + 63) / 64 * 64;
@@ -152,10 +153,10 @@ static double largest_error(const struct kind *kind, const struct kernel *kernel
         .outer = kind->has_addends ? pixel(outer, 0, 0) : NULL, .outer_scale = -0.25f,
         .has_gate = kind->has_gate, .gate_offset = -0.5f, .output = pixel(target, 0, 0),
         .output_row = (ptrdiff_t)COLUMNS * out, .output_channels = out, .height = HEIGHT, .width = WIDTH,
-        .tiles_across = (WIDTH + 3) / 4,
+        .tiles_across = ACROSS,
     };
-    int count = side == 1 ? HEIGHT : MAX_TILES, half = count / 2;
-    ptrdiff_t input_step = (ptrdiff_t)MAX_TILES * all + 48, output_step = (ptrdiff_t)PIXELS_AT_ONCE * out;
+    int count = side == 1 ? HEIGHT : TILES, half = count / 2;
+    ptrdiff_t input_step = (ptrdiff_t)TILES * all + 48, output_step = (ptrdiff_t)PIXELS_AT_ONCE * out;
     float *input_points[2], *output_points = zeros((size_t)POINTS * output_step);
     for (int part = 0; part < 2; part++) input_points[part] = zeros((size_t)POINTS * input_step);
     for (int slice = 0; slice < kind->slices; slice++) {
@@ -164,8 +165,8 @@ static double largest_error(const struct kind *kind, const struct kernel *kernel
         c.offset = slice * in;
         int known = c.offset + in; /* of the convolutions before the last only the transformed input is kept */
         c.weights = prepared_weights(kernel, filters, out, all, known, side);
-        kernel->convolve(&c, 0, half, input_points[0], input_step, output_points, output_step);
-        kernel->convolve(&c, half, count, input_points[1], input_step, output_points, output_step);
+        kernel->convolve(&c, 0, half, input_points[0], input_step, TILES, output_points, output_step, TILES);
+        kernel->convolve(&c, half, count, input_points[1], input_step, TILES, output_points, output_step, TILES);
     }
     double largest = 0;
     for (int y = 0; y < HEIGHT; y++)
@@ -194,7 +195,7 @@ int main(int count, char **arguments) {
     int width = simd_width(), wrong = 0;
     printf("SIMD width %d\n", width);
     if (width == 0) return 3;
-    struct kernel kernel = {width, (convolve_function *)function_for(library, "winograd_convolve", width),
+    struct kernel kernel = {width, (convolve_function *)function_for(library, "winograd_convolve_tiles", width),
                             (prepare_function *)function_for(library, "winograd_prepare_weights", width)};
     if (!kernel.convolve || !kernel.prepare_weights) return 2;
     for (size_t i = 0; i < sizeof KINDS / sizeof *KINDS; i++) {

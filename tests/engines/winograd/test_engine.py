@@ -1,6 +1,7 @@
 """What is winograd's own: every architecture and size against torch, long and short vectors, where it cannot run."""
 
 import platform
+import weakref
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -59,7 +60,7 @@ def assert_as_torch(architecture: Architecture, batch: np.ndarray, *, threads: i
     with open_engine(weights, engine="winograd", threads=threads) as engine:
         got = engine.run(batch)
     assert batch.size < 20 or np.ptp(expected) > 0.1, "a flat output proves nothing"
-    np.testing.assert_allclose(got, expected, atol=2e-5)
+    np.testing.assert_allclose(got, expected, atol=4e-5)
 
 
 @pytest.mark.parametrize("threads", [1, 3])
@@ -130,6 +131,17 @@ def test_strips_hold_no_more_than_rows_that_are_needed() -> None:
         network = engine._network  # type: ignore[attr-defined]
         assert isinstance(network, winograd_network.Network)
         assert network.strip_stages[0].buffers.largest_rows < 40
+
+
+def test_what_the_last_strip_took_is_free_before_its_rows_are_handed_on() -> None:
+    with open_engine(small_model(RRDB(scale=4, features=16, blocks=1, growth=16)), engine="winograd") as engine:
+        strips = engine.open_strips(20, 64, rows_px=16)
+        strips.push(picture(48, 20)[0])
+        stages = engine._network.strip_stages  # type: ignore[attr-defined]
+        memory = [weakref.ref(held.values.base) for stage in stages for held in stage.buffers._held.values()]
+        assert memory and all(each() is not None for each in memory)
+        strips.push(picture(16, 20)[0])
+        assert all(each() is None for each in memory)
 
 
 def test_it_is_the_first_choice_on_a_cpu() -> None:

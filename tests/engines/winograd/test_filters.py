@@ -23,11 +23,13 @@ if not winograd_kernel.is_usable():
 
 G = np.array(
     [
-        [1 / 4, 0, 0],
-        [-1 / 6, -1 / 6, -1 / 6],
-        [-1 / 6, 1 / 6, -1 / 6],
-        [1 / 24, 1 / 12, 1 / 6],
-        [1 / 24, -1 / 12, 1 / 6],
+        [1, 0, 0],
+        [-2 / 9, -2 / 9, -2 / 9],
+        [-2 / 9, 2 / 9, -2 / 9],
+        [1 / 90, 2 / 90, 4 / 90],
+        [1 / 90, -2 / 90, 4 / 90],
+        [32 / 45, 16 / 45, 8 / 45],
+        [32 / 45, -16 / 45, 8 / 45],
         [0, 0, 1],
     ]
 )
@@ -56,7 +58,7 @@ def random_filters(channels_out: int, channels_in: int, side: int) -> np.ndarray
 
 
 def defined_weights(kernel: Kernel, filters: np.ndarray, inputs: tuple[int, ...], factor: float) -> np.ndarray:
-    """(36 or 1, channels out / unit, channels in, unit), padded with zeros: `weights` of `struct convolution`."""
+    """(64 or 1, channels out / unit, channels in, unit), padded with zeros: `weights` of `struct convolution`."""
     channels_out, _, side, _ = filters.shape
     unit = kernel.channel_unit
     padded = np.zeros((kernel.padded(channels_out), sum(map(kernel.padded, inputs)), side, side))
@@ -66,7 +68,7 @@ def defined_weights(kernel: Kernel, filters: np.ndarray, inputs: tuple[int, ...]
         first, place = first + channels, place + kernel.padded(channels)
     padded *= np.float32(factor)
     points = np.einsum("py,qx,oiyx->pqoi", G, G, padded) if side == 3 else padded.transpose(2, 3, 0, 1)
-    blocks = points.reshape(36 if side == 3 else 1, -1, unit, padded.shape[1])
+    blocks = points.reshape(64 if side == 3 else 1, -1, unit, padded.shape[1])
     return blocks.swapaxes(2, 3)
 
 
@@ -188,7 +190,7 @@ def test_what_one_thread_raises_is_raised(threads: int) -> None:
 
 
 def test_a_library_of_another_version_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    library = SimpleNamespace(winograd_convolve_8=SimpleNamespace())
+    library = SimpleNamespace(winograd_convolve_8=SimpleNamespace(), winograd_prepare_weights_8=SimpleNamespace())
     monkeypatch.setattr(winograd_kernel, "_library", lambda: library)
     with pytest.raises(EngineError, match=r"compiled for another version of realesr: install realesr again"):
         kernel_for(8)

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import pytest
 
 from realesr.engines.winograd.fusion import FusedConvolution, FusedDenseBlock, Output, fused, split_output
+from realesr.engines.winograd.long_skip import LongSkip
 from realesr.engines.winograd.schedule import (
     ALL_ROWS,
     ScheduledOperation,
@@ -175,7 +176,24 @@ def test_an_rrdbnet_is_dense_blocks_in_three_maps_and_a_tail_of_convolutions() -
 def test_in_strips_no_map_of_an_rrdbnet_takes_turns_with_one_whose_rows_are_kept() -> None:
     trunk, _ = schedules(RRDB(scale=4), 16, in_strips=True)
     buffers = {place.buffer: place.channels for place in trunk.places.values()}
-    assert sorted(buffers.values()) == [16, 32, 32, 32, 32, 64, 64, 64, 64]
+    assert sorted(buffers.values()) == [16, 16, 32, 32, 32, 32, 64, 64, 64]
+
+
+def test_what_a_convolution_made_from_few_channels_is_made_again_for_a_sum_far_behind() -> None:
+    trunk, _ = schedules(RRDB(scale=4), 16, in_strips=True)
+    *_, skip, again, body = trunk.operations
+    assert isinstance(skip, LongSkip) and isinstance(again, FusedConvolution) and isinstance(body, FusedConvolution)
+    assert (skip.source, again.source, again.layer.name) == ("input", skip.name, "conv_first")
+    assert trunk.places[skip.name].own_channels == 3
+    assert again.name in body.sources and "conv_first" not in body.sources
+    rows = rows_after(trunk, 1000)
+    assert rows[again.name] == rows["body"] == rows["conv_first"] - skip.lag_rows
+
+
+def test_what_a_convolution_made_from_many_channels_waits_itself() -> None:
+    trunk, _ = schedules(RRDB(scale=1), 16, in_strips=True)
+    skips = [operation for operation in trunk.operations if isinstance(operation, LongSkip)]
+    assert [(skip.source, trunk.places[skip.name].own_channels) for skip in skips] == [("conv_first", 64)]
 
 
 def test_a_chain_of_convolutions_takes_turns_in_two_maps() -> None:
@@ -221,5 +239,5 @@ def test_a_dense_block_lags_a_row_for_each_convolution_and_goes_on_where_its_las
 def test_a_tail_gives_whole_tiles_until_the_last() -> None:
     _, tail = schedules(RRDB(scale=4), 16)
     rows = rows_after(tail, 10)
-    assert [rows[name] for name in ("conv_up1", "conv_up2", "conv_hr", "conv_last")] == [16, 28, 24, 20]
+    assert [rows[name] for name in ("conv_up1", "conv_up2", "conv_hr", "conv_last")] == [18, 30, 24, 18]
     assert rows_after(tail, 10 + ALL_ROWS, 10)["conv_last"] == 40
