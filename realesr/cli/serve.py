@@ -1,6 +1,8 @@
 """`realesr serve`: its options, and what it says when it starts and ends."""
 
 import logging
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -213,13 +215,23 @@ def run(settings: "ServerSettings", messages: "Messages", *, open_page: bool, ve
             threading.Thread(target=webbrowser.open, args=(here,), daemon=True).start()
 
     os.environ.pop(TOKEN_VARIABLE, None)  # the processes that read images need not know it
-    faults = Faults(messages)
-    logging.getLogger("uvicorn").addHandler(faults)
-    if not verbose:  # then the whole log is shown
-        logging.getLogger("realesr").addHandler(Warnings(messages))
-    with messages.log_shown():
+    with ExitStack() as shown:
+        shown.enter_context(_handled("uvicorn", Faults(messages)))
+        if not verbose:  # then the whole log is shown
+            shown.enter_context(_handled("realesr", Warnings(messages)))
+        shown.enter_context(messages.log_shown())
         serve(settings, on_ready)
     messages.say("ended")
+
+
+@contextmanager
+def _handled(logger: str, handler: logging.Handler) -> Iterator[None]:
+    """Let a handler have what a logger is told while the block runs."""
+    logging.getLogger(logger).addHandler(handler)
+    try:
+        yield
+    finally:
+        logging.getLogger(logger).removeHandler(handler)
 
 
 class Warnings(logging.Handler):

@@ -117,7 +117,10 @@ class Stderr:
 
     def isatty(self) -> bool:
         """Return whether the messages go to a terminal."""
-        return self._stream is not None and bool(self._stream.isatty())
+        try:
+            return self._stream is not None and bool(self._stream.isatty())
+        except ValueError:  # it was closed
+            return False
 
     def fileno(self) -> int:
         """Return the descriptor; raises OSError where there is none."""

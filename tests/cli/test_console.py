@@ -215,3 +215,11 @@ def test_text_that_stdout_cannot_encode_is_escaped_and_bytes_stay() -> None:
         stdout.write("\xe9 \u20ac \udce9")
         stdout.flush()
         assert raw.getvalue() == b"\xe9 \\u20ac \xe9"
+
+
+def test_a_stderr_that_was_closed_is_no_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    stream = io.StringIO()
+    monkeypatch.setattr(sys, "stderr", stream)
+    messages = console.Messages()
+    stream.close()
+    messages.say("to nobody")

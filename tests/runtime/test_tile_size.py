@@ -76,14 +76,14 @@ MEASURED_MB = [
     ("ncnn", VIDEO, 256, 197),
     ("ncnn", VIDEO, 512, 705),
     ("ncnn", GENERAL, 384, 413),
-    ("winograd", X4PLUS, 256, 406),
-    ("winograd", X4PLUS, 512, 763),
-    ("winograd", X4PLUS, 960, 1627),
-    ("winograd", ANIME, 960, 1628),
-    ("winograd", X2PLUS, 960, 708),
-    ("winograd", VIDEO, 256, 70),
-    ("winograd", VIDEO, 512, 261),
-    ("winograd", GENERAL, 512, 263),
+    ("winograd", X4PLUS, 256, 311),
+    ("winograd", X4PLUS, 512, 677),
+    ("winograd", X4PLUS, 960, 1574),
+    ("winograd", ANIME, 960, 1573),
+    ("winograd", X2PLUS, 960, 637),
+    ("winograd", VIDEO, 256, 72),
+    ("winograd", VIDEO, 512, 264),
+    ("winograd", GENERAL, 512, 264),
 ]
 """From benchmarks/results: what one tile of that side took, in 1e6 bytes."""
 

@@ -1,5 +1,6 @@
 """The command `realesr serve`: options, the token, the link, and how it ends."""
 
+import logging
 import re
 import signal
 import subprocess
@@ -59,6 +60,13 @@ def test_without_options_only_this_machine_is_served_and_no_token_is_needed(give
     settings, result = given()
     assert settings == ServerSettings()
     assert result.exit_code == 0
+
+
+def test_once_it_has_ended_the_log_goes_where_it_went_before(given: Any) -> None:
+    loggers = [logging.getLogger(name) for name in ("realesr", "uvicorn")]
+    before = [list(logger.handlers) for logger in loggers]
+    given()
+    assert [logger.handlers for logger in loggers] == before
 
 
 def test_options_become_settings(given: Any) -> None:
