@@ -132,7 +132,7 @@ def start_time(model: str, pythons: list[Path], sides: list[int]) -> list[dict[s
                 wall, cpu = ([run[which] for run in measured] for which in (0, 1))
                 rows.append(
                     {
-                        "python": str(python),
+                        "python": python.parents[1].name,
                         "model": model,
                         "px": f"{side} x {side}",
                         "wall_s": statistics.median(wall),

@@ -78,8 +78,8 @@ class StageOptions:
     """Whether the discriminator's real images are sharpened."""
     gan_adaptive: bool = False
     """Whether `gan` is a share: in each step the gradient of the adversarial loss at the generator's output is made so
-    many times as long as that of the other losses together. 1 is as strong as they are. Source: Esser et al. 2021,
-    "Taming Transformers", arXiv 2012.09841, equation 7."""
+    many times as long as that of the other losses together, unless it would be enlarged more than ten times for that. 1
+    is as strong as they are. Source: Esser et al. 2021, "Taming Transformers", arXiv 2012.09841, equation 7."""
     gan_details: bool = False
     """Whether the discriminator sees the differences from local means, enlarged, in the place of images: their details,
     which it then tells apart far sooner; the other losses must hold colours and coarse structure."""

@@ -101,26 +101,16 @@ def _train(run: TrainingRun, say: MessageCallback, show: MessageCallback) -> Non
 
 def _batches(run: TrainingRun) -> Iterator[Batch]:
     """Return the batches of this process from the next iteration on: of images, or of a teacher's answers."""
-    seed, first, batch, world = run.seed, run.state.iteration, run.options.batch, run.world
+    part = {
+        "seed": run.seed,
+        "first_iteration": run.state.iteration,
+        "batch": run.options.batch,
+        "rank": run.world.rank,
+        "world": run.world.size,
+    }
     if isinstance(run.data, AnsweredPatches):
-        return patch_batches(
-            run.data,
-            seed=seed,
-            first_iteration=first,
-            batch=batch,
-            rank=world.rank,
-            world=world.size,
-            device=world.device,
-        )
-    return batches(
-        run.data,
-        seed=seed,
-        first_iteration=first,
-        batch=batch,
-        rank=world.rank,
-        world=world.size,
-        workers=run.recipe.data.workers,
-    )
+        return patch_batches(run.data, **part, device=run.world.device)
+    return batches(run.data, **part, workers=run.recipe.data.workers)
 
 
 def _loop(

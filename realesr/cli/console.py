@@ -104,14 +104,13 @@ class Messages:
         if not self._verbose:
             yield
             return
-        log, handler = logging.getLogger("realesr"), Details(self)
+        log = logging.getLogger("realesr")
         level = log.level
-        log.addHandler(handler)
         log.setLevel(logging.DEBUG)
         try:
-            yield
+            with handled("realesr", Details(self)):
+                yield
         finally:
-            log.removeHandler(handler)
             log.setLevel(level)
 
     def error(self, error: BaseException, about: Iterable[Path] = ()) -> None:
@@ -194,9 +193,23 @@ class Details(logging.Handler):
         self._messages.detail(record.getMessage())
 
 
+@contextmanager
+def handled(logger: str, handler: logging.Handler) -> Iterator[None]:
+    """Let a handler have what a logger is told while the block runs."""
+    logging.getLogger(logger).addHandler(handler)
+    try:
+        yield
+    finally:
+        logging.getLogger(logger).removeHandler(handler)
+
+
 def may_be_terminal(stream: Any) -> bool:
     """Return whether rich may take a stream for a terminal: it is one, or a variable of the environment is set."""
-    return bool(stream.isatty()) or not _TERMINAL_VARIABLES.isdisjoint(os.environ)
+    try:
+        is_terminal = bool(stream.isatty())
+    except ValueError:  # it was closed
+        is_terminal = False
+    return is_terminal or not _TERMINAL_VARIABLES.isdisjoint(os.environ)
 
 
 def one_line(error: BaseException, about: Iterable[Path] = ()) -> str:

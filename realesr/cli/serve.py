@@ -1,8 +1,7 @@
 """`realesr serve`: its options, and what it says when it starts and ends."""
 
 import logging
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -203,7 +202,7 @@ def run(settings: "ServerSettings", messages: "Messages", *, open_page: bool, ve
 
     from realesr.server.serving import link, serve
 
-    from .console import result
+    from .console import handled, result
 
     def on_ready(address: str) -> None:
         result(address)
@@ -216,22 +215,12 @@ def run(settings: "ServerSettings", messages: "Messages", *, open_page: bool, ve
 
     os.environ.pop(TOKEN_VARIABLE, None)  # the processes that read images need not know it
     with ExitStack() as shown:
-        shown.enter_context(_handled("uvicorn", Faults(messages)))
+        shown.enter_context(handled("uvicorn", Faults(messages)))
         if not verbose:  # then the whole log is shown
-            shown.enter_context(_handled("realesr", Warnings(messages)))
+            shown.enter_context(handled("realesr", Warnings(messages)))
         shown.enter_context(messages.log_shown())
         serve(settings, on_ready)
     messages.say("ended")
-
-
-@contextmanager
-def _handled(logger: str, handler: logging.Handler) -> Iterator[None]:
-    """Let a handler have what a logger is told while the block runs."""
-    logging.getLogger(logger).addHandler(handler)
-    try:
-        yield
-    finally:
-        logging.getLogger(logger).removeHandler(handler)
 
 
 class Warnings(logging.Handler):

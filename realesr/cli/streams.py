@@ -117,10 +117,7 @@ class Stderr:
 
     def isatty(self) -> bool:
         """Return whether the messages go to a terminal."""
-        try:
-            return self._stream is not None and bool(self._stream.isatty())
-        except ValueError:  # it was closed
-            return False
+        return self._stream is not None and bool(self._stream.isatty())
 
     def fileno(self) -> int:
         """Return the descriptor; raises OSError where there is none."""

@@ -3,10 +3,10 @@
 import hashlib
 import json
 import shutil
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from realesr.errors import EngineError, InputError, OutOfMemory, OutputError, Us
 from realesr.machine.whole_file import file_sha256, not_written, remove_unfinished, whole_file
 from realesr.models.weights import Weights
 from realesr.progress import AmountCallback, MessageCallback
+from realesr.runtime.rows import prefetch
 from realesr.train.degrade.codecs import check_codecs
 from realesr.train.distill.answers import HELD_OUT, SHARD, Answers, Bytes
 from realesr.train.distill.patches import Inputs, PatchOptions, patches
@@ -149,20 +150,10 @@ def _answer_rest(
         device=question.device,
     )
     on_progress(done * SHARD, total * SHARD)
-    for number, inputs in enumerate(_prefetched(stream, total - done), start=done):
-        _answer(answers, number, inputs, teacher, say)
-        on_progress((number + 1) * SHARD, total * SHARD)
-
-
-def _prefetched(stream: Iterator[Inputs], lots: int) -> Iterator[Inputs]:
-    """Yield the first lots of patches; a thread makes the next one while the teacher answers."""
-    with ThreadPoolExecutor(1, thread_name_prefix="realesr-degrade") as pool:
-        following = pool.submit(next, stream)
-        for number in range(lots):
-            inputs = following.result()
-            if number + 1 < lots:
-                following = pool.submit(next, stream)
-            yield inputs
+    with closing(prefetch(islice(stream, total - done), depth=1)) as lots:  # made while the teacher answers
+        for number, inputs in enumerate(lots, start=done):
+            _answer(answers, number, inputs, teacher, say)
+            on_progress((number + 1) * SHARD, total * SHARD)
 
 
 def _answer(answers: Answers, number: int | None, inputs: Inputs, teacher: Engine, say: MessageCallback) -> None:

@@ -4,9 +4,8 @@ A CPU learns slower than a disk reads. A GPU learns from 5,000 patches a second,
 into a part of its memory they are kept there, and cut out there.
 """
 
-from collections import deque
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
@@ -16,13 +15,12 @@ import torch
 from torch import Tensor
 
 from realesr.errors import InputError
+from realesr.runtime.rows import prefetch
 from realesr.train.data.loader import Batch
 from realesr.train.data.samples import image_of, seed_of
 from realesr.train.distill.answers import SHARD, Answers, Bytes
 from realesr.train.recipe import Recipe
 from realesr.train.stage_options import StageOptions
-
-_PREFETCHED_BATCHES = 2
 
 _MEMORY_SHARE = 0.25
 """Most of a GPU's free memory that patches may take: the networks come after them."""
@@ -108,7 +106,7 @@ def patch_batches(
     world: int = 1,
     device: torch.device | None = None,
 ) -> Iterator[Batch]:
-    """Yield batches of patches as given pairs, without end; arguments are those of `data.loader.batches`.
+    """Yield batches of patches as given pairs, without end.
 
     Args:
         source: the patches.
@@ -136,16 +134,12 @@ def patch_batches(
             padded=0,
         )
 
+    stream = map(make, count(first_iteration))
     if kept is not None:
-        yield from map(make, count(first_iteration))
+        yield from stream
         return
-    # A thread reads ahead: reading is copying from the disk's cache, outside Python's lock.
-    with ThreadPoolExecutor(1, thread_name_prefix="realesr-patches") as pool:
-        waiting: deque[Future[Batch]] = deque()
-        for iteration in count(first_iteration):
-            waiting.append(pool.submit(make, iteration))
-            if len(waiting) > _PREFETCHED_BATCHES:
-                yield waiting.popleft().result()
+    with closing(prefetch(stream)) as read:  # copied from the disk's cache, outside Python's lock
+        yield from read
 
 
 def cut_of(sample: int, source: AnsweredPatches, seed: int) -> Cut:
