@@ -5,11 +5,14 @@
     python benchmarks/bench_strips.py --memory               peak memory of strips by height: it must not grow
     python benchmarks/bench_strips.py --engine winograd --models realesrgan-x4plus --width 1200 --piece 700
                                                              against a square of 700 x 700 px in one piece
+    python benchmarks/bench_strips.py --engine winograd --models realesrgan-x4plus --width 420 --heights 240 --photo
+                                                             on a photo, whose differences count, against untiled
 
-Each time is that of the runtime on noise, from the first row to the last, without files; beside it stands the CPU time
-of all threads, which other work on the machine changes less. Ways take turns, and rows have medians. Deep networks run
-beside tiles with a halo of 64 px, which leaves seams of two levels at 99.9 %, and as they are cut by default. The
-difference is the largest one to the untiled result; where that takes too much memory it is left out.
+Each time is that of the runtime on noise or on a photo, from the first row to the last, without files; beside it stands
+the CPU time of all threads, which other work on the machine changes less. Ways take turns, and rows have medians; a
+square in one piece runs before, in the middle of and after the strips. Deep networks run beside tiles with a halo of
+64 px, which leaves seams of two levels at 99.9 %, and as they are cut by default. The difference is the largest one to
+the untiled result, of values up to 1; where that takes too much memory it is left out.
 """
 
 import argparse
@@ -18,7 +21,7 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -45,8 +48,17 @@ Way = tuple[Callable[[], NDArray[np.float32]], int]
 """What runs, and the pixels that it takes."""
 
 
-def measure(model: str, engine_name: str, height: int, width: int, runs: int, piece_px: int) -> list[dict[str, Any]]:
-    """Measure all ways for one image, or strips against a square piece; return one row for each."""
+def crop_of_photo(height: int, width: int) -> NDArray[np.float32]:
+    """Return the upper left of a photo of 512 x 512 px, as (3, height, width) RGB in [0, 1]."""
+    from skimage import data
+
+    crop = data.astronaut()[:height, :width]  # type: ignore[no-untyped-call]
+    assert crop.shape[:2] == (height, width), "the photo has 512 x 512 px"
+    return np.ascontiguousarray(crop.transpose(2, 0, 1), np.float32) / np.float32(255)
+
+
+def measure(model: str, engine_name: str, image: NDArray[np.float32], runs: int) -> list[dict[str, Any]]:
+    """Measure all ways for one image; return one row for each."""
     from realesr.engines import model_facts, open_engine
     from realesr.models.zoo import load_model
     from realesr.options import NetworkOptions
@@ -54,7 +66,7 @@ def measure(model: str, engine_name: str, height: int, width: int, runs: int, pi
 
     weights = load_model(model)
     facts = model_facts(weights)
-    image = np.random.default_rng(0).random((3, height, width), np.float32)
+    _, height, width = image.shape
     with open_engine(weights, engine=engine_name, precision="fp32") as engine:
         tiling = tiling_for(facts, NetworkOptions(model=model, exact=True), engine)
         assert tiling.strips is not None, f"engine {engine_name} has no strips"
@@ -62,23 +74,71 @@ def measure(model: str, engine_name: str, height: int, width: int, runs: int, pi
         ways: dict[str, Way] = {
             "strips": (lambda: _whole(enlarge_rows, EnginePool(engine, tiling=tiling), image), pixels)
         }
-        if piece_px:
-            piece = np.random.default_rng(0).random((1, 3, piece_px, piece_px), np.float32)
-            ways[f"one piece of {piece_px} px"] = lambda: engine.run(piece)[0], piece_px**2
         is_deep = facts.architecture is not None and facts.architecture.has_enlarged_convolutions
-        if not piece_px and (not is_deep or pixels <= UNTILED_PX):
+        if not is_deep or pixels <= UNTILED_PX:
             ways["untiled"] = lambda: engine.run(image[None])[0], pixels
-        if is_deep and not piece_px:
+        if is_deep:
             narrow = tiling_for(facts, NetworkOptions(model=model), engine)
             read = narrow.tile_px + 2 * narrow.overlap_px
             wide = replace(narrow, tile_px=read - 2 * TILES_HALO_PX, overlap_px=TILES_HALO_PX)
             for name, cut in (("tiles, halo 64", wide), (f"tiles, halo {narrow.overlap_px}", narrow)):
                 ways[name] = (lambda cut=cut: _whole(enlarge_bands, _in_tiles(engine, cut), image)), pixels  # type: ignore[misc]
-        plan = plan_of(EnginePool(engine, tiling=replace(tiling, tile_px=64)), height, width)
-        assert plan is not None, f"{width} x {height} px do not go in strips with {engine_name}: take a larger --width"
+        strips = _strip_of(EnginePool(engine, tiling=replace(tiling, tile_px=64)), height, width)
         head = {"model": model, "engine": engine.spec.name, "width": width, "height": height}
-        strips = {"strip": f"{plan.columns.tile_px} x {plan.rows_px}"}
-        return [{**head, **row, **strips} for row in _timed(ways, runs)]
+        return [{**head, **row, "strip": strips} for row in _timed(ways, runs)]
+
+
+def measure_beside_piece(
+    model: str, engine_name: str, image: NDArray[np.float32], piece_px: int
+) -> list[dict[str, Any]]:
+    """Measure strips, and before, in the middle and after them a square in one piece: a machine's speed may drift."""
+    from realesr.engines import model_facts, open_engine
+    from realesr.models.zoo import load_model
+    from realesr.options import NetworkOptions
+    from realesr.runtime.tiling import tiling_for
+
+    weights = load_model(model)
+    _, height, width = image.shape
+    piece = np.random.default_rng(0).random((1, 3, piece_px, piece_px), np.float32)
+    of_pieces: list[NDArray[np.float64]] = []
+
+    def time_piece() -> None:
+        before = _clocks()
+        engine.run(piece)
+        of_pieces.append(_clocks() - before)
+
+    def halves() -> Iterator[NDArray[np.float32]]:
+        for start, stop in in_chunks(height, -(-height // 2)):
+            time_piece()
+            yield image[:, start:stop]
+
+    with open_engine(weights, engine=engine_name, precision="fp32") as engine:
+        tiling = tiling_for(model_facts(weights), NetworkOptions(model=model), engine)
+        pool = EnginePool(engine, tiling=replace(tiling, tile_px=64))
+        before = _clocks()
+        for _ in enlarge_rows(halves(), pool, height_px=height, width_px=width):
+            pass
+        of_strips = _clocks() - before - sum(of_pieces)
+        time_piece()
+        strip = _strip_of(pool, height, width)
+    head = {"model": model, "engine": engine.spec.name, "width": width, "height": height, "strip": strip}
+    of_strips, of_piece = 1e6 * of_strips / height / width, 1e6 * np.mean(of_pieces, axis=0) / piece_px**2
+    return [
+        {**head, "way": way, "us_per_px": wall, "cpu_us_per_px": cpu, "strips_to_this": of_strips[0] / wall}
+        | {"cpu_strips_to_this": of_strips[1] / cpu, "runs": runs}
+        for way, (wall, cpu), runs in (("strips", of_strips, 1), (f"one piece of {piece_px} px", of_piece, 3))
+    ]
+
+
+def _clocks() -> NDArray[np.float64]:
+    """Return the time on the wall and the CPU time of all threads, in seconds."""
+    return np.array([time.perf_counter(), time.process_time()])
+
+
+def _strip_of(pool: EnginePool, height: int, width: int) -> str:
+    plan = plan_of(pool, height, width)
+    assert plan is not None, f"{width} x {height} px do not go in strips: take a larger --width"
+    return f"{plan.columns.tile_px} x {plan.rows_px}"
 
 
 def _in_tiles(engine: Engine, tiling: Tiling) -> EnginePool:
@@ -164,6 +224,7 @@ def main() -> None:
     parser.add_argument("--engine", default="onnxruntime")
     parser.add_argument("--runs", type=int, default=3)
     parser.add_argument("--piece", type=int, default=0, metavar="PX", help="compare with a square in one piece instead")
+    parser.add_argument("--photo", action="store_true", help="a photo of at most 512 x 512 px in the place of noise")
     parser.add_argument("--memory", action="store_true")
     parser.add_argument("--child", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
@@ -177,9 +238,14 @@ def main() -> None:
             if arguments.memory:
                 rows.append(peak(model, arguments.engine, height, arguments.width))
             else:
-                rows += measure(model, arguments.engine, height, arguments.width, arguments.runs, arguments.piece)
+                noise = np.random.default_rng(0).random((3, height, arguments.width), np.float32)
+                image = crop_of_photo(height, arguments.width) if arguments.photo else noise
+                if arguments.piece:
+                    rows += measure_beside_piece(model, arguments.engine, image, arguments.piece)
+                else:
+                    rows += measure(model, arguments.engine, image, arguments.runs)
         report.show("Peak memory of strips" if arguments.memory else "Strips", rows)
-        report.save(f"{what}-{arguments.engine}-{model}", rows)
+        report.save(f"{what}-{arguments.engine}-{model}-{arguments.width}px", rows)
 
 
 if __name__ == "__main__":

@@ -2,8 +2,8 @@
 
     python benchmarks/bench_winograd_threads.py                        8 and 32 threads, 384 and 700 px, three networks
     python benchmarks/bench_winograd_threads.py --threads 64 --sides 1500
-    python benchmarks/bench_winograd_threads.py --strips 1200x128 4000x64   strips of such width and rows too
-    python benchmarks/bench_winograd_threads.py --strips 1200x128 4000x64 --save
+    python benchmarks/bench_winograd_threads.py --strips 1200x168 4000x48   strips of such width and rows too
+    python benchmarks/bench_winograd_threads.py --strips 1200x168 4000x48 --save
 
 Every phase is what must be done before the next one begins: a convolution, or a step of a dense block's pipeline. Its
 tasks are given to the threads as the engine does it: whoever is free takes the next one. A task's time is reckoned from

@@ -76,6 +76,8 @@ class PieceSizes:
     """Fewest rows of a strip: convolutions read two rows again with every strip."""
     largest_strip_rows: int = 64
     """Most rows of a strip: more gain no speed, and bands of the result take memory as well."""
+    strip_rows_step: int = 4
+    """Strips have the fewest rows, or multiples of so many more."""
     strips_limit_bytes: float | None = None
     """Most memory for strips of the fewest rows; None for what any piece may take."""
     strip_state_bytes: float | None = None

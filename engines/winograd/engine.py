@@ -24,7 +24,7 @@ from realesr.engines.dense_blocks import find_dense_blocks
 from realesr.engines.facts import weights_alone
 from realesr.engines.translation import translated
 from realesr.engines.winograd.filters import Filters, check_convolutions
-from realesr.engines.winograd.kernel import Kernel, load_kernel
+from realesr.engines.winograd.kernel import TILE_PX, Kernel, load_kernel
 from realesr.engines.winograd.maps import map_rows
 from realesr.engines.winograd.memory import needed_bytes, state_bytes_per_column
 from realesr.engines.winograd.network import Network, StripsOfImage
@@ -44,18 +44,25 @@ _NAME = "engine winograd on cpu"
 LARGEST_ERROR = 1e-3
 """Of the proof's values, which are up to 20: its right ones are within 1e-4."""
 
-PIECES = PieceSizes(largest_tile_px=256)
-"""Larger images go by strips, which take a third of the memory."""
+PIECES = PieceSizes(
+    largest_tile_px=256,
+    largest_strip_px=4096 * 3 * TILE_PX,
+    smallest_strip_rows=3 * TILE_PX,
+    largest_strip_rows=11 * TILE_PX,
+    strip_rows_step=TILE_PX,
+)
+"""Larger images go by strips, which take a third of the memory; all rows of their tiles are needed."""
 DEEP_PIECES = PieceSizes(
     largest_tile_px=960,
-    largest_strip_px=262_144,
-    smallest_strip_rows=32,
-    largest_strip_rows=128,
-    strips_limit_bytes=4.0e9,
+    largest_strip_px=8192 * 8 * TILE_PX,
+    smallest_strip_rows=8 * TILE_PX,
+    largest_strip_rows=28 * TILE_PX,
+    strip_rows_step=TILE_PX,
+    strips_limit_bytes=5.5e9,
 )
 """Of networks with dense blocks or convolutions behind an enlargement. Their tail takes the trunk's result in portions.
-With every strip, dense blocks do four rows again: of 32 rows a fifteenth of the work, of 128 a sixtieth; and with these
-four, both fill whole tiles. They keep 210 kB a column (x4plus), so that fewer rows save little: 4 GB are 8,000 px."""
+With every strip, all but the last convolution of a dense block do six rows again: of 48 rows a fifteenth of the work,
+of 168 a fiftieth. They keep 250 kB a column (x4plus), so that fewer rows save little: 5.5 GB are 8,000 px."""
 
 
 class WinogradEngine(EngineBase):

@@ -39,7 +39,7 @@ def needed_bytes(
         threads: how many share the work.
     """
     trunk, *tail = schedules(architecture, channel_unit, in_strips=in_strips)
-    height = height_px + min(height_px, architecture.radius_px) * in_strips  # the last one gives the rows that lag too
+    height = height_px + _lag_rows(trunk) * in_strips  # the last one gives those too
     floats = 3 * height * width_px * (1 + architecture.scale**2)
     floats += _stage_floats(trunk, height_px, width_px, threads)
     grid = trunk.places[trunk.result].grid
@@ -47,6 +47,12 @@ def needed_bytes(
         width = int(width_px * grid)
         floats += _stage_floats(stage, min(portion_rows(width), int(height_px * grid)), width, threads)
     return (STRIP_MARGIN if in_strips else TILE_MARGIN) * FLOAT32_BYTES * floats
+
+
+def _lag_rows(trunk: StageSchedule) -> int:
+    """Return the rows of what a network's first stage reads that wait for others below them."""
+    taken = _MANY_STRIPS * TILE_PX
+    return taken - int(rows_after(trunk, taken)[trunk.result] / trunk.places[trunk.result].grid)
 
 
 def _stage_floats(stage: StageSchedule, rows: int, width: int, threads: int) -> int:

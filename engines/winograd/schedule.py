@@ -4,12 +4,12 @@ A network is cut before its enlargement, if convolutions run behind that: there,
 trunk goes through an image whole or in strips, and the tail takes the trunk's result in portions.
 
 In strips each convolution lags by the one row that it looks ahead, and keeps the rows that it reads again. Those of a
-dense block share their input's transform, so in a strip they share a grid of tiles too. When S rows of the source are
-known, conv1 knows S - 1 of its own and conv5 S - 5: there the next grid begins, for all five. So conv1 to conv4 do up
-to four rows again; kept of each is the one row above the grid, and of the source six. If each lagged a whole tile,
-no product would be done again, but a block would keep 21 + 17 + 13 + 9 + 5 rows and transform all of them again, which
-takes more time than the products save; and the network would lag four times as far: in x4plus 1 MB for each column of
-the image, instead of 210 kB.
+dense block share their input's transform, so in a strip they share a grid of tiles too, and begin it at the same rows
+as in a whole image, where tiles round alike. When S rows of the source are known, a multiple of six, conv1 knows S - 1
+of its own and conv5 S - 5, of which it gives S - 6: there the next grid begins, for all five. So conv1 to conv4 do six
+rows again; kept of each is the one row above the grid, and of the source seven. If each lagged a whole tile, no product
+would be done again, but a block would keep 31 + 25 + 19 + 13 + 7 rows and transform all of them again, which takes more
+time than the products save; and the network would lag five times as far: in x4plus 1 MB for each column of the image.
 """
 
 from collections.abc import Iterator
@@ -60,7 +60,9 @@ class StageSchedule:
     runs_whole: bool
     """Whether it takes all rows at once; else a strip at a time."""
     row_unit: int
-    """Convolutions give multiples of so many rows until the last: with whole tiles, results do not depend on strips."""
+    """Convolutions give multiples of so many rows until the last: whole tiles round as in a whole image."""
+    inner_row_unit: int
+    """Likewise the convolutions of a dense block but for its last one."""
 
     @property
     def result(self) -> str:
@@ -85,8 +87,10 @@ def schedules(architecture: Architecture, channel_unit: int, *, in_strips: bool 
         operations: tuple[ScheduledOperation, ...] = tuple(fused(layers, kept=[result]))
         is_tail = number > 0
         runs_whole = not (in_strips or is_tail)
+        inner_row_unit = TILE_PX if is_tail else 1
+        row_unit = TILE_PX if _has_dense_block(operations) else inner_row_unit
         if in_strips and not is_tail:
-            operations = tuple(_with_long_skips(part.source, operations))
+            operations = tuple(_with_long_skips(part.source, operations, row_unit))
         made.append(
             StageSchedule(
                 source=part.source,
@@ -94,7 +98,8 @@ def schedules(architecture: Architecture, channel_unit: int, *, in_strips: bool 
                 output=output,
                 places=_places(architecture, part.source, operations, result, channel_unit, takes_turns=runs_whole),
                 runs_whole=runs_whole,
-                row_unit=TILE_PX if is_tail else 1,
+                row_unit=row_unit,
+                inner_row_unit=inner_row_unit,
             )
         )
     return tuple(made)
@@ -109,19 +114,25 @@ def has_strips(architecture: Architecture) -> bool:
     return True
 
 
-def _with_long_skips(source: str, operations: tuple[ScheduledOperation, ...]) -> Iterator[ScheduledOperation]:
+def _has_dense_block(operations: tuple[ScheduledOperation, ...]) -> bool:
+    return any(isinstance(operation, FusedDenseBlock) for operation in operations)
+
+
+def _with_long_skips(
+    source: str, operations: tuple[ScheduledOperation, ...], unit: int
+) -> Iterator[ScheduledOperation]:
     """Yield the operations of a trunk, with a long skip before each convolution that adds a result far ahead of it."""
     rows = {source: ALL_ROWS}
     made_by: dict[str, ScheduledOperation] = {}
     for operation in operations:
-        rows |= _rows_known(operation, rows, 1)
+        rows |= _rows_known(operation, rows, unit, 1)
         if isinstance(operation, FusedConvolution):
             addends = []
             for name, factor in operation.addends:
                 lag_rows = rows[name] - rows[operation.name]
                 if lag_rows > LONG_ROWS:
                     for late in _late(name, made_by.get(name), operation.name, lag_rows):
-                        rows |= _rows_known(late, rows, 1)
+                        rows |= _rows_known(late, rows, unit, 1)
                         yield late
                     name = late.name
                 addends.append((name, factor))
@@ -275,13 +286,13 @@ def rows_after(schedule: StageSchedule, source_rows: int, end_row: int | None = 
     """
     rows = {schedule.source: source_rows}
     for operation in schedule.operations:
-        rows |= _rows_known(operation, rows, schedule.row_unit)
+        rows |= _rows_known(operation, rows, schedule.row_unit, schedule.inner_row_unit)
     if end_row is None:
         return rows
     return {name: min(known, int(end_row * schedule.places[name].grid)) for name, known in rows.items()}
 
 
-def _rows_known(operation: ScheduledOperation, rows: dict[str, int], unit: int) -> dict[str, int]:
+def _rows_known(operation: ScheduledOperation, rows: dict[str, int], unit: int, inner_unit: int) -> dict[str, int]:
     """Return how many rows of an operation's result are known, and of those that a dense block keeps to itself."""
     known = min(rows[source] for source in operation.sources)
     match operation:
@@ -291,8 +302,8 @@ def _rows_known(operation: ScheduledOperation, rows: dict[str, int], unit: int) 
             inner: dict[str, int] = {}
             known = rows[operation.source]
             for convolution in operation.convolutions:
-                known = inner[convolution.name] = _rows_of_convolution(convolution, known, rows, unit)
-            return inner
+                known = inner[convolution.name] = _rows_of_convolution(convolution, known, rows, inner_unit)
+            return inner | {operation.name: known // unit * unit}
         case PixelShuffle() | NearestEnlargement():
             known *= operation.factor
         case PixelUnshuffle():

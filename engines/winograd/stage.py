@@ -222,9 +222,16 @@ class StageRun:
         return self._maps[name]
 
     def _keep(self, name: str, kept: dict[str, tuple[int, int]]) -> None:
+        """Copy the rows that are still read, where they are as many as before into the same memory."""
+        if self._schedule.runs_whole:
+            return
         first_row, end_row = kept[name]
-        if not self._schedule.runs_whole:
-            self._kept[name] = _Kept(self._maps[name].between(first_row, end_row).copy(), first_row)
+        rows, pixels = self._maps[name].between(first_row, end_row), self._kept[name].pixels
+        if pixels.shape == rows.shape and pixels.flags.writeable:
+            pixels[:] = rows
+        else:
+            pixels = rows.copy()
+        self._kept[name] = _Kept(pixels, first_row)
 
     def _run(self, operation: ScheduledOperation, first_row: int) -> None:
         """Compute the rows of an operation's result from `first_row`."""

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from realesr.machine.heap import share_one_heap
+from realesr.machine.heap import return_large_memory, share_one_heap
 
 from . import stopping, streams
 from .help import CommandHelp, GroupHelp
@@ -106,6 +106,7 @@ def _run() -> None:
     try:
         streams.prepare()
         share_one_heap()
+        return_large_memory()
         gc.set_threshold(YOUNG_OBJECTS)
         build_app(named_command(sys.argv[1:]))(prog_name="realesr")
     finally:

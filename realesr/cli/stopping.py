@@ -66,10 +66,20 @@ def end() -> None:
             signal.signal(number, signal.SIG_DFL if _signals else signal.SIG_IGN)
 
 
-def _on_signal(number: int, _frame: FrameType | None) -> None:
-    """Record a signal, and raise its exception in the main thread."""
+def _on_signal(number: int, frame: FrameType | None) -> None:
+    """Record a signal, and raise its exception in the main thread, or leave that to `check`."""
     _signals.append(number)
     if len(_signals) == 1 and number == signal.SIGINT and os.isatty(2):
         with contextlib.suppress(OSError):
             os.write(2, AGAIN)  # print may be in the middle of a line, and must not be entered twice
-    check()
+    if not _is_called_by_libvips(frame):
+        check()
+
+
+def _is_called_by_libvips(frame: FrameType | None) -> bool:
+    """Return whether libvips waits for an answer: nobody can catch an exception there, and cffi prints it."""
+    while frame is not None:
+        if frame.f_globals.get("__name__") == "pyvips.gobject" and frame.f_code.co_name.startswith("_marshal_"):
+            return True
+        frame = frame.f_back
+    return False

@@ -37,11 +37,17 @@ class StripRun(Protocol):
         ...
 
     def state(self) -> dict[str, NDArray[Any]]:
-        """Return what the next strip is computed from besides its rows, by name; the arrays are not to be changed."""
+        """Return what the next strip is computed from besides its rows, by name.
+
+        The arrays are not to be changed, and hold other values once the next rows have come.
+        """
         ...
 
     def restore(self, state: Mapping[str, NDArray[Any]]) -> None:
-        """Go on from a state that another run of the same network, over an image of the same width, has had."""
+        """Go on from a state that another run of the same network, over an image of the same width, has had.
+
+        The arrays are this run's from then on, and hold other values once the next rows have come.
+        """
         ...
 
 
@@ -156,11 +162,17 @@ class Strips:
         return result
 
     def state(self) -> dict[str, NDArray[Any]]:
-        """Return what the next strip is computed from besides its rows, by name; the arrays are not to be changed."""
+        """Return what the next strip is computed from besides its rows, by name.
+
+        The arrays are not to be changed, and hold other values once the next rows have come.
+        """
         return {"waiting": self._waiting, "taken": np.array([self._taken_px]), **self._run.state()}
 
     def restore(self, state: Mapping[str, NDArray[Any]]) -> None:
-        """Go on from `state`, which another image of the same size has had in an engine of the same kind."""
+        """Go on from `state`, which another image of the same size has had in an engine of the same kind.
+
+        The arrays are this image's from then on; see `StripRun.restore`.
+        """
         self._waiting, self._taken_px = state["waiting"], int(state["taken"][0])
         self._run.restore({name: array for name, array in state.items() if name not in ("waiting", "taken")})
 

@@ -6,7 +6,7 @@ of another size round differently, so that a result could not be had twice. Whet
 first tile (`realesr.runtime.memory_plan`).
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from realesr.engine import Engine, PieceSizes
@@ -64,8 +64,6 @@ def largest_side_px(architecture: Architecture, engine: Engine, limit_bytes: flo
     return low
 
 
-STRIP_ROWS_STEP = 4
-"""Strips are multiples of this many rows, so that 128 halve to 64 and 32: each engine names sizes that suit it."""
 SMALLEST_COLUMNS = 256
 """Fewest columns of a strip where an image is cut, in pixels of the network's own grid."""
 STATE_VALUE_BYTES = 4
@@ -100,22 +98,27 @@ class StripBudget:
         pieces = self.pieces
         if height_px * width_px < pieces.smallest_image_in_strips_px:
             return None
-        limit_bytes = pieces.strips_limit_bytes or PIECE_LIMIT_BYTES
+        last_limit_bytes = pieces.strips_limit_bytes or PIECE_LIMIT_BYTES
         multiple = self.architecture.multiple_of
         halo, width = (-(-length // multiple) for length in (self.halo_px, width_px))
         parts = 1
         while parts == 1 or width >= parts * SMALLEST_COLUMNS:
             columns = -(-width // parts)
             read = columns + (2 * halo if parts > 1 else 0)
-            rows = min(pieces.largest_strip_px // read // STRIP_ROWS_STEP * STRIP_ROWS_STEP, pieces.largest_strip_rows)
-            size = rows * multiple, read * multiple, parts
-            while rows > pieces.smallest_strip_rows and self.bytes_for(*size) > PIECE_LIMIT_BYTES:
-                rows = max(rows // 2 // STRIP_ROWS_STEP * STRIP_ROWS_STEP, pieces.smallest_strip_rows)
-                size = rows * multiple, read * multiple, parts
-            if rows >= pieces.smallest_strip_rows and self.bytes_for(*size) <= limit_bytes:
-                return StripSize(rows_px=rows * multiple, columns_px=columns * multiple)
+            for rows in self._rows_to_try(read):
+                limit_bytes = last_limit_bytes if rows == pieces.smallest_strip_rows else PIECE_LIMIT_BYTES
+                if self.bytes_for(rows * multiple, read * multiple, parts) <= limit_bytes:
+                    return StripSize(rows_px=rows * multiple, columns_px=columns * multiple)
             parts += 1
         return None
+
+    def _rows_to_try(self, read_columns: int) -> Iterator[int]:
+        """Yield the numbers of rows that strips may have, the most first; in pixels of the network's own grid."""
+        pieces = self.pieces
+        most = min(pieces.largest_strip_px // read_columns, pieces.largest_strip_rows)
+        steps = (most - pieces.smallest_strip_rows) // pieces.strip_rows_step
+        for step in range(steps, -1, -1):
+            yield pieces.smallest_strip_rows + step * pieces.strip_rows_step
 
     def bytes_for(self, rows_px: int, read_px: int, parts: int) -> float:
         """Return the memory of strips of `rows_px` rows that read `read_px` columns each, all in input px.

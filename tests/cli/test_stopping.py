@@ -9,8 +9,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from realesr.cli import stopping
+from realesr.images.file_source import FileSource
 
 from .conftest import Command, FakeUpscaler, write
 
@@ -46,6 +48,25 @@ def test_a_signal_ends_the_main_thread_and_is_there_for_others_to_ask(
     thread.start()
     thread.join()
     assert ends == [error]
+
+
+def test_a_signal_that_comes_while_libvips_reads_waits_for_the_next_check(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    def read_and_be_stopped(source: FileSource, size: int) -> bytes | None:
+        if not stopping._signals:
+            signal.raise_signal(signal.SIGTERM)
+        return source._file.read(size) or None
+
+    path = tmp_path / "a.png"
+    Image.new("RGB", (8, 8)).save(path)
+    stopping.listen()
+    monkeypatch.setattr(FileSource, "_on_read", read_and_be_stopped)
+    with FileSource(path) as source:
+        assert source.load("pngload").width == 8
+    with pytest.raises(SystemExit):
+        stopping.check()
+    assert "Traceback" not in capfd.readouterr().err
 
 
 def test_a_job_in_the_background_goes_on_ignoring_ctrl_c() -> None:

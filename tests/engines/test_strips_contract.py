@@ -99,17 +99,17 @@ def test_heights_may_change_from_strip_to_strip(pair: Pair, heights: list[int]) 
 
 
 def test_rows_come_as_soon_as_the_network_can_know_them(pair: Pair) -> None:
-    """Engine winograd waits for whole tiles of six rows in each convolution behind an enlargement."""
+    """Engine winograd waits for whole tiles of six rows in dense blocks, and in convolutions behind an enlargement."""
     engine, _ = pair
     first = engine.spec.first_rows_px
     assert first is not None
     multiple = engine.spec.size.multiple_of
-    soon = first + 12 * multiple if engine.spec.name == "winograd" else first
+    soon = first + 36 * multiple if engine.spec.name == "winograd" else first
     image = photo(soon + 40, 8)
     strips = engine.open_strips(8, soon + 40, rows_px=8)
     assert strips.push(image[:, : first - multiple]).shape[1] == 0
     assert strips.push(image[:, first - multiple : soon]).shape[1] > 0
-    assert strips.push(image[:, soon : soon + 12]).shape[1] == 12 * engine.spec.scale
+    assert strips.push(image[:, soon : soon + 24]).shape[1] == 24 * engine.spec.scale
 
 
 def test_two_images_under_way_do_not_disturb_each_other(pair: Pair) -> None:

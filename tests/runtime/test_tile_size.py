@@ -210,8 +210,10 @@ def test_a_photo_of_12_mp_goes_by_tiles_with_x4plus() -> None:
 
 
 def test_strips_are_whole_tiles_of_winograd() -> None:
-    sizes = [budget_of(VIDEO, "winograd", 18).size_for(3000, width) for width in range(900, 3000, 7)]
-    assert all(size is not None and size.rows_px % 4 == 0 for size in sizes)
+    for architecture in (VIDEO, X4PLUS, X2PLUS):
+        budget = budget_of(architecture, "winograd", 18)
+        sizes = [budget.size_for(3000, width) for width in range(900, 3000, 14)]
+        assert all(size is not None and size.rows_px % (6 * architecture.multiple_of) == 0 for size in sizes)
 
 
 def test_small_images_are_not_worth_three_shapes_in_openvino() -> None:

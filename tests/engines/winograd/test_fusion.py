@@ -224,16 +224,25 @@ def test_the_rows_that_lag_are_led_out_strip_by_strip() -> None:
     assert known == [7, 8, 9, 10, 10]
 
 
-def test_a_dense_block_lags_a_row_for_each_convolution_and_goes_on_where_its_last_one_stopped() -> None:
+def test_a_dense_block_goes_on_at_a_whole_tile_below_which_its_last_convolution_stopped() -> None:
     trunk, _ = schedules(RRDB(scale=4, blocks=1), 16, in_strips=True)
     rows = rows_after(trunk, 101)
     first = "body.0.rdb1"
-    assert [rows[f"{first}.conv{number}"] for number in (1, 2, 3, 4)] == [99, 98, 97, 96]
-    assert [rows[name] for name in ("conv_first", first, "body.0.rdb2", "body.0", "body")] == [100, 95, 90, 85, 84]
+    assert [rows[f"{first}.conv{number}"] for number in (1, 2, 3, 4)] == [95, 94, 93, 92]
+    assert [rows[name] for name in ("conv_first", first, "body.0.rdb2", "body.0", "body")] == [96, 90, 84, 78, 72]
     kept = rows_kept(trunk, rows)
-    assert [kept[f"{first}.conv{number}"] for number in (1, 2, 3, 4)] == [(94, 95)] * 4
-    assert kept[first] == (89, 95)
-    assert kept["conv_first"] == (84, 100)
+    assert [kept[f"{first}.conv{number}"] for number in (1, 2, 3, 4)] == [(89, 90)] * 4
+    assert kept[first] == (83, 90)
+    assert kept["conv_first"] == (78, 96)
+
+
+@pytest.mark.parametrize("architecture", [RRDB(scale=4), RRDB(scale=2), RRDB(scale=1)], ids=str)
+def test_in_strips_the_tiles_of_a_trunk_with_dense_blocks_are_those_of_a_whole_image(architecture: RRDB) -> None:
+    trunk, *_ = schedules(architecture, 16, in_strips=True)
+    for taken in range(400, 460):
+        rows = rows_after(trunk, taken)
+        convolutions = [each for each in trunk.operations if isinstance(each, FusedConvolution | FusedDenseBlock)]
+        assert all(rows[each.name] % 6 == 0 for each in convolutions)
 
 
 def test_a_tail_gives_whole_tiles_until_the_last() -> None:

@@ -29,7 +29,7 @@ def test_threads_have_work_nearly_all_the_time(
 
 
 @pytest.mark.parametrize("threads", [8, 32])
-@pytest.mark.parametrize(("width_px", "rows"), [(1200, 128), (4000, 64)])
+@pytest.mark.parametrize(("width_px", "rows"), [(1200, 168), (4000, 48)])
 def test_in_strips_threads_have_work_nearly_all_the_time(
     monkeypatch: pytest.MonkeyPatch, width_px: int, rows: int, threads: int
 ) -> None:
