@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 LONG_ROWS = 24
-"""Rows by which a sum has to lag a result for that to wait outside its map: more than the 15 of a group of dense
+"""Rows by which a sum has to lag a result for that to wait outside its map: more than the 18 of a group of dense
 blocks."""
 
 
