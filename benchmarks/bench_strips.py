@@ -161,22 +161,23 @@ def _timed(ways: dict[str, Way], runs: int) -> list[dict[str, Any]]:
     last: dict[str, NDArray[np.float32]] = {}
     for _ in range(runs):
         for name, (way, pixels) in ways.items():
-            started, cpu_started = time.perf_counter(), time.process_time()
+            before = _clocks()
             last[name] = way()
-            us_per_px[name].append((time.perf_counter() - started) / pixels * 1e6)
-            cpu_us_per_px[name].append((time.process_time() - cpu_started) / pixels * 1e6)
+            wall, cpu = 1e6 * (_clocks() - before) / pixels
+            us_per_px[name].append(wall)
+            cpu_us_per_px[name].append(cpu)
     strips, cpu_strips = (statistics.median(times["strips"]) for times in (us_per_px, cpu_us_per_px))
     rows = []
     for name, times in us_per_px.items():
-        median, cpu = statistics.median(times), statistics.median(cpu_us_per_px[name])
+        median, cpu_median = statistics.median(times), statistics.median(cpu_us_per_px[name])
         difference = float(np.abs(last[name] - last["untiled"]).max()) if "untiled" in last else float("nan")
         rows.append(
             {
                 "way": name,
                 "us_per_px": median,
                 "strips_to_this": strips / median,
-                "cpu_us_per_px": cpu,
-                "cpu_strips_to_this": cpu_strips / cpu,
+                "cpu_us_per_px": cpu_median,
+                "cpu_strips_to_this": cpu_strips / cpu_median,
                 "largest_difference": difference,
                 "runs": len(times),
             }
