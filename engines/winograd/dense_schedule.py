@@ -2,12 +2,12 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 
 from realesr.engines.winograd import tiles
 from realesr.engines.winograd.kernel import POINTS, WinogradWorkspace, workspace_point_floats
 from realesr.engines.winograd.maps import tiles_along
 from realesr.engines.winograd.tiles import Step, Task, block_size
-from realesr.runtime.rows import in_chunks
 
 _LAG = 2
 """Chunks between one convolution and the next."""
@@ -93,16 +93,21 @@ class _Chunks:
         """Return the blocks whose inputs are kept."""
         return min(_LAG * (self.convolutions - 1) + 1, self.chunks) * self.blocks
 
-    def blocks_of(self, chunk: int) -> Iterator[tuple[int, int]]:
-        """Yield the first and the end tile of each block; what is left for the last chunk is cut evenly too."""
+    def blocks_of(self, chunk: int) -> list[tuple[int, int]]:
+        """Return the first and the end tile of each block, of which the larger ones come first.
+
+        What is left for the last chunk is cut evenly too.
+        """
         start = chunk * self.blocks * self.block
         count = min(self.blocks * self.block, self.tiles - start)
-        return ((start + first, start + last) for first, last in in_chunks(count, _even_block(count, self.blocks)))
+        block_steps, larger_blocks = divmod(-(-count // tiles.BLOCK_STEP), self.blocks)
+        ends = [tiles.BLOCK_STEP * (block_steps * block + min(block, larger_blocks)) for block in range(self.blocks)]
+        return [(start + first, start + last) for first, last in pairwise([*ends, count]) if first < last]
 
 
 def _chunks(count: int, across: int, convolutions: int, threads: int) -> _Chunks:
     """Cut so many tiles, of which so many are a row: chunks of at least one more, in as many blocks for each thread."""
-    block = block_size(count, threads)
+    block = block_size(count, threads, tiles.LARGEST_DENSE_BLOCK)
     least = max(max(tiles.BLOCKS_A_CHUNK, threads) * block, across + 1)
     blocks = -(-least // (block * threads)) * threads
     even = max(-(-count // -(-count // least)), across + 1)

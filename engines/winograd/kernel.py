@@ -28,6 +28,9 @@ NO_ACTIVATION, LEAKY_RELU, SILU, SIGMOID = range(4)
 POINTS = 64
 """Of a tile in the Winograd domain."""
 
+TILES_AT_ONCE = 6
+"""Tiles that are multiplied at once; in the Winograd domain they lie together."""
+
 _ALIGNED_BYTES = 64
 _POINT_PADDING = 48
 """Floats between two points of a workspace, besides what they hold: at a power of two, all points would fall into the
@@ -70,14 +73,13 @@ class WinogradWorkspace:
     def __init__(self, tiles: int, channels: int) -> None:
         self._values = aligned((POINTS, workspace_point_floats(tiles, channels)))
         self.address = self._values.ctypes.data
-        self.tiles = tiles
         self.point_stride = self._values.shape[1]
         """Floats from one point to the next."""
 
 
 def workspace_point_floats(tiles: int, channels: int) -> int:
     """Return the floats that a workspace takes for each of its 64 points."""
-    return tiles * channels + _POINT_PADDING
+    return -(-tiles // TILES_AT_ONCE) * TILES_AT_ONCE * channels + _POINT_PADDING
 
 
 @dataclass(frozen=True)
@@ -148,10 +150,8 @@ class Kernel:
             last,
             inputs.address,
             inputs.point_stride,
-            inputs.tiles,
             outputs.address,
             outputs.point_stride,
-            outputs.tiles,
         )
 
 
@@ -205,10 +205,8 @@ def kernel_for(simd_width: int) -> Kernel:
         ctypes.c_int,
         ctypes.c_void_p,
         ctypes.c_ssize_t,
-        ctypes.c_int,
         ctypes.c_void_p,
         ctypes.c_ssize_t,
-        ctypes.c_int,
     )
     convolve.restype = None
     prepare_weights.argtypes = (

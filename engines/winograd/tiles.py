@@ -13,12 +13,14 @@ from realesr.runtime.rows import in_chunks
 
 LARGEST_BLOCK = 72
 """Tiles that a thread takes at a time. Fewer read all weights more often; more are too few blocks for many threads."""
+LARGEST_DENSE_BLOCK = 36
+"""Likewise in dense blocks, whose points have to stay in a cache while a block of tiles is computed."""
 BLOCK_STEP = 3
 """Blocks have multiples of so many tiles. The kernel multiplies six at once, and three in less time than that; in steps
 of six, blocks are so uneven that a tenth of 32 threads waits."""
-BLOCKS_A_CHUNK = 6
+BLOCKS_A_CHUNK = 12
 """Of a dense block's work at a time: 190 MB of workspace (x4plus). With one, every block reads other weights than the
-one before it, which takes a tenth more time."""
+one before it, which takes a tenth more time; with six, a twentieth."""
 
 
 Item = TypeVar("Item")
@@ -108,9 +110,9 @@ class Task:
     """Of a dense block's inputs; None for the thread's own."""
 
 
-def block_size(tiles: int, threads: int) -> int:
-    """Return the tiles of a block: as many blocks for each thread, none larger than LARGEST_BLOCK."""
-    rounds = -(-tiles // (LARGEST_BLOCK * threads))
+def block_size(tiles: int, threads: int, largest: int) -> int:
+    """Return the tiles of a block: as many blocks for each thread, none larger than `largest`."""
+    rounds = -(-tiles // (largest * threads))
     return -(-tiles // (rounds * threads * BLOCK_STEP)) * BLOCK_STEP
 
 
@@ -126,7 +128,7 @@ class Workers:
     def run_alone(self, step: Step) -> None:
         """Compute one convolution."""
         if step.tiles:
-            size = block_size(step.tiles, self.threads)
+            size = block_size(step.tiles, self.threads, LARGEST_BLOCK)
             self.run([Task(step, first, last) for first, last in in_chunks(step.tiles, size)])
 
     def run(self, tasks: list[Task]) -> None:

@@ -8,7 +8,8 @@
 
    Feature maps are (rows, columns, channels), with one pixel of zeros around and tiles that are whole: a map of 5 x 9
    pixels has 8 x 14. SIMD vectors run along the channels, which every map has in groups of GROUP, twice SIMD_WIDTH. In
-   the Winograd domain values are (point, group, tile, GROUP): a product reads and writes them in the order of memory.
+   the Winograd domain values are (point, batch, group, tile, GROUP), with a batch of TILES_AT_ONCE tiles: a product
+   reads and writes them in the order of memory.
 
    This file holds the code for each SIMD width: it includes itself. Vectors are those of GCC and Clang. */
 
@@ -56,9 +57,9 @@ struct convolution {
     int tiles_across;
 };
 
-/* Floats from one tile, group of channels or point to the next. */
+/* Floats from one tile, group of channels, batch of tiles or point to the next. */
 struct steps {
-    ptrdiff_t tile, group, point;
+    ptrdiff_t tile, group, batch, point;
 };
 
 /* Return how many tiles have points, of all channels in and out, that the cache holds. It pays outside of dense blocks,
@@ -205,20 +206,23 @@ TARGET INLINE void NAME(transform)(const struct convolution *c, int tile, float 
 }
 
 /* (tiles, channels in) times (channels in, GROUP), for up to six tiles, of which the channels lie in so many groups.
-   The next six are prefetched. */
+   Those at `next` are prefetched, if it is not null. */
 #define PRODUCT(TILES)                                                                                                 \
-    TARGET INLINE void NAME(product_##TILES)(const float *from, ptrdiff_t tile, ptrdiff_t group, int groups,           \
-                                             const float *weights, float *to, ptrdiff_t to_tile) {                     \
+    TARGET INLINE void NAME(product_##TILES)(const float *from, struct steps in, int groups, const float *weights,     \
+                                             float *to, ptrdiff_t to_tile, const float *next) {                        \
         VECTOR sums[TILES][2];                                                                                         \
         UNROLL for (int i = 0; i < TILES; i++) sums[i][0] = sums[i][1] = (VECTOR){0};                                  \
-        for (; groups; groups--, from += group) {                                                                      \
-            for (int line = 0; line < GROUP; line += FLOATS_PER_CACHE_LINE)                                            \
-                UNROLL for (int i = 0; i < TILES; i++) __builtin_prefetch(from + (i + TILES) * tile + line);           \
+        for (; groups; groups--, from += in.group) {                                                                   \
+            if (next) {                                                                                                \
+                for (int line = 0; line < GROUP; line += FLOATS_PER_CACHE_LINE)                                        \
+                    UNROLL for (int i = 0; i < TILES; i++) __builtin_prefetch(next + i * in.tile + line);              \
+                next += in.group;                                                                                      \
+            }                                                                                                          \
             for (int k = 0; k < GROUP; k++, weights += GROUP) {                                                        \
                 VECTOR low = NAME(load)(weights), high = NAME(load)(weights + SIMD_WIDTH);                             \
                 UNROLL for (int i = 0; i < TILES; i++) {                                                               \
-                    sums[i][0] += from[i * tile + k] * low;                                                            \
-                    sums[i][1] += from[i * tile + k] * high;                                                           \
+                    sums[i][0] += from[i * in.tile + k] * low;                                                         \
+                    sums[i][1] += from[i * in.tile + k] * high;                                                        \
                 }                                                                                                      \
             }                                                                                                          \
         }                                                                                                              \
@@ -230,21 +234,22 @@ TARGET INLINE void NAME(transform)(const struct convolution *c, int tile, float 
 PRODUCT(1) PRODUCT(2) PRODUCT(3) PRODUCT(4) PRODUCT(5) PRODUCT(6)
 #undef PRODUCT
 
-/* A product of matrices: so many tiles (or pixels), all channels. */
+/* A product of matrices: so many tiles (or pixels), all channels. `next` is what will be multiplied after these tiles,
+   or null. */
 TARGET INLINE void NAME(multiply)(const float *from, struct steps in, int groups, const float *weights, float *to,
-                                  struct steps out, int out_groups, int tiles) {
-    for (; out_groups; out_groups--, weights += (ptrdiff_t)groups * GROUP * GROUP, to += out.group) {
-        int tile = 0;
-        for (; tile + TILES_AT_ONCE <= tiles; tile += TILES_AT_ONCE)
-            NAME(product_6)(from + tile * in.tile, in.tile, in.group, groups, weights, to + tile * out.tile, out.tile);
-        const float *rest = from + tile * in.tile;
-        float *rest_to = to + tile * out.tile;
-        switch (tiles - tile) {
-            case 1: NAME(product_1)(rest, in.tile, in.group, groups, weights, rest_to, out.tile); break;
-            case 2: NAME(product_2)(rest, in.tile, in.group, groups, weights, rest_to, out.tile); break;
-            case 3: NAME(product_3)(rest, in.tile, in.group, groups, weights, rest_to, out.tile); break;
-            case 4: NAME(product_4)(rest, in.tile, in.group, groups, weights, rest_to, out.tile); break;
-            case 5: NAME(product_5)(rest, in.tile, in.group, groups, weights, rest_to, out.tile); break;
+                                  struct steps out, int out_groups, int tiles, const float *next) {
+    for (; tiles > 0; tiles -= TILES_AT_ONCE, from += in.batch, to += out.batch) {
+        const float *soon = tiles > TILES_AT_ONCE ? from + in.batch : next, *some = weights;
+        float *at = to;
+        for (int group = 0; group < out_groups; group++, some += groups * GROUP * GROUP, at += out.group, soon = NULL) {
+            switch (tiles) {
+                case 1: NAME(product_1)(from, in, groups, some, at, out.tile, soon); break;
+                case 2: NAME(product_2)(from, in, groups, some, at, out.tile, soon); break;
+                case 3: NAME(product_3)(from, in, groups, some, at, out.tile, soon); break;
+                case 4: NAME(product_4)(from, in, groups, some, at, out.tile, soon); break;
+                case 5: NAME(product_5)(from, in, groups, some, at, out.tile, soon); break;
+                default: NAME(product_6)(from, in, groups, some, at, out.tile, soon);
+            }
         }
     }
 }
@@ -295,10 +300,10 @@ TARGET INLINE void NAME(convolve_1x1)(const struct convolution *c, int first, in
         for (int left = 0; left < c->width; left += PIXELS_AT_ONCE) {
             int count = c->width - left < PIXELS_AT_ONCE ? c->width - left : PIXELS_AT_ONCE;
             const float *from = c->input + (row + 1) * c->input_row + (ptrdiff_t)(left + 1) * c->input_channels;
-            const struct steps in = {.tile = c->input_channels, .group = GROUP};
-            const struct steps out = {.tile = c->output_channels, .group = GROUP};
+            const struct steps in = {c->input_channels, GROUP, TILES_AT_ONCE * c->input_channels, 0};
+            const struct steps out = {c->output_channels, GROUP, TILES_AT_ONCE * c->output_channels, 0};
             NAME(multiply)(from, in, c->input_channels / GROUP, c->weights, products, out, c->output_channels / GROUP,
-                           count);
+                           count, NULL);
             for (int at = 0; at < count * c->output_channels; at += SIMD_WIDTH) {
                 int channel = at % c->output_channels;
                 VECTOR bias = NAME(load)(c->bias + channel), slope = bias;
@@ -383,39 +388,46 @@ TARGET void NAME(winograd_prepare_weights)(const float *filters, int channels_ou
     }
 }
 
+/* Return where a tile lies. */
+TARGET INLINE ptrdiff_t NAME(tile_offset)(int tile, struct steps steps) {
+    return tile / TILES_AT_ONCE * steps.batch + tile % TILES_AT_ONCE * steps.tile;
+}
+
 /* Compute some tiles, whose points begin at `input_points` and `output_points`. */
 TARGET INLINE void NAME(convolve_tiles)(const struct convolution *c, int first, int last, float *input_points,
                                         struct steps in, float *output_points, struct steps out) {
     int groups = (c->offset + c->input_channels) / GROUP, out_groups = c->output_channels / GROUP;
     for (int tile = first; tile < last; tile++) {
-        float *to = input_points + c->offset / GROUP * in.group + (tile - first) * in.tile;
+        float *to = input_points + c->offset / GROUP * in.group + NAME(tile_offset)(tile - first, in);
         if (c->nearest_x2_input) NAME(transform)(c, tile, to, in, 1);
         else NAME(transform)(c, tile, to, in, 0);
     }
-    for (int point = 0; point < POINTS; point++)
-        NAME(multiply)(input_points + point * in.point, in, groups,
-                       c->weights + (ptrdiff_t)point * c->output_channels * groups * GROUP,
-                       output_points + point * out.point, out, out_groups, last - first);
+    for (int point = 0; point < POINTS; point++) {
+        const float *from = input_points + point * in.point;
+        NAME(multiply)(from, in, groups, c->weights + (ptrdiff_t)point * c->output_channels * groups * GROUP,
+                       output_points + point * out.point, out, out_groups, last - first,
+                       point + 1 < POINTS ? from + in.point : NULL);
+    }
     int exponentials = c->has_gate || c->activation == SILU || c->activation == SIGMOID;
     for (int tile = first; tile < last; tile++) {
-        const float *from = output_points + (tile - first) * out.tile;
+        const float *from = output_points + NAME(tile_offset)(tile - first, out);
         if (exponentials) NAME(transform_back)(c, tile, from, out, 1);
         else NAME(transform_back)(c, tile, from, out, 0);
     }
 }
 
 /* Compute the tiles from `first` to before `last`, or these rows of a 1x1 convolution. `input_points`, which has `depth`
-   channels, is kept from one convolution of a dense block to the next; `output_points` is not. Each has room for so many
-   tiles, and steps that lead from point to point. */
+   channels, is kept from one convolution of a dense block to the next; `output_points` is not. The steps are those from
+   point to point. */
 TARGET void NAME(winograd_convolve_tiles)(const struct convolution *c, int first, int last, float *input_points,
-                                          ptrdiff_t input_step, int input_tiles, float *output_points,
-                                          ptrdiff_t output_step, int output_tiles) {
+                                          ptrdiff_t input_step, float *output_points, ptrdiff_t output_step) {
     if (c->is_1x1) {
         NAME(convolve_1x1)(c, first, last, output_points);
         return;
     }
-    const struct steps in = {GROUP, (ptrdiff_t)input_tiles * GROUP, input_step};
-    const struct steps out = {GROUP, (ptrdiff_t)output_tiles * GROUP, output_step};
+    const ptrdiff_t group = TILES_AT_ONCE * GROUP;
+    const struct steps in = {GROUP, group, (ptrdiff_t)TILES_AT_ONCE * c->depth, input_step};
+    const struct steps out = {GROUP, group, (ptrdiff_t)TILES_AT_ONCE * c->output_channels, output_step};
     int at_once = c->depth == c->input_channels ? tiles_in_cache(c) : last - first;
     for (; first < last; first += at_once) {
         int end = last - first < at_once ? last : first + at_once;

@@ -86,7 +86,7 @@ def test_dense_blocks_in_small_parts_give_the_same(
     monkeypatch: pytest.MonkeyPatch, block: int, blocks_a_chunk: int
 ) -> None:
     """The order in which chunks are done, and the room that they share, must not show."""
-    monkeypatch.setattr(winograd_tiles, "LARGEST_BLOCK", block)
+    monkeypatch.setattr(winograd_tiles, "LARGEST_DENSE_BLOCK", block)
     monkeypatch.setattr(winograd_tiles, "BLOCKS_A_CHUNK", blocks_a_chunk)
     assert_as_torch(RRDB(scale=4, features=16, blocks=2, growth=16), picture(150, 23))
 
