@@ -7,6 +7,8 @@
                                                              against a square of 700 x 700 px in one piece
     python benchmarks/bench_strips.py --engine winograd --models realesrgan-x4plus --width 420 --heights 240 --photo
                                                              on a photo, whose differences count, against untiled
+    python benchmarks/bench_strips.py --engine winograd --models realesrgan-x4plus --heights 300 --photo --parts 3
+                                                             and with the width cut, as where memory is short
 
 Each time is that of the runtime on noise or on a photo, from the first row to the last, without files; beside it stands
 the CPU time of all threads, which other work on the machine changes less. Ways take turns, and rows have medians; a
@@ -22,7 +24,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -35,6 +37,7 @@ from realesr.runtime.engine_pool import EnginePool
 from realesr.runtime.rows import in_chunks
 from realesr.runtime.strip_bands import enlarge_rows
 from realesr.runtime.strip_bands import strip_layout_for as plan_of
+from realesr.runtime.tile_size import StripBudget, StripSize
 from realesr.runtime.tiled import enlarge_bands
 from realesr.runtime.tiling import Tiling
 
@@ -57,8 +60,21 @@ def crop_of_photo(height: int, width: int) -> NDArray[np.float32]:
     return np.ascontiguousarray(crop.transpose(2, 0, 1), np.float32) / np.float32(255)
 
 
-def measure(model: str, engine_name: str, image: NDArray[np.float32], runs: int) -> list[dict[str, Any]]:
-    """Measure all ways for one image; return one row for each."""
+@dataclass(frozen=True, kw_only=True)
+class BudgetOfParts(StripBudget):
+    """Cuts the width into so many parts, as where memory is short, and takes the fewest rows."""
+
+    parts: int
+
+    def size_for(self, height_px: int, width_px: int) -> StripSize:
+        """Return the size of strips, whatever memory they take."""
+        return StripSize(rows_px=self.pieces.smallest_strip_rows, columns_px=-(-width_px // self.parts))
+
+
+def measure(
+    model: str, engine_name: str, image: NDArray[np.float32], runs: int, parts: int = 1
+) -> list[dict[str, Any]]:
+    """Measure all ways for one image, strips over so many parts of its width; return one row for each."""
     from realesr.engines import model_facts, open_engine
     from realesr.models.zoo import load_model
     from realesr.options import NetworkOptions
@@ -70,6 +86,8 @@ def measure(model: str, engine_name: str, image: NDArray[np.float32], runs: int)
     with open_engine(weights, engine=engine_name, precision="fp32") as engine:
         tiling = tiling_for(facts, NetworkOptions(model=model, exact=True), engine)
         assert tiling.strips is not None, f"engine {engine_name} has no strips"
+        if parts > 1:
+            tiling = replace(tiling, strips=BudgetOfParts(**vars(tiling.strips), parts=parts))
         pixels = height * width
         ways: dict[str, Way] = {
             "strips": (lambda: _whole(enlarge_rows, EnginePool(engine, tiling=tiling), image), pixels)
@@ -226,6 +244,7 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=3)
     parser.add_argument("--piece", type=int, default=0, metavar="PX", help="compare with a square in one piece instead")
     parser.add_argument("--photo", action="store_true", help="a photo of at most 512 x 512 px in the place of noise")
+    parser.add_argument("--parts", type=int, default=1, help="cut the width into so many")
     parser.add_argument("--memory", action="store_true")
     parser.add_argument("--child", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
@@ -244,9 +263,10 @@ def main() -> None:
                 if arguments.piece:
                     rows += measure_beside_piece(model, arguments.engine, image, arguments.piece)
                 else:
-                    rows += measure(model, arguments.engine, image, arguments.runs)
+                    rows += measure(model, arguments.engine, image, arguments.runs, arguments.parts)
         report.show("Peak memory of strips" if arguments.memory else "Strips", rows)
-        report.save(f"{what}-{arguments.engine}-{model}-{arguments.width}px", rows)
+        cut = f"-{arguments.parts}-parts" if arguments.parts > 1 else ""
+        report.save(f"{what}-{arguments.engine}-{model}-{arguments.width}px{cut}", rows)
 
 
 if __name__ == "__main__":

@@ -100,9 +100,9 @@ class _Chunks:
         """
         start = chunk * self.blocks * self.block
         count = min(self.blocks * self.block, self.tiles - start)
-        block_steps, larger_blocks = divmod(-(-count // tiles.BLOCK_STEP), self.blocks)
-        ends = [tiles.BLOCK_STEP * (block_steps * block + min(block, larger_blocks)) for block in range(self.blocks)]
-        return [(start + first, start + last) for first, last in pairwise([*ends, count]) if first < last]
+        steps, larger_blocks = divmod(-(-count // tiles.BLOCK_STEP), self.blocks)
+        ends = [tiles.BLOCK_STEP * (steps * block + min(block, larger_blocks)) for block in range(self.blocks + 1)]
+        return [(start + first, start + min(last, count)) for first, last in pairwise(ends) if first < last]
 
 
 def _chunks(count: int, across: int, convolutions: int, threads: int) -> _Chunks:

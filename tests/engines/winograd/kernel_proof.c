@@ -27,7 +27,7 @@ __declspec(dllimport) void *GetProcAddress(void *library, const char *name);
 #define find_function dlsym
 #endif
 
-typedef void convolve_function(const struct convolution *, int, int, float *, ptrdiff_t, int, float *, ptrdiff_t, int);
+typedef void convolve_function(const struct convolution *, int, int, float *, ptrdiff_t, float *, ptrdiff_t);
 typedef void prepare_function(const float *, int, const int *, int, int, float, float *);
 
 /* The library's functions for the processor's SIMD width. */
@@ -156,7 +156,7 @@ static double largest_error(const struct kind *kind, const struct kernel *kernel
         .tiles_across = ACROSS,
     };
     int count = side == 1 ? HEIGHT : TILES, half = count / 2;
-    ptrdiff_t input_step = (ptrdiff_t)TILES * all + 48, output_step = (ptrdiff_t)PIXELS_AT_ONCE * out;
+    ptrdiff_t input_step = (ptrdiff_t)(TILES + TILES_AT_ONCE) * all + 48, output_step = (ptrdiff_t)PIXELS_AT_ONCE * out;
     float *input_points[2], *output_points = zeros((size_t)POINTS * output_step);
     for (int part = 0; part < 2; part++) input_points[part] = zeros((size_t)POINTS * input_step);
     for (int slice = 0; slice < kind->slices; slice++) {
@@ -165,8 +165,8 @@ static double largest_error(const struct kind *kind, const struct kernel *kernel
         c.offset = slice * in;
         int known = c.offset + in; /* of the convolutions before the last only the transformed input is kept */
         c.weights = prepared_weights(kernel, filters, out, all, known, side);
-        kernel->convolve(&c, 0, half, input_points[0], input_step, TILES, output_points, output_step, TILES);
-        kernel->convolve(&c, half, count, input_points[1], input_step, TILES, output_points, output_step, TILES);
+        kernel->convolve(&c, 0, half, input_points[0], input_step, output_points, output_step);
+        kernel->convolve(&c, half, count, input_points[1], input_step, output_points, output_step);
     }
     double largest = 0;
     for (int y = 0; y < HEIGHT; y++)
