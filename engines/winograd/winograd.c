@@ -239,16 +239,17 @@ PRODUCT(1) PRODUCT(2) PRODUCT(3) PRODUCT(4) PRODUCT(5) PRODUCT(6)
 TARGET INLINE void NAME(multiply)(const float *from, struct steps in, int groups, const float *weights, float *to,
                                   struct steps out, int out_groups, int tiles, const float *next) {
     for (; tiles > 0; tiles -= TILES_AT_ONCE, from += in.batch, to += out.batch) {
-        const float *soon = tiles > TILES_AT_ONCE ? from + in.batch : next, *some = weights;
-        float *at = to;
-        for (int group = 0; group < out_groups; group++, some += groups * GROUP * GROUP, at += out.group, soon = NULL) {
+        const float *prefetched = tiles > TILES_AT_ONCE ? from + in.batch : next;
+        for (int group = 0; group < out_groups; group++, prefetched = NULL) {
+            const float *filters = weights + (ptrdiff_t)group * groups * GROUP * GROUP;
+            float *sums = to + group * out.group;
             switch (tiles) {
-                case 1: NAME(product_1)(from, in, groups, some, at, out.tile, soon); break;
-                case 2: NAME(product_2)(from, in, groups, some, at, out.tile, soon); break;
-                case 3: NAME(product_3)(from, in, groups, some, at, out.tile, soon); break;
-                case 4: NAME(product_4)(from, in, groups, some, at, out.tile, soon); break;
-                case 5: NAME(product_5)(from, in, groups, some, at, out.tile, soon); break;
-                default: NAME(product_6)(from, in, groups, some, at, out.tile, soon);
+                case 1: NAME(product_1)(from, in, groups, filters, sums, out.tile, prefetched); break;
+                case 2: NAME(product_2)(from, in, groups, filters, sums, out.tile, prefetched); break;
+                case 3: NAME(product_3)(from, in, groups, filters, sums, out.tile, prefetched); break;
+                case 4: NAME(product_4)(from, in, groups, filters, sums, out.tile, prefetched); break;
+                case 5: NAME(product_5)(from, in, groups, filters, sums, out.tile, prefetched); break;
+                default: NAME(product_6)(from, in, groups, filters, sums, out.tile, prefetched);
             }
         }
     }
