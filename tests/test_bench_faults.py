@@ -138,7 +138,7 @@ def test_a_child_that_dies_or_hangs_is_one_fault_and_the_next_input_goes_on(
     imported: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     children = imported("faults_children")
-    monkeypatch.setattr(children, "LIMIT_SECONDS", 0.7)
+    monkeypatch.setattr(children, "LIMIT_SECONDS", 3)  # less is too little beside other work
     script = tmp_path / "child.py"
     limit = "import faults_children; faults_children.LIMIT_BYTES = 250_000_000\n"
     script.write_text(CHILD.format(folder=str(BENCHMARKS)).replace("\ndef judge", f"{limit}\ndef judge"))
